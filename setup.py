@@ -1,0 +1,32 @@
+"Install zero_shot_distill; every fact comes from settings.ini."
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+settings = ConfigParser(delimiters=["="])
+settings.read(here / "settings.ini", encoding="utf-8")
+cfg = settings["DEFAULT"]
+package = cfg["lib_name"]
+
+setup(
+    name=package,
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="Apache-2.0",
+    url=cfg["git_url"],
+    keywords=cfg["keywords"].split(),
+    python_requires=f">={cfg['min_python']}",
+    install_requires=cfg["requirements"].split(),
+    extras_require={"dev": cfg["dev_requirements"].split()},
+    entry_points={"console_scripts": cfg["console_scripts"].split()},
+    # The definitions and the experiment notebooks travel inside the wheel, so that `zsd` finds them after `pip install`.
+    packages=[package, f"{package}.data", f"{package}.experiments"],
+    package_dir={package: package, f"{package}.data": "data", f"{package}.experiments": "nbs/experiments"},
+    package_data={f"{package}.data": ["**/*.yaml", "**/*.jsonl", "**/*.md"], f"{package}.experiments": ["*.ipynb"]},
+)
