@@ -28,5 +28,5 @@ setup(
     # The definitions and the experiment notebooks travel inside the wheel, so that `zsd` finds them after `pip install`.
     packages=[package, f"{package}.data", f"{package}.experiments"],
     package_dir={package: package, f"{package}.data": "data", f"{package}.experiments": "nbs/experiments"},
-    package_data={f"{package}.data": ["**/*.yaml", "**/*.jsonl", "**/*.md"], f"{package}.experiments": ["*.ipynb"]},
+    package_data={f"{package}.data": ["**/*.yaml", "**/*.json", "**/*.jsonl", "**/*.md"], f"{package}.experiments": ["*.ipynb"]},
 )

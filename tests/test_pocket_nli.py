@@ -23,12 +23,12 @@ def test_every_premise_has_one_hypothesis_of_each_class():
     labels = {}
     for row in ROWS:
         labels.setdefault(row.fields["premise"], []).append(row.label)
-    assert len(labels) == 160
+    assert len(labels) == 142
     assert all(Counter(found) == Counter(TASK.labels) for found in labels.values())
 
 
 def test_hypotheses_are_distinct_and_every_row_has_a_rationale_of_one_sentence():
-    assert len({row.fields["hypothesis"] for row in ROWS}) == len(ROWS) == 480
+    assert len({row.fields["hypothesis"] for row in ROWS}) == len(ROWS) == 426
     for row in ROWS:
         assert 10 <= len(row.rationale.split()) <= 25, row
         assert not re.search(r"\b(entail|contradict|neutral|premise|hypothes)", row.rationale.lower()), row
@@ -58,7 +58,12 @@ def test_the_hypothesis_alone_does_not_give_the_class_away():
 
 
 def test_that_check_finds_a_give_away(monkeypatch):
-    leaky = [row if row.label != "contradiction" else type(row)(row.id, {**row.fields, "hypothesis": row.fields["hypothesis"] + " never"}, row.label, row.rationale) for row in ROWS]
+    leaky = [
+        row
+        if row.label != "contradiction"
+        else type(row)(row.id, {**row.fields, "hypothesis": row.fields["hypothesis"] + " never"}, row.label, row.rationale)
+        for row in ROWS
+    ]
     monkeypatch.setitem(globals(), "ROWS", leaky)
     assert max(hypothesis_only_accuracies().values()) > 0.45
 
