@@ -1,0 +1,249 @@
+"""The store under real conditions: several processes, a killed writer, a full disk, a folder without write access, damaged files."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from zero_shot_distill.store import Request, Response, ResponseStore, StoreError
+
+# Real processes of their own, as two `zsd` commands are: nothing is inherited.
+SPAWN = multiprocessing.get_context("spawn")
+# Only a fork can lower its own rights or limits after everything is imported.
+FORK = multiprocessing.get_context("fork")
+# For scripts: they find this folder and the package as we do, installed or not.
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+
+
+def a_request(n: int) -> Request:
+    return Request.build("some-model", [{"role": "user", "content": f"question {n}"}], temperature=0)
+
+
+def a_response(request: Request, text: str = "an answer") -> Response:
+    return Response(request.key, text, "stop", 12, 3, 0.5, 1, "2026-01-01T12:00:00+00:00", "some-model")
+
+
+def put_many(path: Path, numbers: range, text: str, acknowledge: bool = False) -> None:
+    with ResponseStore(path) as store:
+        for n in numbers:
+            request = a_request(n)
+            store.put(request, a_response(request, text))
+            if acknowledge:
+                print(n, flush=True)
+
+
+def in_child(work, *arguments) -> None:
+    "Run `work` in a forked child and fail with it."
+    child = FORK.Process(target=work, args=arguments)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def integrity(path: Path) -> str:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("PRAGMA integrity_check").fetchone()[0]
+    finally:
+        connection.close()
+
+
+def test_processes_share_a_new_store(tmp_path):
+    "Four processes open the same new file at once and write overlapping questions; nothing is lost, the first reply stays."
+    path = tmp_path / "responses.sqlite"
+    writers = [SPAWN.Process(target=put_many, args=(path, range(25 * i, 25 * i + 75), f"writer {i}")) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    with ResponseStore(path) as store:
+        assert len(store) == 150
+        assert store.missing(a_request(n) for n in range(150)) == []
+        before = store.get_many(a_request(n).key for n in range(150))
+    put_many(path, range(150), "too late")
+    with ResponseStore(path) as store:
+        assert store.get_many(before) == before
+    assert integrity(path) == "ok"
+
+
+def test_killed_writer_loses_nothing_it_reported(tmp_path):
+    "SIGKILL in the middle of writing: every reply that `put` returned for is there, and the store is whole."
+    path = tmp_path / "responses.sqlite"
+    script = f"from test_store import *; put_many(Path({str(path)!r}), range(100_000), 'an answer', acknowledge=True)"
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=HERE)
+    reported = [int(writer.stdout.readline()) for _ in range(200)]
+    writer.send_signal(signal.SIGKILL)
+    reported += [int(line) for line in writer.stdout if line.endswith("\n")]
+    assert writer.wait() == -signal.SIGKILL
+    with ResponseStore(path) as store:
+        assert store.missing(a_request(n) for n in reported) == []
+        assert len(reported) <= len(store) <= len(reported) + 1
+        assert store.get(a_request(reported[-1]).key) == a_response(a_request(reported[-1]))
+    assert integrity(path) == "ok"
+
+
+def test_reader_works_while_a_writer_holds_the_lock(tmp_path):
+    path = tmp_path / "responses.sqlite"
+    put_many(path, range(3), "an answer")
+    with ResponseStore(path, timeout_s=0.2) as store:
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        assert len(store) == 3
+        with pytest.raises(StoreError, match=r"responses\.sqlite: is locked by another program; wait for it"):
+            store.put(a_request(3), a_response(a_request(3)))
+        with pytest.raises(StoreError, match="is locked by another program"):
+            ResponseStore(path, timeout_s=0.2)
+        writer.execute("ROLLBACK")
+        writer.close()
+        assert store.put(a_request(3), a_response(a_request(3)))
+
+
+def _write_without_rights(folder: Path) -> None:
+    if os.getuid() == 0:  # nothing is read-only for root
+        os.setgid(65534)
+        os.setuid(65534)
+    for path in (folder / "sub" / "new.sqlite", folder / "new.sqlite", folder / "old.sqlite"):
+        with pytest.raises(StoreError, match="choose another work directory") as refusal:
+            ResponseStore(path)
+        assert "\n" not in str(refusal.value)
+        assert str(folder) in str(refusal.value)
+
+
+def test_read_only_folder_is_refused_at_once(tmp_path):
+    "A store in a folder without write access is refused on opening, before anything is paid for."
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        put_many(folder / "old.sqlite", range(3), "an answer")
+        (folder / "old.sqlite").chmod(0o444)
+        folder.chmod(0o555)
+        in_child(_write_without_rights, folder)
+        folder.chmod(0o755)
+
+
+def _fill_limited_file(path: Path) -> None:
+    # The same errors as on a disk over quota, for every user and without a file system of our own.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with ResponseStore(path) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        _fill(store)
+
+
+def _fill(store: ResponseStore) -> None:
+    "Write until it fails; what was stored must stay readable in the same connection."
+    n = 0
+    with pytest.raises(StoreError, match=r"free some space|full, over quota") as refusal:  # noqa: PT012 (which one fails is not known)
+        while n < 10_000:
+            store.put(a_request(n), a_response(a_request(n), "word " * 1000))
+            n += 1
+    assert "\n" not in str(refusal.value)
+    assert n > 5
+    assert len(store) == n
+
+
+def test_file_that_may_not_grow(tmp_path):
+    path = tmp_path / "responses.sqlite"
+    in_child(_fill_limited_file, path)
+    with ResponseStore(path) as store:  # space is back: it goes on
+        n = len(store)
+        assert n > 5
+        assert store.put(a_request(n), a_response(a_request(n), "word " * 1000))
+    assert integrity(path) == "ok"
+
+
+def test_full_disk(tmp_path):
+    "A real full file system, where we may mount one."
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "zsd-test", str(disk)], capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        path = disk / "responses.sqlite"
+        with ResponseStore(path) as store:
+            _fill(store)
+            n = len(store)
+        with ResponseStore(path) as store:
+            assert len(store) == n
+        assert integrity(path) == "ok"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "short"])
+def test_damaged_file_is_named(tmp_path, damage):
+    path = tmp_path / "responses.sqlite"
+    put_many(path, range(300), "word " * 100)
+    content = bytearray(path.read_bytes())
+    if damage == "header":
+        content[:100] = b"\xff" * 100
+    elif damage == "middle":
+        content[4096:-4096] = b"\xff" * (len(content) - 8192)
+    else:
+        del content[5000:]
+    path.write_bytes(content)
+    reason = r"responses\.sqlite: is (damaged; move it away|not a response store)"
+    with pytest.raises(StoreError, match=reason), ResponseStore(path) as store:
+        store.get_many(a_request(n).key for n in range(300))
+    assert path.read_bytes()[:5000] == bytes(content[:5000])
+
+
+def test_folder_where_a_file_should_be(tmp_path):
+    with pytest.raises(StoreError, match="cannot be opened"):
+        ResponseStore(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be created"):
+        ResponseStore(tmp_path / "file" / "responses.sqlite")
+
+
+def test_many_keys_and_odd_text(tmp_path):
+    "More keys than one statement takes, and text that breaks naive escaping."
+    odd = ["", "\x00", "'; DROP TABLE responses; --", "🦊 naïve — ‘quotes’", "line\nline\r\n", "\ufffd"]
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        for n in range(1203):
+            store.put(a_request(n), a_response(a_request(n), odd[n % len(odd)]))
+        keys = [a_request(n).key for n in range(1300)]
+        found = store.get_many(reversed(keys))
+        assert list(found) == list(reversed(keys[:1203]))
+        assert [found[key].text for key in keys[: len(odd)]] == odd
+        assert [request.key for request in store.missing(a_request(n) for n in range(1300))] == keys[1203:]
+
+
+def test_odd_questions_have_keys(tmp_path):
+    "Dictionaries among the parameters, half a surrogate pair in the question: both survive the way through the file."
+    schema = {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"maximum": 3.0}}}
+    request = Request.build("some-model", [{"role": "user", "content": "\ud83d"}], response_format=schema, stop=["\n"])
+    same = Request.build("some-model", [{"role": "user", "content": "\ud83d"}], stop=["\n"], response_format=schema)
+    assert {request} == {same}
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        store.put(request, a_response(request))
+        assert store.request_of(request.key) == request
+
+
+def test_quick_enough(tmp_path):
+    "Storing must not be what a run waits for: a teacher gives at most some hundred replies a second."
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        requests = [a_request(n) for n in range(500)]
+        start = time.perf_counter()
+        for request in requests:
+            store.put(request, a_response(request, "word " * 100))
+        assert time.perf_counter() - start < 30
+        start = time.perf_counter()
+        assert store.missing(requests) == []
+        assert time.perf_counter() - start < 5
+
+
+def test_first_reply_counts(tmp_path):
+    with ResponseStore(tmp_path / "responses.sqlite") as one, ResponseStore(tmp_path / "responses.sqlite") as two:
+        request = a_request(1)
+        assert one.put(request, a_response(request, "first"))
+        assert not two.put(request, replace(a_response(request), text="second"))
+        assert two.get(request.key).text == "first"
