@@ -1,0 +1,510 @@
+"Training, saving and asking a student, with a T5 of two narrow layers."
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from zero_shot_distill import seq2seq, student
+from zero_shot_distill.annotate import AnnotatedRow
+from zero_shot_distill.seq2seq import StudentError, UnusableInput, load_weights, make_tiny_t5, rounded_weights, save_weights
+from zero_shot_distill.student import (
+    EncodedRow,
+    TrainingConfig,
+    evaluate_student,
+    load_student,
+    predict,
+    train_student,
+    training_loss,
+    write_run_record,
+)
+
+LABELS = ("entailment", "neutral", "contradiction")
+KINDS = {"animal": ("entailment", "it is an animal"), "pet": ("neutral", "it may be a pet"), "plant": ("contradiction", "it is no plant")}
+ROWS = [
+    AnnotatedRow(f"{thing}-{guess}", f"premise: a {thing} hypothesis: {guess}", label, label, reason)
+    for thing in ("cat", "dog", "horse", "bird")
+    for guess, (label, reason) in KINDS.items()
+]
+VALID = [replace(row, id=f"valid-{row.id}") for row in ROWS[:6]]
+SHORT = TrainingConfig("step-by-step", "teacher", steps=4, eval_every=2, batch_size=4, learning_rate=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    "The models here are too small to share out."
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    texts = [text for row in ROWS for text in (row.input, row.rationale, row.label)]
+    return make_tiny_t5(tmp_path_factory.mktemp("tiny"), [*texts, "predict: explain:"])
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory) -> student.TrainedStudent:
+    "A student that knows the dozen by heart."
+    config = replace(SHORT, steps=60, eval_every=20, batch_size=12)
+    return train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path_factory.mktemp("students") / "learned")
+
+
+def weights_of(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+# --- the loss
+
+
+def random_t5(kind: str, dropout: float = 0.0) -> T5ForConditionalGeneration:
+    size = {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "vocab_size": 50,
+        "decoder_start_token_id": 0,
+        "dropout_rate": dropout,
+    }
+    torch.manual_seed(1)
+    if kind == "T5":  # head and embedding are one, and the decoder's output is scaled
+        model = T5ForConditionalGeneration(T5Config(**size))
+    else:
+        model = T5ForConditionalGeneration(T5Config(**size, feed_forward_proj="gated-gelu", tie_word_embeddings=False))
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(50, 16))
+    assert (model.lm_head.weight is model.shared.weight) == model.config.scale_decoder_outputs == (kind == "T5")
+    return model.eval()
+
+
+BATCH = [
+    EncodedRow([5, 6, 7, 8, 1], [9, 6, 7, 8, 4, 1], [20, 1], [30, 31, 32, 33, 1]),
+    EncodedRow([5, 6, 1], [9, 6, 4, 1], [21, 22, 23, 1], None),
+    EncodedRow([5, 6, 7, 1], [9, 6, 7, 1], [20, 1], [34, 1]),
+]
+
+
+def plain_losses(model, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    "Label and rationale loss by two whole calls of the model, missing rationales masked by -100."
+    both = []
+    for inputs, targets in (("label_input", "label"), ("rationale_input", "rationale")):
+        ids = [torch.tensor(getattr(row, inputs)) for row in batch]
+        wanted = [torch.tensor(getattr(row, targets) or [-100]) for row in batch]
+        both.append(
+            model(
+                input_ids=pad_sequence(ids, batch_first=True),
+                attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+                labels=pad_sequence(wanted, batch_first=True, padding_value=-100),
+            ).loss
+        )
+    return tuple(both)
+
+
+@pytest.mark.parametrize("kind", ["T5", "T5 v1.1"])
+def test_loss_and_gradients_are_those_of_the_plain_way(kind):
+    model = random_t5(kind)
+    loss = training_loss(model, BATCH, alpha=0.3)
+    loss.total.backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    label_loss, rationale_loss = plain_losses(model, BATCH)
+    (0.3 * label_loss + 0.7 * rationale_loss).backward()
+    torch.testing.assert_close(loss.total, 0.3 * label_loss + 0.7 * rationale_loss)
+    assert (loss.label, loss.rationale) == pytest.approx((label_loss.item(), rationale_loss.item()), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_standard_training_has_the_label_loss_alone():
+    model = random_t5("T5 v1.1")
+    loss = training_loss(model, BATCH, alpha=None)
+    assert loss.rationale is None
+    torch.testing.assert_close(loss.total, plain_losses(model, BATCH)[0])
+
+
+def test_a_batch_without_any_rationale_has_a_rationale_loss_of_zero():
+    model = random_t5("T5 v1.1")
+    loss = training_loss(model, BATCH[1:2], alpha=0.3)
+    assert loss.rationale is None
+    assert loss.total.item() == pytest.approx(0.3 * loss.label)
+
+
+# --- what decides the result
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_same_seed_same_student_bit_for_bit(tiny, tmp_path, dropout):
+    config = replace(SHORT, dropout=dropout)
+    for name in ("one", "two"):
+        train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path / name)
+        torch.rand(3)  # what the caller draws in between has no part in it
+    other = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(config, seed=1), tmp_path / "other").path
+    assert weights_of(tmp_path / "one") == weights_of(tmp_path / "two") != weights_of(other)
+
+
+def test_the_callers_random_numbers_are_left_alone(tiny, tmp_path):
+    before = torch.random.get_rng_state()
+    train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(SHORT, dropout=0.1), tmp_path / "x")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tiny, tmp_path):
+    unread = [replace(ROWS[0], id="lost", label=None, label_error="no label found"), replace(ROWS[1], id="lost too", label=None)]
+    whole = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, tmp_path / "whole")
+    holed = train_student(
+        tiny, "tiny T5", [*ROWS, *unread], [*VALID, replace(unread[0], id="lost three")], LABELS, SHORT, tmp_path / "holed"
+    )
+    assert (holed.n_train, holed.n_dropped, holed.n_valid, holed.n_valid_dropped) == (12, 2, 6, 1)
+    assert weights_of(whole.path) == weights_of(holed.path)
+
+
+def test_labels_are_the_source_asked_for(tiny, tmp_path):
+    turned = [replace(row, gold=LABELS[(LABELS.index(row.gold) + 1) % 3]) for row in ROWS]
+    config = TrainingConfig("standard", "gold", steps=60, eval_every=60, batch_size=12, learning_rate=1e-2)
+    learned = train_student(tiny, "tiny T5", turned, [replace(row, id=f"v{row.id}") for row in turned], LABELS, config, tmp_path / "turned")
+    assert learned.valid_accuracy == 1.0
+    assert [answer.label for answer in predict(learned.path, [row.input for row in turned])] == [row.gold for row in turned]
+
+
+def test_the_checkpoint_kept_is_the_best_on_validation_rows(tiny, tmp_path):
+    config = TrainingConfig("standard", "teacher", steps=12, eval_every=1, batch_size=4, learning_rate=3e-2)
+    long = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path / "long")
+    looks = sorted(long.history, key=lambda look: (-look["valid_accuracy"], look["valid_loss"]))
+    assert (long.best_step, long.valid_accuracy) == (looks[0]["step"], looks[0]["valid_accuracy"])
+    # Its weights are those of that step: asked again, in the precision of training or not, they answer as well.
+    again = evaluate_student(long.path, [row.input for row in VALID], [row.gold for row in VALID])
+    assert again["accuracy"] == pytest.approx(long.valid_accuracy, abs=1 / len(VALID))
+
+
+def test_long_texts_are_cut_and_counted(tiny, tmp_path):
+    long = [replace(ROWS[0], input=ROWS[0].input + " cat" * 30, rationale="it is an animal " * 9), *ROWS[1:]]
+    cut = train_student(tiny, "tiny T5", long, VALID, LABELS, replace(SHORT, max_input_tokens=16, max_rationale_tokens=8), tmp_path / "cut")
+    assert (cut.n_cut_inputs, cut.n_cut_rationales) == (1, 1)
+
+
+# --- what is saved
+
+
+def test_a_dozen_rows_are_learned_by_heart(trained):
+    assert trained.valid_accuracy == 1.0
+    answers = predict(trained.path, [row.input for row in ROWS], explain=True)
+    assert [answer.label for answer in answers] == [row.label for row in ROWS]
+    assert [answer.rationale for answer in answers] == [row.rationale for row in ROWS]
+
+
+def test_saved_student_is_an_ordinary_transformers_folder(trained, tiny):
+    tokenizer = AutoTokenizer.from_pretrained(trained.path)
+    model = AutoModelForSeq2SeqLM.from_pretrained(trained.path, dtype=torch.float32)
+    asked = tokenizer([f"predict: {row.input}" for row in ROWS], return_tensors="pt", padding=True)
+    asked.pop("token_type_ids", None)
+    written = tokenizer.batch_decode(model.generate(**asked, max_new_tokens=5), skip_special_tokens=True)
+    assert [text.strip() for text in written] == [row.label for row in ROWS]
+    assert (trained.path / "model.safetensors").stat().st_size < 0.6 * (tiny / "model.safetensors").stat().st_size
+    assert not list(trained.path.parent.glob(".*")), "nothing is left lying beside it"
+
+
+@pytest.mark.parametrize("kind", ["T5", "T5 v1.1"])
+def test_saved_weights_keep_the_kind_of_head(tiny, tmp_path, kind):
+    model, source = random_t5(kind), tmp_path / "source"
+    model.save_pretrained(source)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(source)
+    (source / "provenance.json").write_text('{"licence": "Apache-2.0"}')
+    (tmp_path / "copy").mkdir()
+    save_weights(tmp_path / "copy", rounded_weights(model), source)
+    copy, _ = load_weights(tmp_path / "copy")
+    assert (copy.lm_head.weight is copy.shared.weight) == copy.config.scale_decoder_outputs == (kind == "T5")
+    for name, value in model.state_dict().items():
+        assert torch.equal(copy.state_dict()[name], value.bfloat16().float()), name
+    assert (tmp_path / "copy" / "provenance.json").is_file(), "the notices of the weights go with what was made from them"
+
+
+def test_an_answer_does_not_depend_on_the_rows_beside_it(trained):
+    inputs = [row.input + " cat" * n for n, row in enumerate(ROWS)]
+    together = predict(trained.path, inputs, explain=True)
+    assert together == [predict(trained.path, [text], explain=True)[0] for text in inputs]
+    assert predict(trained.path, []) == []
+
+
+def test_what_is_no_label_counts_as_unreadable_and_wrong(tiny, tmp_path):
+    untrained = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(SHORT, steps=1, learning_rate=1e-6), tmp_path / "untrained")
+    test = evaluate_student(untrained.path, [row.input for row in ROWS], [row.gold for row in ROWS])
+    assert (test["n"], test["n_correct"], test["n_unreadable"], test["accuracy"]) == (12, 0, 12, 0.0)
+    assert test["correct"] == [0] * 12
+    assert 0 == test["low"] < test["high"] < 0.5
+
+
+def test_run_record_says_all_of_it(trained, tmp_path):
+    test = evaluate_student(trained.path, [row.input for row in ROWS], [row.gold for row in ROWS])
+    path = tmp_path / "runs" / f"{trained.config.name}.json"
+    write_run_record(path, trained, "colours", test)
+    record = json.loads(path.read_text())
+    expected = {
+        "run_id": "step-by-step-teacher-seed0",
+        "task": "colours",
+        "student": "tiny T5",
+        "method": "step-by-step",
+        "labels": "teacher",
+        "alpha": 0.5,
+        "seed": 0,
+        "n_train": 12,
+        "n_rationales": 12,
+        "n_valid": 6,
+        "n_dropped": 0,
+        "steps": 60,
+        "valid_accuracy": 1.0,
+        "test": test,
+    }
+    assert {name: record[name] for name in expected} == expected
+    assert record["precision"] in {"bf16", "fp32"}
+    assert {"step", "loss", "label_loss", "rationale_loss", "valid_accuracy"} <= set(record["history"][0])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+# --- going on
+
+
+def no_training(done: int, total: int) -> None:
+    raise AssertionError("was trained again")
+
+
+def test_a_finished_student_is_not_trained_again(tiny, trained):
+    again = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, trained.config, trained.path, no_training)
+    assert again == trained == load_student(trained.path)
+
+
+@pytest.mark.parametrize("change", ["config", "rows", "weights", "unreadable"])
+def test_a_student_made_otherwise_is_replaced(tiny, tmp_path, change):
+    out_dir = tmp_path / "student"
+    first = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, out_dir)
+    rows, config, weights = ROWS, SHORT, tiny
+    if change == "config":
+        config = replace(SHORT, seed=1)
+    elif change == "rows":
+        rows = [replace(ROWS[0], rationale="it is a pet"), *ROWS[1:]]
+    elif change == "weights":
+        weights = first.path
+        out_dir = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, tmp_path / "other").path
+    else:
+        (out_dir / "student.json").write_text('{"title": "cut sh')
+    steps = []
+    second = train_student(weights, "tiny T5", rows, VALID, LABELS, config, out_dir, lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert load_student(out_dir) == second
+    assert (second.fingerprint == first.fingerprint) == (change == "unreadable")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_ctrl_c_leaves_no_student_and_keeps_the_old_one(tiny, tmp_path, monkeypatch, moment):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    def train(config, out_dir, on_progress=None):
+        return train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, out_dir, on_progress)
+
+    old = train(SHORT, tmp_path / "old")
+    if moment == "saving":
+        monkeypatch.setattr(seq2seq, "save_file", interrupt)
+    for out_dir in (tmp_path / "new", tmp_path / "old"):
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(SHORT, seed=1), out_dir, interrupt if moment == "training" else None)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["old"]
+    assert load_student(tmp_path / "old") == old
+    monkeypatch.undo()
+    assert train(replace(SHORT, seed=1), tmp_path / "new").path.is_dir()
+
+
+def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path):
+    "SIGKILL while the weights are being written: the next run starts clean."
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from zero_shot_distill import seq2seq\n"
+        "from test_student import LABELS, ROWS, SHORT, VALID, train_student\n"
+        "def stall(weights, path, **_):\n"
+        "    path.write_bytes(b'half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "seq2seq.save_file = stall\n"
+        "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, LABELS, SHORT, Path(sys.argv[2]))\n"
+    )
+    out_dir = tmp_path / "students" / "student"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+        "OMP_NUM_THREADS": "1",
+    }
+    child = subprocess.Popen([sys.executable, script, tiny, out_dir], env=environment, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "writing\n"
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert not out_dir.exists()
+    with pytest.raises(UnusableInput, match=r"no trained student \(student.json is missing\)"):
+        predict(out_dir, ["x"])
+    train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, out_dir)
+    assert [folder.name for folder in out_dir.parent.iterdir()] == ["student"]
+
+
+# --- what goes wrong is one line
+
+
+def refused(error: type[StudentError], *parts: str):
+    "One line that holds the parts."
+    pattern = r"\A" + "".join(rf"(?=.*{part})" for part in parts) + r"[^\n]*\Z"
+    return pytest.raises(error, match=pattern)
+
+
+def cut_short(tiny: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for file in tiny.iterdir():
+        content = file.read_bytes()
+        (folder / file.name).write_bytes(content[: len(content) // 2] if file.name == "model.safetensors" else content)
+    return folder
+
+
+def test_weights_that_cannot_be_read(tiny, tmp_path):
+    with refused(UnusableInput, "nowhere: no such folder"):
+        train_student(tmp_path / "nowhere", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with refused(UnusableInput, "empty: cannot be read as a T5"):
+        train_student(tmp_path / "empty", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    with refused(UnusableInput, "bert: a bert model; only T5 students can be trained"):
+        train_student(tmp_path / "bert", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    with refused(UnusableInput, "half: cannot be read as a T5"):
+        train_student(cut_short(tiny, tmp_path / "half"), "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_cannot_be_used(tiny, tmp_path):
+    def train(rows=ROWS, valid=VALID, config=SHORT):
+        train_student(tiny, "x", rows, valid, LABELS, config, tmp_path / "out")
+
+    with refused(UnusableInput, "row cat-animal: label 'maybe' is not among the task's labels"):
+        train([replace(ROWS[0], label="maybe"), *ROWS[1:]])
+    unlabelled = [replace(row, label=None) for row in ROWS]
+    with refused(UnusableInput, r"no training row has a teacher label \(12 left out\)"):
+        train(unlabelled)
+    with refused(UnusableInput, r"no validation row has a teacher label \(0 left out\)"):
+        train(valid=[])
+    with refused(UnusableInput, "row valid-cat-animal is among the training rows and the validation rows"):
+        train([*ROWS, VALID[0]])
+    with refused(UnusableInput, "no training row has a rationale"):
+        train([replace(row, rationale=" ") for row in ROWS])
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"method": "stepwise"}, "method 'stepwise': must be one of standard, step-by-step"),
+        ({"labels": "silver"}, "labels 'silver': must be one of gold, teacher"),
+        ({"precision": "fp8"}, "precision 'fp8'"),
+        ({"steps": 0}, "steps 0: must be at least 1"),
+        ({"batch_size": -1}, "batch_size -1: must be at least 1"),
+        ({"alpha": -0.1}, "alpha -0.1: must be between 0 and 1"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0: must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: must be above 0"),
+        ({"dropout": 1.0}, "dropout 1.0"),
+        ({"max_input_tokens": 2}, "max_input_tokens 2: must be at least 8"),
+    ],
+)
+def test_settings_that_make_no_sense(setting, line):
+    with refused(UnusableInput, line):
+        replace(SHORT, **setting)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory(tiny, tmp_path, monkeypatch, error):
+    def exhausted(*_):
+        raise error
+
+    monkeypatch.setattr(student, "training_loss", exhausted)
+    with refused(StudentError, "out of memory; use a batch_size below 4"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk(tiny, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(seq2seq, "save_file", full)
+    with refused(StudentError, "cannot be written", "No space left on device"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_room_is_said_before_training(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(student.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
+    with refused(StudentError, "1 MB free, a student takes 10 MB"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out", no_training)
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    with refused(StudentError, "file: cannot be written"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "file" / "out", no_training)
+
+
+def test_a_loss_that_is_not_finite(tiny, tmp_path):
+    with refused(StudentError, "the loss is not finite at step", "learning_rate below 1e\\+30"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, replace(SHORT, learning_rate=1e30), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_student_is_not_replaced(tiny, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with refused(UnusableInput, "exists and is no trained student"):
+        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path)
+    assert (tmp_path / "thesis.txt").is_file()
+
+
+def test_test_rows_without_gold(trained):
+    with refused(UnusableInput, "2 test rows, 1 gold labels: each row needs one"):
+        evaluate_student(trained.path, ["x", "y"], ["neutral", None])
+
+
+# --- the real thing
+
+
+@pytest.mark.slow
+def test_the_restored_flan_t5_small_learns(tmp_path):
+    "With the weights of the demo: readable answers and a falling loss after 40 steps on gold labels."
+    from zero_shot_distill.task import load_examples, load_task
+    from zero_shot_distill.weights import pull
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    task, pulled = load_task("pocket_nli"), pull("flan-t5-small")
+    rows, valid = (
+        [AnnotatedRow(row.id, task.input_text(row), row.label, None, row.rationale) for row in load_examples(task, split)]
+        for split in ("train", "valid")
+    )
+    config = TrainingConfig("step-by-step", "gold", steps=40, eval_every=20)
+    began = time.perf_counter()
+    learned = train_student(pulled.path, pulled.title, rows, valid, task.labels, config, tmp_path / "student")
+    assert learned.history[-1]["label_loss"] < learned.history[0]["label_loss"]
+    assert learned.history[-1]["rationale_loss"] < learned.history[0]["rationale_loss"]
+    test = evaluate_student(learned.path, [row.input for row in valid], [row.gold for row in valid])
+    assert test["n_unreadable"] == 0
+    assert learned.train_s <= time.perf_counter() - began
