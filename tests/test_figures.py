@@ -1,0 +1,169 @@
+"The report: made from the files of a run, with nothing that a teacher or a user wrote taken for HTML, or refused in one line."
+
+import json
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from PIL import Image
+from repository import ROOT
+
+from zero_shot_distill.annotate import read_annotations
+from zero_shot_distill.figures import accuracy_figure, mark_reply, prompt_figure
+from zero_shot_distill.records import RecordsError, StudentRun, read_run, read_run_info, recorded_run_dir
+from zero_shot_distill.score import wilson
+from zero_shot_distill.task import DataError, write_json
+
+GOLD = next(f"runs/{run_id}.json" for run_id in read_run_info(recorded_run_dir() / "run.json").runs if run_id.startswith("standard-gold"))
+HOSTILE = '<script>alert("&amp;")</script> <img src=x onerror=alert(1)> $x$'
+
+
+@pytest.fixture(scope="module")
+def example() -> Path:
+    return recorded_run_dir()
+
+
+@pytest.fixture
+def run_dir(example, tmp_path) -> Path:
+    "A copy that a test may spoil."
+    return Path(shutil.copytree(example, tmp_path / "run"))
+
+
+def change(path: Path, **values) -> None:
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | values)
+
+
+def test_report_shows_foreign_text_as_text(run_dir):
+    prompts = json.loads((run_dir / "prompts.json").read_text(encoding="utf-8"))
+    for sample in prompts["samples"]:
+        sample["example"]["fields"]["premise"] = HOSTILE
+        sample["response"]["text"] += HOSTILE
+    prompts["samples"][0] |= {"reply": None, "error": f"no response: {HOSTILE}"}
+    for template in prompts["templates"].values():
+        template["user_message"] += HOSTILE
+    change(run_dir / "prompts.json", **prompts)
+    teacher = {"model": HOSTILE, "title": HOSTILE, "note": f"at chance {HOSTILE}"}
+    usage = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["usage"] | {"cost_usd": None, "n_uncounted": 3}
+    change(run_dir / "run.json", description=HOSTILE, teacher=teacher, usage=usage, price=None, reference=None)
+
+    executed = run_dir / "report.ipynb"
+    source = ROOT / "nbs" / "experiments" / "first_look.ipynb"
+    papermill.execute_notebook(
+        str(source), str(executed), {"run_dir": str(run_dir)}, kernel_name="python3", cwd=str(ROOT), progress_bar=False
+    )
+
+    outputs = [output for cell in nbformat.read(executed, 4).cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    page = "\n".join(shown)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+    assert not any("text/markdown" in output.get("data", {}) for output in outputs)
+    assert "About the teacher: at chance" in shown[0]
+    assert ">unknown<br>" in page
+    assert "3 responses without token counts" in page
+    assert "132 test rows" in shown[-1]
+    assert "2 seeds each" in shown[-1]
+    assert "At this size" in shown[-1]
+    images = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(images) == 3
+    assert all(output["metadata"]["image/png"]["alt"] for output in images)
+    for name in ("first_look_accuracy.png", "first_look_prompts.png"):
+        with Image.open(run_dir / "figures" / name) as image:
+            assert image.width == 1400
+            assert round(image.info["dpi"][0]) == 200
+
+
+@pytest.mark.parametrize("name", ["run.json", "prompts.json", GOLD, "annotations"])
+def test_missing_file_is_named(run_dir, name):
+    path = run_dir / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RecordsError) as caught:
+        read_run(run_dir)
+    assert str(path) in str(caught.value)
+    assert "zsd run" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("run.json", {"teacher": {"model": "m"}}, "teacher.title: is missing"),
+        ("run.json", {"usage": None}, "usage: "),
+        ("prompts.json", {"winner": "nobody"}, "winner 'nobody'"),
+        ("prompts.json", {"selection": "none"}, "selection: "),
+        (GOLD, {"method": "magic"}, "method 'magic'"),
+        (
+            GOLD,
+            {"test": {"n": 2, "n_correct": 2, "n_unreadable": 0, "accuracy": 1, "low": 0, "high": 1, "correct": [1, 0]}},
+            "do not fit",
+        ),
+        (
+            GOLD,
+            {"test": {"n": 1, "n_correct": 1, "n_unreadable": 0, "accuracy": 1, "low": 0, "high": 1, "correct": [1]}},
+            "different rows",
+        ),
+    ],
+)
+def test_malformed_record_is_named(run_dir, name, values, reason):
+    change(run_dir / name, **values)
+    with pytest.raises(RecordsError, match=reason) as caught:
+        read_run(run_dir)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_line_of_annotations_is_named(run_dir):
+    path = run_dir / "annotations" / "train.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + '{"id": ', encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.jsonl:151"):
+        read_run(run_dir)
+    assert len(read_annotations(run_dir / "annotations" / "valid.jsonl")) == 40
+
+
+def test_record_may_say_more_than_is_read(run_dir):
+    change(run_dir / GOLD, versions={"torch": "9"}, fingerprint="abc")
+    assert len(read_run(run_dir).students) == 6
+
+
+def test_records_of_other_settings_are_not_mixed_in(run_dir):
+    shutil.copy(run_dir / GOLD, run_dir / "runs" / "standard-gold-seed0-of-other-settings.json")
+    assert len(read_run(run_dir).students) == 6
+
+
+def test_student_room_writes_what_is_read_here():
+    "Every key that a record must have is one that `write_run_record` writes."
+    source = (ROOT / "zero_shot_distill" / "student.py").read_text(encoding="utf-8")
+    written = source[source.index("def write_run_record") :]
+    assert [field.name for field in fields(StudentRun) if f'"{field.name}":' not in written] == []
+
+
+def test_overlapping_marks_nest(example):
+    sample = next(read for read in read_run(example).prompts.samples if read.reply)
+    text = "It is neutral here & now"
+    read = replace(
+        sample, response=replace(sample.response, text=text), reply=replace(sample.reply, label_span=(6, 13), rationale_span=(0, 24))
+    )
+    inner = '<mark class="label"><mark class="rationale">neutral</mark></mark>'
+    assert mark_reply(read) == f'<mark class="rationale">It is </mark>{inner}<mark class="rationale"> here &amp; now</mark>'
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_figures_at_the_ends_of_the_axis(example, share, tmp_path):
+    run = read_run(example)
+    all_or_none = wilson(share * 132, 132)
+    test = replace(
+        run.students[0].test,
+        n_correct=share * 132,
+        correct=(share,) * 132,
+        accuracy=float(share),
+        low=all_or_none.low,
+        high=all_or_none.high,
+    )
+    figure = accuracy_figure([replace(student, test=test) for student in run.students], all_or_none, "132 rows", 3, "A long note. " * 30)
+    figure.savefig(tmp_path / "accuracy.png")
+    assert "no difference established" in figure.get_suptitle()
+    unanswered = replace(run.prompts.confirmation, accuracy=wilson(0, 0), explanation_rate=wilson(0, 0), explained_accuracy=wilson(0, 0))
+    prompt_figure(replace(run.prompts, confirmation=unanswered)).savefig(tmp_path / "prompts.png")
