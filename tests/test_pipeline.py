@@ -1,0 +1,298 @@
+"""`zsd run` from end to end: a real small teacher, a tiny T5 really trained, a report really written; real Ctrl-C and SIGKILL.
+
+The small teacher is at chance, so nothing here says how good anything is.
+"""
+
+import itertools
+import json
+import re
+import signal
+import subprocess
+import threading
+import urllib.request
+from collections import Counter
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from zsd_command import SMALL, Done, Project, ended, environment, interrupt, runs, said, start, stored, wait_until, zsd
+
+RUN = ("run", "mine.yaml")
+HOW_TO_GO_ON = "zsd: stopped; what arrived is stored, the same command goes on from there"
+# Two templates on three rows, the winner on three others; six of the eight train rows are among these.
+N_QUESTIONS = 2 * 3 + 3 + 2 + 4
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    "Every file that a run left behind and when it was written, but for what is written anew each time with the same content."
+    made = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in made}
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory) -> SimpleNamespace:
+    "One run, stopped in every stage, finished, and given once more; what was there after each command."
+    folder = tmp_path_factory.mktemp("story")
+    Project(folder).write().make_student()
+    made = folder / "zsd-work" / "mine"
+    told = SimpleNamespace(folder=folder, made=made, done={}, rows={}, files={})
+
+    def note(episode: str, done: Done) -> None:
+        told.done[episode], told.rows[episode], told.files[episode] = done, stored(folder), files_of(made)
+
+    note("ctrl-c asking", interrupt(folder, lambda _: len(stored(folder)) >= 2, *RUN))
+    note("killed asking", interrupt(folder, lambda _: len(stored(folder)) >= 5, *RUN, by=signal.SIGKILL))
+    note("ctrl-c training", interrupt(folder, lambda _: "standard-teacher-seed0:" in said(folder), *RUN))
+    note("ctrl-c reporting", interrupt(folder, lambda process: runs(process, "ipykernel_launcher"), *RUN))
+    note("finished", zsd(folder, *RUN))
+    note("again", zsd(folder, *RUN))
+    return told
+
+
+# Stopped
+
+
+@pytest.mark.parametrize("stage", ["asking", "training", "reporting"])
+def test_ctrl_c_says_how_to_go_on(story, stage):
+    done = story.done[f"ctrl-c {stage}"]
+    assert done.status == 1, done.err
+    assert done.out == ""
+    assert done.last_line == HOW_TO_GO_ON, done.err
+    assert "Traceback" not in done.err
+    assert done.err.count("zsd: ") == 1
+
+
+@pytest.mark.parametrize("episode", ["ctrl-c asking", "killed asking", "ctrl-c reporting"])
+def test_no_process_is_left_behind(story, episode):
+    "The teacher's server notices even a kill; a notebook's kernel ends with the command."
+    assert story.done[episode].children
+    assert ended(story.done[episode].children)
+
+
+def test_a_kill_ends_it_without_a_word(story):
+    assert story.done["killed asking"].status == -signal.SIGKILL
+
+
+def test_what_arrived_is_kept(story):
+    "Nothing that was stored is ever changed or lost, and every command adds what is missing."
+    grown = [set(story.rows[episode]) for episode in story.done]
+    for before, after in itertools.pairwise(grown):
+        assert before <= after
+    assert 2 <= len(story.rows["ctrl-c asking"]) < len(story.rows["killed asking"]) < N_QUESTIONS
+    # All questions of the run, each once.
+    assert [len(story.rows[episode]) for episode in ("ctrl-c training", "finished", "again")] == [N_QUESTIONS] * 3
+
+
+def test_nothing_half_is_taken_for_whole(story):
+    asked, trained = story.files["ctrl-c asking"], story.files["ctrl-c training"]
+    assert set(asked) == {"teacher.log"}
+    students = {Path(name).parts[1] for name in trained if name.startswith("students/")}
+    records = {Path(name).stem for name in trained if name.startswith("runs/")}
+    # The one that was under way left nothing; those before it are whole.
+    assert 1 <= len(records) < 4
+    assert records == students
+    assert not any(name.startswith(("report/", "run.json")) for name in trained)
+    assert not any(name.endswith((".html", ".made_from", "first_look.ipynb")) for name in story.files["ctrl-c reporting"])
+
+
+def test_what_was_trained_is_not_trained_again(story):
+    for before, after in (("ctrl-c training", "ctrl-c reporting"), ("ctrl-c reporting", "finished")):
+        kept = {name: at for name, at in story.files[before].items() if name.startswith(("runs/", "students/"))}
+        assert kept
+        assert kept == {name: story.files[after].get(name) for name in kept}
+    assert "all 4 are trained" in story.done["finished"].err
+
+
+# Finished
+
+
+def test_the_command_prints_tables_a_sentence_and_the_path(story):
+    done = story.done["finished"]
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert "template" in done.out
+    assert "★" in done.out
+    assert "step by step" in done.out
+    assert re.search(r"whether the rationales helped|rationales (helped|did harm)", lines[-2])
+    assert lines[-1] == f"Report: {Path('zsd-work/mine/report/first_look.html')}"
+    assert [line for line in done.err.splitlines() if line[1:3] == "/6"] == [
+        f"{n}/6 {line[4:]}" for n, line in enumerate(stage_lines(done), 1)
+    ]
+    assert "at chance" in done.err
+
+
+def stage_lines(done: Done) -> list[str]:
+    return [line for line in done.err.splitlines() if re.match(r"\d/6 ", line)]
+
+
+class _Loads(HTMLParser):
+    "What a page makes a browser load."
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        loading = {"src", "srcset", "data", "poster", "background"} | ({"href"} if tag in ("link", "image", "use") else set())
+        self.addresses += [value or "" for name, value in attrs if name in loading]
+
+
+def test_the_page_asks_nothing_of_another_machine(story):
+    page = (story.made / "report" / "first_look.html").read_text(encoding="utf-8")
+    loads = _Loads(page).addresses
+    assert len(loads) >= 2  # the figures
+    assert all(address.startswith(("data:", "#")) for address in loads), [address[:80] for address in loads]
+    assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", page)
+    assert "<script" not in page
+    assert "Did the rationales help?" in page
+    assert "at chance" in page
+
+
+def test_the_records_fit_the_run(story):
+    info = json.loads((story.made / "run.json").read_text(encoding="utf-8"))
+    assert info["usage"]["n_responses"] == N_QUESTIONS
+    assert info["usage"]["cost_usd"] == 0
+    assert "embedded" in info["price"]
+    assert len(info["runs"]) == 4
+    for run_id in info["runs"]:
+        record = json.loads((story.made / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
+        assert record["test"]["n"] == 12
+        assert record["steps"] == 4
+    for split, n in (("train", 8), ("valid", 4)):
+        assert len((story.made / "annotations" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()) == n
+
+
+# Once more
+
+
+def test_a_second_run_does_nothing_twice(story):
+    done, rows, files = story.done["again"], story.rows["again"], story.files["again"]
+    assert done.status == 0, done.err
+    assert done.out == story.done["finished"].out
+    assert rows == story.rows["finished"]
+    # These are written again with what is known; the rest stays untouched, the log of the teacher's server too: it was not started.
+    rewritten = {"prompts.json", "run.json", "annotations/train.jsonl", "annotations/valid.jsonl"}
+    assert {name: at for name, at in files.items() if name not in rewritten} == {
+        name: at for name, at in story.files["finished"].items() if name not in rewritten
+    }
+    assert "teacher.log" in files
+
+
+def test_a_second_run_imports_nothing_that_trains(story):
+    assert not story.done["again"].modules & {"torch", "transformers", "papermill", "nbconvert", "xllamacpp"}
+
+
+def test_another_setting_trains_again_and_asks_nothing(story):
+    "Left for last: it changes the folder."
+    project = Project(story.folder)
+    project.pipeline["students"] |= {"steps": 2, "gold_seeds": []}
+    project.write()
+    done = zsd(story.folder, *RUN, "--json", "--quiet")
+    assert (done.status, done.err) == (0, "")
+    content = json.loads(done.out)
+    assert [student["steps"] for student in content["students"]] == [2, 2]
+    assert content["report"].endswith("first_look.html")
+    assert stored(story.folder) == story.rows["again"]
+
+
+# Hosted
+
+
+class CountingProxy:
+    "Passes everything on to a real teacher, and remembers what was asked with which key."
+
+    def __init__(self, base_url: str):
+        self.asked: Counter[bytes] = Counter()
+        self.authorizations: set[str] = set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.asked[body] += 1
+                outer.authorizations.add(self.headers["Authorization"])
+                headers = {name: self.headers[name] for name in ("Authorization", "Content-Type")}
+                request = urllib.request.Request(base_url + self.path.removeprefix("/v1"), body, headers)
+                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as reply:
+                    payload = reply.read()
+                try:
+                    self.send_response(200)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(payload)))
+                    self.end_headers()
+                    self.wfile.write(payload)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True  # whoever asked was stopped
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> "CountingProxy":
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def serve(folder: Path) -> tuple[subprocess.Popen, str, str]:
+    "`zsd teacher serve` as another program would use it: the process, its address, its key."
+    folder.mkdir()
+    process = start(folder, "teacher", "serve", SMALL)
+    wait_until(lambda: "Ctrl-C ends it." in said(folder, "out"), process, folder)
+    settings = dict(line.split("=", 1) for line in said(folder, "out").splitlines() if line.startswith("OPENAI_"))
+    return process, settings["OPENAI_BASE_URL"].rstrip("/"), settings["OPENAI_API_KEY"]
+
+
+def test_a_hosted_teacher(tmp_path):
+    "The same file with a model's name: key and address once from the environment, stopped, then from .env; nothing asked twice."
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    project = Project(folder)
+    project.pipeline["teacher"] |= {"model": SMALL}
+    project.pipeline["students"] |= {"steps": 2, "gold_seeds": []}
+    project.write().make_student()
+    server, address, key = serve(tmp_path / "server")
+    children = psutil.Process(server.pid).children(recursive=True)
+    try:
+        with CountingProxy(address) as proxy:
+            env = environment(OPENAI_BASE_URL=proxy.base_url, OPENAI_API_KEY=key)
+            stopped = interrupt(folder, lambda _: len(stored(folder)) >= 2, *RUN, env=env)
+            assert (stopped.status, stopped.last_line) == (1, HOW_TO_GO_ON), stopped.err
+            assert stopped.children == ()
+            (folder / ".env").write_text(f"OPENAI_BASE_URL={proxy.base_url}\nOPENAI_API_KEY={key}\n")
+            done = zsd(folder, *RUN)
+            assert done.status == 0, done.err
+            assert len(proxy.asked) == len(stored(folder)) == N_QUESTIONS
+            # The one reply that was under way may have come too late to be kept.
+            assert proxy.asked.total() <= N_QUESTIONS + 1
+            assert proxy.authorizations == {f"Bearer {key}"}
+    finally:
+        server.send_signal(signal.SIGINT)
+    assert server.wait(15) == 0
+    assert said(tmp_path / "server") == ""
+    assert children
+    assert ended(children)
+
+    info = json.loads((folder / "zsd-work" / "mine" / "run.json").read_text(encoding="utf-8"))
+    assert info["teacher"] == {"model": SMALL, "title": SMALL, "note": ""}
+    assert (info["usage"]["cost_usd"], info["price"], info["reference"]) == (None, None, None)
+    page = (folder / "zsd-work" / "mine" / "report" / "first_look.html").read_text(encoding="utf-8")
+    shown = re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<style.*?</style>", "", page))
+    assert "unknown" in shown
+    assert "$0" not in shown + done.out
+    written = [path for path in folder.rglob("*") if path.is_file() and path.name != ".env"]
+    assert len(written) > 20
+    assert not [path for path in written if key.encode() in path.read_bytes()]
+    assert key not in stopped.err + done.err + done.out

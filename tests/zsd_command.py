@@ -1,0 +1,242 @@
+"The `zsd` command as a user has it: another process, in another folder, with files of one's own."
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from zero_shot_distill.task import definitions_dir
+
+SMALL = "smollm2-135m-instruct"
+LABELS = ["entailment", "neutral", "contradiction"]
+SEED = 24  # draws two rows with the first label among the three that decide between templates
+
+# What the entry point does, and then the names of all imported modules, for tests of what must not be imported.
+LAUNCHER = """
+import os, sys
+from zero_shot_distill.cli import main
+sys.argv[0] = "zsd"
+try:
+    main()
+finally:
+    with open(os.environ["MODULES_FILE"], "w") as file:
+        file.write("\\n".join(sys.modules))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    "What came of one command."
+
+    status: int  # negative: the signal that ended it
+    out: str
+    err: str
+    modules: frozenset[str] = frozenset()  # imported by the command itself
+    children: tuple[psutil.Process, ...] = ()  # processes that it had started when a signal was sent
+
+    @property
+    def last_line(self) -> str:
+        return self.err.splitlines()[-1] if self.err else ""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    "Ours, without a teacher's settings; the package is found as we find it, installed or not."
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    found_here = os.pathsep.join(filter(None, sys.path))
+    fixed = {"PYTHONPATH": found_here, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "COLUMNS": "200", "NO_COLOR": "1"}
+    return kept | fixed | settings
+
+
+def start(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen:
+    "Start the command in a folder; its streams go to files there, out of the way of `zsd-work`."
+    (folder / "streams").mkdir(exist_ok=True)
+    env = (env or environment()) | {"MODULES_FILE": str(folder / "streams" / "modules")}
+    with open(folder / "streams" / "out", "w") as out, open(folder / "streams" / "err", "w") as err:
+        return subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, *arguments],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            **options,
+        )
+
+
+def said(folder: Path, stream: str = "err") -> str:
+    return (folder / "streams" / stream).read_text(encoding="utf-8")
+
+
+def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 300) -> Done:
+    "Wait for the command."
+    status = process.wait(timeout_s)
+    modules = folder / "streams" / "modules"
+    names = frozenset(modules.read_text(encoding="utf-8").splitlines()) if modules.exists() else frozenset()
+    return Done(status, said(folder, "out"), said(folder), names, tuple(children))
+
+
+def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> Done:
+    "Run the command to its end."
+    return finish(folder, start(folder, *arguments, env=env, **options))
+
+
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen, folder: Path, within_s: float = 240) -> None:
+    "Wait for something that a running command does."
+    deadline = time.monotonic() + within_s
+    while not reached():
+        assert process.poll() is None, f"ended with {process.returncode} before that:\n{said(folder)}"
+        assert time.monotonic() < deadline, f"not within {within_s} s:\n{said(folder)}"
+        time.sleep(0.02)
+
+
+def interrupt(folder: Path, reached: Callable[[psutil.Process], bool], *arguments: str, by: int = signal.SIGINT, **options: Any) -> Done:
+    "Start the command and stop it as soon as it has got somewhere: Ctrl-C goes to its whole group, as a terminal sends it."
+    process = start(folder, *arguments, **options)
+    watched = psutil.Process(process.pid)
+    try:
+        wait_until(lambda: reached(watched), process, folder)
+        children = watched.children(recursive=True)
+        os.killpg(process.pid, by)
+        return finish(folder, process, children, timeout_s=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def runs(process: psutil.Process, name: str) -> bool:
+    "Whether a process has started another whose command line holds a name."
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(name in part for part in child.cmdline()):
+                return True
+    return False
+
+
+def ended(processes: Iterable[psutil.Process], within_s: float = 15) -> bool:
+    "Whether processes end; one that only waits for its parent to look has ended."
+    deadline = time.monotonic() + within_s
+
+    def lives(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    while any(lives(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def stored(folder: Path) -> list[tuple]:
+    "All rows of the response store, which another process may be writing."
+    path = folder / "zsd-work" / "responses.sqlite"
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            return connection.execute("SELECT * FROM responses ORDER BY key").fetchall()
+        except sqlite3.OperationalError:  # it is just being made
+            return []
+
+
+def rows_of(split: str, n: int) -> list[dict[str, str]]:
+    "As many rows of the built-in task, a third of each label, entailment first."
+    lines = (definitions_dir() / "pocket_nli" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [row for label in LABELS for row in [row for row in rows if row["label"] == label][: n // 3]]
+
+
+def _letters_as_labels() -> dict[str, str]:
+    # The small teacher is at chance and its words differ between machines. Its first letter or digit is always there,
+    # and read as the same label, so that a template has right answers on every machine.
+    return dict.fromkeys("abcdefghijklmnopqrstuvwxyz0123456789", "entailment")
+
+
+@dataclass
+class Project:
+    "A user's own folder: pipeline, task, templates and data. Change what is to be wrong, then `write`."
+
+    folder: Path
+    pipeline: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "mine",
+            "task": "my_task.yaml",
+            "seed": SEED,
+            "teacher": {"weights": [SMALL], "n_parallel": 1, "sampling": {"temperature": 0, "max_tokens": 24, "seed": 0}},
+            "prompts": {"file": "./my_prompts.yaml", "selection_rows": 3, "confirmation_rows": 3},
+            "annotate": {"train_rows": 8, "valid_rows": 4},
+            "students": {"weights": "./tiny", "steps": 4, "batch_size": 4, "seeds": [0], "gold_seeds": [0]},
+            "report": "first_look",
+        }
+    )
+    task: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "my_task",
+            "fields": {"premise": "premise", "hypothesis": "hypothesis"},
+            "label_column": "label",
+            "id_column": "id",
+            "labels": LABELS,
+            "aliases": _letters_as_labels(),
+            "student_input": "premise: {premise} hypothesis: {hypothesis}",
+            "splits": {"train": "train.jsonl", "valid": "valid.jsonl", "test": "test.jsonl"},
+        }
+    )
+    prompts: dict[str, Any] = field(
+        default_factory=lambda: {
+            "task": "my_task",
+            "templates": [
+                {
+                    "id": id,
+                    "user_message": f"{{premise}}\n{{hypothesis}}\n{question}",
+                    "reply_pattern": r"(?P<label>[a-z0-9])(?P<rationale>.*)",
+                }
+                for id, question in {"tell": "Tell a story about this.", "explain": "Explain both sentences."}.items()
+            ],
+        }
+    )
+    rows: dict[str, list[dict[str, str]]] = field(
+        default_factory=lambda: {split: rows_of(split, n) for split, n in {"train": 24, "valid": 9, "test": 12}.items()}
+    )
+    texts: dict[str, str | bytes] = field(default_factory=dict)  # files in place of those above, verbatim
+
+    def write(self) -> "Project":
+        "Put the files into the folder."
+        definitions = {"mine.yaml": self.pipeline, "my_task.yaml": self.task, "my_prompts.yaml": self.prompts}
+        files = {name: yaml.safe_dump(content) for name, content in definitions.items()}
+        files |= {f"{split}.jsonl": "".join(json.dumps(row) + "\n" for row in rows) for split, rows in self.rows.items()}
+        for name, content in (files | self.texts).items():
+            (self.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return self
+
+    def make_student(self) -> None:
+        "A T5 of two narrow layers to train, where the pipeline looks for it."
+        from zero_shot_distill.seq2seq import make_tiny_t5
+
+        texts = [text for rows in self.rows.values() for row in rows for text in row.values()]
+        make_tiny_t5(self.folder / "tiny", [*texts, "predict: explain: premise: hypothesis:"])
+
+
+def is_one_line(done: Done, status: int, *parts: str) -> None:
+    "A fault is told in one line, which begins with our name, says the expected, and ends the command with its status."
+    assert done.status == status, done.err
+    assert done.out == ""
+    lines = [line for line in done.err.splitlines() if not re.match(r"\d/6 |  ", line)]  # stage lines may stand before it
+    assert len(lines) == 1, done.err
+    assert lines[0] == done.last_line
+    assert lines[0].startswith("zsd: ")
+    for part in parts:
+        assert part in lines[0]
