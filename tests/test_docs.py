@@ -1,0 +1,71 @@
+"The documentation pages: they build without a warning, and a browser shows them whole without asking any other machine."
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from api_entry import Module
+from repository import ROOT, copy_checkout
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    "The site, built from what a fresh clone would hold."
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    done = subprocess.run([sys.executable, checkout / "tools" / "build_docs.py", "--sphinx"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return checkout / "_docs"
+
+
+def test_every_room_has_a_page_with_its_api(pages):
+    rooms = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+    assert rooms
+    for notebook in rooms:
+        page = (pages / notebook.name).with_suffix(".html").read_text(encoding="utf-8")
+        module = ROOT / "zero_shot_distill" / f"{notebook.stem.partition('_')[2]}.py"
+        lacking = [name for name in Module(module).public if f'id="zero_shot_distill.{module.stem}.{name}"' not in page]
+        assert lacking == [], notebook.name
+
+
+def test_entry_shows_full_types_defaults_and_comments(tmp_path):
+    source = tmp_path / "room.py"
+    source.write_text(
+        "def choose(\n"
+        "    labels: tuple[str, ...],  # what is allowed | not\n"
+        "    *,\n"
+        "    seed: int = 0,  # of the draw\n"
+        ") -> dict[str, float]:  # matches `(?P<label>...)` or (?P<label>)\n"
+        '    "One label."\n'
+    )
+    entry = Module(source).entry("choose")
+    assert "{py:function} choose(labels: tuple[str, ...], *, seed: int = 0) -> dict[str, float]" in entry
+    assert "| `labels` | `tuple[str, ...]` |  | what is allowed \\| not |" in entry
+    assert "| `seed` | `int` | `0` | of the draw |" in entry
+    assert "| *returns* | `dict[str, float]` |  | matches `(?P<label>...)` or (?P\\<label>) |" in entry
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
+@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (390, "dark")])
+def test_pages_fit_and_ask_nothing_of_other_machines(pages, width, colours):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
+        asked: list[str] = []
+        broken: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("requestfailed", lambda request: broken.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        for path in sorted(pages.rglob("*.html")):
+            page.goto(path.as_uri())
+            too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert too_wide <= 0, f"{path.name} is {too_wide} pixels wider than a {width}-pixel window"
+        browser.close()
+    assert broken == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

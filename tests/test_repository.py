@@ -1,0 +1,211 @@
+"What a whole checkout must keep: notebooks, modules and README in step, nothing of one machine in git, and a wheel that works elsewhere."
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import check_sync
+import pytest
+from make_readme import map_links, readme_text
+from repository import ROOT, copy_checkout, tracked_files
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    "A copy of what the sync check reads, as a git repository in step."
+    for name in ("settings.ini", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in ("nbs", check_sync.PACKAGE):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def problems(root: Path) -> list[str]:
+    return [problem for check in check_sync.CHECKS for problem in check(root)]
+
+
+def write_notebook(path: Path, *cells: str, tags: tuple[str, ...] = ()) -> None:
+    listed = [
+        {
+            "cell_type": "code",
+            "id": f"cell{i}",
+            "metadata": {"tags": list(tags)} if tags else {},
+            "execution_count": None,
+            "outputs": [],
+            "source": [cell],
+        }
+        for i, cell in enumerate(cells)
+    ]
+    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": listed, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
+
+
+# --- notebooks, modules, README -------------------------------------------------------------------------------------------------
+
+
+def test_checkout_is_in_step():
+    assert problems(ROOT) == []
+
+
+def test_edited_module_is_seen(checkout):
+    with (checkout / check_sync.PACKAGE / "task.py").open("a") as module:
+        module.write("\nedited = True\n")
+    assert any("task.py differs from its notebook" in problem for problem in problems(checkout))
+
+
+def test_orphan_module_is_seen(checkout):
+    (checkout / "nbs" / "00_task.ipynb").unlink()
+    assert any("task.py comes from no notebook" in problem for problem in problems(checkout))
+
+
+def test_renamed_notebook_is_seen(checkout):
+    notebook = checkout / "nbs" / "00_task.ipynb"
+    notebook.rename(notebook.with_name("00_assignment.ipynb"))
+    assert any("task.py differs from its notebook" in problem for problem in problems(checkout))
+
+
+def test_module_that_is_not_exported_yet_is_seen(checkout):
+    write_notebook(checkout / "nbs" / "90_fresh.ipynb", "#| default_exp fresh", "#| export\nfresh = 1")
+    assert any("fresh.py is missing" in problem for problem in problems(checkout))
+
+
+def test_module_that_git_does_not_have_is_seen(checkout):
+    module = f"{check_sync.PACKAGE}/task.py"
+    subprocess.run(["git", "rm", "--quiet", "--cached", module], cwd=checkout, check=True)
+    assert problems(checkout) == [f"git has nbs/00_task.ipynb but not {module}: git add {module}"]
+
+
+def test_two_notebooks_for_one_module_are_seen(checkout):
+    write_notebook(checkout / "nbs" / "90_again.ipynb", "#| default_exp task", "#| export\nagain = 1")
+    assert any("00_task.ipynb and 90_again.ipynb all say `#| default_exp task`" in problem for problem in problems(checkout))
+
+
+def test_unclean_notebook_is_seen(checkout):
+    path = checkout / "nbs" / "00_task.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")["execution_count"] = 7
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert problems(checkout) == ["nbs/00_task.ipynb is not clean: make export"]
+
+
+@pytest.mark.parametrize("tagged", [0, 2])
+def test_experiment_needs_exactly_one_parameters_cell(checkout, tagged):
+    write_notebook(checkout / "nbs" / "experiments" / "odd.ipynb", *["n = 1"] * max(tagged, 1), tags=("parameters",) if tagged else ())
+    assert problems(checkout) == [f"nbs/experiments/odd.ipynb has {tagged} cells tagged `parameters`; papermill needs exactly one"]
+
+
+def test_readme_is_what_the_index_notebook_says():
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == readme_text()
+
+
+def test_edited_readme_is_seen(checkout):
+    (checkout / "README.md").write_text("# Mine\n", encoding="utf-8")
+    assert problems(checkout) == ["README.md is not what nbs/index.ipynb says: make export"]
+
+
+def test_links_move_and_code_stays():
+    text = "[a](00_task.ipynb#x) ![b](../figures/b.png) [c](https://c.org) [d](#d) `[e](e.md)`\n```\n[f](f.md)\n```\n"
+    moved = "[a](nbs/00_task.ipynb#x) ![b](nbs/../figures/b.png) [c](https://c.org) [d](#d) `[e](e.md)`\n```\n[f](f.md)\n```\n"
+    assert map_links(text, lambda path: f"nbs/{path}") == moved
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = []
+    map_links((ROOT / "README.md").read_text(encoding="utf-8"), lambda path: links.append(path) or path)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_makefile_has_what_the_readme_calls():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        called = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE))
+        assert {one or other for one, other in called} <= targets
+
+
+# --- nothing of one machine -----------------------------------------------------------------------------------------------------
+
+
+def test_no_machine_path_or_registry_host_in_git():
+    home = re.compile(
+        r"/(?:home|Users)/\w+/|/root/|/work/\w|/tmp/(?!x\b)\w+/|[A-Z]:\\\\Users|/site-packages/"
+        r"|\b(?:pypi|files|registry|artifactory|nexus)[\w.-]*\.(?:internal|local|corp)\b|\b(?:index-url|find-links)\s*="
+        r"|\bhttps?://(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d"
+    )
+    found = []
+    for path in tracked_files():
+        if path == Path(__file__) or path.suffix in (".png", ".svg"):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in home.finditer(text)]
+        found += [f"{path.relative_to(ROOT)}: {here}" for here in {str(ROOT), str(Path.home())} - {"/", "/root"} if here in text]
+    assert found == []
+
+
+def test_no_output_of_an_error_is_saved():
+    for notebook in check_sync.notebooks(ROOT):
+        outputs = [output for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+        assert not any(output["output_type"] == "error" for output in outputs), notebook.name
+
+
+# --- the wheel ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    "A clean environment elsewhere that has the wheel, and this environment's other packages by way of a .pth file."
+    source = copy_checkout(tmp_path_factory.mktemp("source"))  # not in place: an old build/ would slip into the wheel
+    wheels = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source], check=True)
+    environment = tmp_path_factory.mktemp("elsewhere") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (wheel,) = wheels.glob("*.whl")
+    subprocess.run([*pip, "--python", environment / "bin" / "python", "install", "--no-deps", "--no-index", wheel], check=True)
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    # A path line, not addsitedir: the finder of the checkout's own editable install, which is a .pth file too, is not run.
+    (site_packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return environment
+
+
+def run_elsewhere(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run([installed / "bin" / command[0], *command[1:]], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_wheel_brings_its_definitions(installed, tmp_path):
+    code = "import zero_shot_distill.task as t; print(t.__file__); print(t.definitions_dir()); print(*t.list_tasks())"
+    done = run_elsewhere(installed, tmp_path, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    module, definitions, tasks = done.stdout.splitlines()
+    for path in (module, definitions):
+        assert Path(path).resolve().is_relative_to(installed.resolve())
+    assert "pocket_nli" in tasks
+
+
+def test_wheel_has_every_definition_and_experiment(installed):
+    (package,) = installed.glob(f"lib/python*/site-packages/{check_sync.PACKAGE}")
+    wanted = {path.relative_to(ROOT) for path in tracked_files() if path.is_relative_to(ROOT / "data")}
+    assert wanted
+    assert [str(path) for path in sorted(wanted) if not (package / path).is_file()] == []
+    experiments = [path.name for path in (ROOT / "nbs" / "experiments").glob("*.ipynb")]
+    assert [name for name in experiments if not (package / "experiments" / name).is_file()] == []
+
+
+def test_installed_zsd_works_in_an_empty_folder(installed, tmp_path):
+    tasks = run_elsewhere(installed, tmp_path, "zsd", "tasks")
+    assert tasks.returncode == 0, tasks.stderr
+    assert "pocket_nli" in tasks.stdout
+    shown = run_elsewhere(installed, tmp_path, "zsd", "--help")
+    assert shown.returncode == 0, shown.stderr
+    for command in ("tasks", "templates", "run"):
+        assert command in shown.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,198 @@
+"""Build the documentation into _docs/: `python tools/build_docs.py [--sphinx]`.
+
+With Quarto this is `nbdev_docs`. Without it (the usual case) nbdev prepares the notebooks, this script turns them into pages for Sphinx
+with myst-nb, and a warning is an error. nbdev's own commands would try to install Quarto with sudo.
+"""
+
+import json
+import os
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from api_entry import Module
+from make_readme import ROOT, map_links
+
+PACKAGE_DIR = ROOT / "zero_shot_distill"
+PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
+Cell = dict  # a notebook cell as JSON
+
+
+class Site:
+    "The pages, as they gather in one source folder."
+
+    def __init__(self, source_dir: Path):
+        self.source_dir = source_dir
+        self.modules = {path.stem: Module(path) for path in sorted(PACKAGE_DIR.glob("[a-z]*.py"))}
+        owners: dict[str, list[str]] = {}
+        for module in self.modules.values():
+            for name in module.public:
+                owners.setdefault(name, []).append(f"{module.name}.{name}")
+        self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
+        self.pages: dict[str, list[str]] = {"The rooms": [], "Experiments": [], "Tutorials": [], "Project": []}
+
+    def add_notebook(
+        self,
+        prepared: Path,  # as nbdev prepared it, under _proc/
+        original: Path,  # the notebook itself
+    ) -> None:
+        "Turn one notebook into a page."
+        name = original.relative_to(ROOT / "nbs").as_posix()
+        exported = re.search(r"#\|\s*default_exp\s+(\w+)", original.read_text(encoding="utf-8"))
+        module = self.modules.get(exported[1]) if exported else None
+        cells: list[Cell] = []
+        waiting: list[str] = []  # names whose entries follow; nbdev puts those of one cell in reverse order
+        for cell in json.loads(prepared.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if module and (shown := re.search(r"^show_doc\((\w+)\)", source, re.MULTILINE)):
+                waiting.append(shown[1])
+                continue
+            cells += self._entries(module, waiting)
+            waiting = []
+            cells += self._page_cell(cell, source, name, module)
+        cells += self._entries(module, waiting)
+        if name == "index.ipynb":
+            cells.append(_markdown("TOCTREE"))  # filled in when every page is known
+        else:
+            folder = posixpath.dirname(name)
+            caption = {"experiments": "Experiments", "tutorials": "Tutorials"}.get(folder, "The rooms" if module else "Project")
+            self.pages[caption].append(name)
+        self._write(name, cells)
+
+    def add_text(self, path: Path) -> None:
+        "Take a Markdown file of the repository as a page."
+        name = path.relative_to(ROOT).as_posix()
+        self.pages["Project"].append(name)
+        target = self.source_dir / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
+
+    def finish(self) -> None:
+        "Write the table of contents into the home page."
+        trees = []
+        for caption, names in self.pages.items():
+            if names:
+                documents = "\n".join(posixpath.splitext(name)[0] for name in names)
+                trees.append(f":::{{toctree}}\n:hidden:\n:caption: {caption}\n\n{documents}\n:::")
+        index = self.source_dir / "index.ipynb"
+        index.write_text(index.read_text(encoding="utf-8").replace('"TOCTREE"', json.dumps("\n\n".join(trees))), encoding="utf-8")
+
+    def _entries(self, module: Module | None, names: list[str]) -> list[Cell]:
+        ordered = sorted(set(names), key=lambda name: module.nodes[name].lineno)
+        return [_markdown(self._with_references(module.entry(name))) for name in ordered]
+
+    def _page_cell(self, cell: Cell, source: str, name: str, module: Module | None) -> list[Cell]:
+        if not source.strip() or source.startswith("<!-- WARNING"):
+            return []
+        if cell["cell_type"] == "raw":
+            return [_markdown(_head(yaml.safe_load(source.strip().strip("-")), module))]
+        if cell["cell_type"] == "markdown":
+            return [_markdown(self._with_references(self._with_links(source, posixpath.dirname(posixpath.join("nbs", name)))))]
+        directives = dict(re.findall(r"^#\|\s*(\w+):\s*(\w+)", source, re.MULTILINE))
+        source = re.sub(r"^#\|.*\n?", "", source, flags=re.MULTILINE).strip()
+        tags = cell["metadata"].get("tags", [])
+        tags += ["remove-input"] if directives.get("echo") == "false" or not source else []
+        tags += ["remove-output"] if directives.get("output") == "false" else []
+        return [cell | {"source": source, "metadata": {"tags": tags}}]
+
+    def _with_links(
+        self,
+        text: str,
+        folder: str,  # the text's folder in the repository
+    ) -> str:
+        "Relative links as seen from the page; a linked file that is no page comes along, a linked Markdown file becomes one."
+
+        def change(path: str) -> str:
+            repository_path = posixpath.normpath(posixpath.join(folder, path))
+            target = ROOT / repository_path
+            if target.is_file() and target.suffix != ".ipynb" and repository_path not in PROJECT_PAGES:
+                if target.suffix == ".md" and repository_path not in self.pages["Project"]:
+                    self.add_text(target)
+                elif target.suffix != ".md":
+                    copy = self.source_dir / _place(repository_path)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(target, copy)
+            return posixpath.relpath(_place(repository_path), _place(folder) or ".")
+
+        return map_links(text, change)
+
+    def _with_references(self, text: str) -> str:
+        "Backticked names of ours become links to their entries, except in headings, code blocks and signatures."
+        lines, in_code = [], False
+        for line in text.splitlines():
+            in_code ^= line.startswith("```")
+            if not in_code and not re.match(r"#|:::|\s{4}", line):
+                line = re.sub(r"(?<![`\[{}\w])`([A-Za-z_]\w*)(\(\))?`(?![`\]])", self._reference, line)
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _reference(self, match: re.Match) -> str:
+        target = self.targets.get(match[1])
+        return f"{{py:obj}}`{match[1]}{match[2] or ''} <{target}>`" if target else match[0]
+
+    def _write(self, name: str, cells: list[Cell]) -> None:
+        kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}, "language_info": {"name": "python"}}
+        target = self.source_dir / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
+        target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def _place(repository_path: str) -> str:
+    "Where a file of the repository stands on the site: the notebooks are its top."
+    return re.sub(r"^nbs(/|$)", "", repository_path)
+
+
+def _markdown(source: str) -> Cell:
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def _head(front_matter: dict, module: Module | None) -> str:
+    lines = [f"# {front_matter['title']}"]
+    if front_matter.get("description"):
+        lines.append(f"{{.lead}}\n{front_matter['description']}")
+    if module:
+        lines.append(f":::{{py:module}} {module.name}\n:::")
+    return "\n\n".join(lines)
+
+
+def with_quarto() -> int:
+    # nbdev_docs would write README.md in its own way where that is older than the index notebook.
+    (ROOT / "README.md").touch()
+    return subprocess.run([Path(sys.executable).parent / "nbdev_docs"], cwd=ROOT).returncode
+
+
+def with_sphinx() -> int:
+    os.chdir(ROOT)
+    from nbdev.config import get_config
+    from nbdev.serve import proc_nbs
+    from sphinx.cmd.build import main as sphinx_build
+
+    # Entries come from the source (api_entry), so no cell needs to be run.
+    get_config().d["skip_procs"] = "exec_show_docs"
+    prepared_dir = proc_nbs(n_workers=0, force=True)
+    build_dir = ROOT / "build" / "docs"  # ignored by git; myst-nb also writes beside its output folder
+    source_dir, html_dir, out_dir = build_dir / "source", build_dir / "html", ROOT / "_docs"
+    shutil.rmtree(build_dir, ignore_errors=True)
+    site = Site(source_dir)
+    for page in PROJECT_PAGES:
+        site.add_text(ROOT / page)
+    for prepared in sorted(prepared_dir.rglob("*.ipynb")):
+        site.add_notebook(prepared, ROOT / "nbs" / prepared.relative_to(prepared_dir))
+    site.finish()
+    status = sphinx_build(
+        ["-q", "-W", "--keep-going", "-b", "html", "-c", "tools/sphinx", "-d", str(build_dir / "doctrees"), str(source_dir), str(html_dir)]
+    )
+    if status == 0:  # pages that did not build never replace those that did
+        shutil.rmtree(out_dir, ignore_errors=True)
+        html_dir.rename(out_dir)
+        print(f"_docs/index.html: {len(list(out_dir.rglob('*.html')))} pages; open it in a browser", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(with_quarto() if shutil.which("quarto") and "--sphinx" not in sys.argv else with_sphinx())

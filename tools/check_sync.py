@@ -1,0 +1,137 @@
+"""Say where notebooks, exported modules and README are out of step: `python tools/check_sync.py [ROOT]`.
+
+It sees modules that differ from their notebook, that no notebook writes (a renamed or deleted one), that are not there, that git
+does not have yet although it has the notebook; two notebooks for one module; notebooks that are not clean; experiments without
+exactly one cell tagged `parameters`; a README that index.ipynb does not say. Nothing is written, nothing is run.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from make_readme import readme_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "zero_shot_distill"
+MEND = "make export"
+
+
+def notebooks(root: Path) -> list[Path]:
+    "Every notebook under nbs/ that nbdev looks at, in reading order."
+    found = (path.relative_to(root) for path in (root / "nbs").rglob("*.ipynb"))
+    return sorted(root / path for path in found if not any(part[0] in "._" for part in path.parts))
+
+
+def cells_of(notebook: Path) -> list[tuple[str, str, list[str]]]:
+    "(cell type, source, tags) of each cell."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+
+
+def two_notebooks_one_module(root: Path) -> list[str]:
+    writers: dict[str, list[str]] = {}
+    for notebook in notebooks(root):
+        for kind, source, _ in cells_of(notebook):
+            for module in re.findall(r"^\s*#\|\s*default_exp\s+(\S+)", source, re.MULTILINE) if kind == "code" else []:
+                writers.setdefault(module, []).append(notebook.name)
+    return [f"{' and '.join(names)} all say `#| default_exp {module}`" for module, names in sorted(writers.items()) if len(names) > 1]
+
+
+def parameters_cells(root: Path) -> list[str]:
+    problems = []
+    for notebook in notebooks(root):
+        if notebook.parent.name == "experiments":
+            count = sum("parameters" in tags for _, _, tags in cells_of(notebook))
+            if count != 1:
+                problems.append(f"{notebook.relative_to(root)} has {count} cells tagged `parameters`; papermill needs exactly one")
+    return problems
+
+
+def stale_modules(root: Path) -> list[str]:
+    "Export the notebooks into an empty package elsewhere and compare."
+    with tempfile.TemporaryDirectory() as elsewhere:
+        copy = Path(elsewhere)
+        shutil.copy(root / "settings.ini", copy)
+        for notebook in notebooks(root):
+            target = copy / notebook.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(notebook, target)
+        package = copy / PACKAGE
+        package.mkdir()
+        if (root / PACKAGE / "__init__.py").exists():
+            shutil.copy(root / PACKAGE / "__init__.py", package)
+        done = subprocess.run(
+            [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=copy, text=True, capture_output=True
+        )
+        if done.returncode:
+            return [f"the notebooks do not export: {(done.stderr.strip() or 'no message').splitlines()[-1]}"]
+        expected, found = (
+            {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
+            for folder in (package, root / PACKAGE)
+        )
+    problems = []
+    for name in sorted(expected.keys() | found.keys()):
+        path = f"{PACKAGE}/{name}"
+        if name not in found:
+            problems.append(f"{path} is missing: {MEND}")
+        elif name not in expected:
+            problems.append(f"{path} comes from no notebook: delete it, or bring its notebook back")
+        elif expected[name] != found[name]:
+            problems.append(f"{path} differs from its notebook: {MEND} (the notebook is the source; edits to the module are lost)")
+    return problems
+
+
+def modules_git_lacks(root: Path) -> list[str]:
+    "Modules that git does not have although it has their notebook: whoever clones gets neither."
+    listed = subprocess.run(["git", "ls-files", "nbs", PACKAGE], cwd=root, text=True, capture_output=True)
+    if listed.returncode:
+        return []  # no git here, e.g. an unpacked source archive
+    tracked = set(listed.stdout.splitlines())
+    problems = []
+    for module in sorted((root / PACKAGE).rglob("*.py")):
+        path = module.relative_to(root).as_posix()
+        source = re.search(r"File to edit: \.\./(\S+\.ipynb)", module.read_text(encoding="utf-8"))
+        if source and (path in tracked) != (source[1] in tracked):
+            lacking, had = (source[1], path) if path in tracked else (path, source[1])
+            problems.append(f"git has {had} but not {lacking}: git add {lacking}")
+    return problems
+
+
+def unclean_notebooks(root: Path) -> list[str]:
+    "Notebooks that `nbdev_clean` would change."
+    from nbdev.clean import clean_nb
+
+    problems = []
+    for notebook in notebooks(root):
+        text = notebook.read_text(encoding="utf-8")
+        cleaned = json.loads(text)
+        clean_nb(cleaned, allowed_cell_metadata_keys=["tags"])
+        if cleaned != json.loads(text):
+            problems.append(f"{notebook.relative_to(root)} is not clean: {MEND}")
+    return problems
+
+
+def stale_readme(root: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        if (root / "README.md").read_text(encoding="utf-8") == readme_text(root / "nbs" / "index.ipynb"):
+            return []
+    return [f"README.md is not what nbs/index.ipynb says: {MEND}"]
+
+
+CHECKS = (two_notebooks_one_module, parameters_cells, unclean_notebooks, stale_modules, modules_git_lacks, stale_readme)
+
+
+def main(root: Path = ROOT) -> int:  # exit status
+    problems = [problem for check in CHECKS for problem in check(root)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:])))
