@@ -164,6 +164,6 @@ def test_figures_at_the_ends_of_the_axis(example, share, tmp_path):
     )
     figure = accuracy_figure([replace(student, test=test) for student in run.students], all_or_none, "132 rows", 3, "A long note. " * 30)
     figure.savefig(tmp_path / "accuracy.png")
-    assert "no difference established" in figure.get_suptitle()
+    assert "not established" in figure.get_suptitle()
     unanswered = replace(run.prompts.confirmation, accuracy=wilson(0, 0), explanation_rate=wilson(0, 0), explained_accuracy=wilson(0, 0))
     prompt_figure(replace(run.prompts, confirmation=unanswered)).savefig(tmp_path / "prompts.png")

@@ -91,9 +91,11 @@ def test_nothing_half_is_taken_for_whole(story):
     assert set(asked) == {"teacher.log"}
     students = {Path(name).parts[1] for name in trained if name.startswith("students/")}
     records = {Path(name).stem for name in trained if name.startswith("runs/")}
-    # The one that was under way left nothing; those before it are whole.
+    # The one that was under way left nothing, or is trained and not yet tested; those before it are whole.
     assert 1 <= len(records) < 4
-    assert records == students
+    assert records <= students
+    assert len(students) <= len(records) + 1
+    assert not any(name.startswith(".") for name in students)
     assert not any(name.startswith(("report/", "run.json")) for name in trained)
     assert not any(name.endswith((".html", ".made_from", "first_look.ipynb")) for name in story.files["ctrl-c reporting"])
 
@@ -113,19 +115,14 @@ def test_the_command_prints_tables_a_sentence_and_the_path(story):
     done = story.done["finished"]
     assert done.status == 0, done.err
     lines = done.out.splitlines()
-    assert "template" in done.out
-    assert "★" in done.out
-    assert "step by step" in done.out
+    for word in ("template", "tell", "explain", "right label", "student", "teacher", "gold"):
+        assert word in done.out
     assert re.search(r"whether the rationales helped|rationales (helped|did harm)", lines[-2])
     assert lines[-1] == f"Report: {Path('zsd-work/mine/report/first_look.html')}"
-    assert [line for line in done.err.splitlines() if line[1:3] == "/6"] == [
-        f"{n}/6 {line[4:]}" for n, line in enumerate(stage_lines(done), 1)
-    ]
+    assert re.findall(r"^(\d)/6 ", done.err, re.MULTILINE) == list("123456")
     assert "at chance" in done.err
-
-
-def stage_lines(done: Done) -> list[str]:
-    return [line for line in done.err.splitlines() if re.match(r"\d/6 ", line)]
+    assert "zsd: " not in done.err
+    assert "WARNING" not in done.err
 
 
 class _Loads(HTMLParser):
@@ -161,7 +158,7 @@ def test_the_records_fit_the_run(story):
     for run_id in info["runs"]:
         record = json.loads((story.made / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
         assert record["test"]["n"] == 12
-        assert record["steps"] == 4
+        assert record["steps"] == 16
     for split, n in (("train", 8), ("valid", 4)):
         assert len((story.made / "annotations" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()) == n
 
@@ -186,6 +183,7 @@ def test_a_second_run_imports_nothing_that_trains(story):
     assert not story.done["again"].modules & {"torch", "transformers", "papermill", "nbconvert", "xllamacpp"}
 
 
+@pytest.mark.slow
 def test_another_setting_trains_again_and_asks_nothing(story):
     "Left for last: it changes the folder."
     project = Project(story.folder)
@@ -272,8 +270,8 @@ def test_a_hosted_teacher(tmp_path):
             assert (stopped.status, stopped.last_line) == (1, HOW_TO_GO_ON), stopped.err
             assert stopped.children == ()
             (folder / ".env").write_text(f"OPENAI_BASE_URL={proxy.base_url}\nOPENAI_API_KEY={key}\n")
-            done = zsd(folder, *RUN)
-            assert done.status == 0, done.err
+            done = zsd(folder, *RUN, "--json", "--quiet")
+            assert (done.status, done.err) == (0, "")
             assert len(proxy.asked) == len(stored(folder)) == N_QUESTIONS
             # The one reply that was under way may have come too late to be kept.
             assert proxy.asked.total() <= N_QUESTIONS + 1
@@ -285,6 +283,10 @@ def test_a_hosted_teacher(tmp_path):
     assert children
     assert ended(children)
 
+    printed = json.loads(done.out)
+    assert [student["method"] for student in printed["students"]] == ["standard", "step-by-step"]
+    assert printed["run"]["usage"]["cost_usd"] is None
+    assert printed["report"] == str(Path("zsd-work/mine/report/first_look.html"))
     info = json.loads((folder / "zsd-work" / "mine" / "run.json").read_text(encoding="utf-8"))
     assert info["teacher"] == {"model": SMALL, "title": SMALL, "note": ""}
     assert (info["usage"]["cost_usd"], info["price"], info["reference"]) == (None, None, None)

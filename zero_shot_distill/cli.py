@@ -20,6 +20,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from .pipeline import Screen, load_pipeline, run_pipeline
 from .prompt import load_templates
@@ -66,7 +67,8 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
     first, *others = rows[0] if rows else ["nothing"]
     table = Table(Column(first, no_wrap=True), *others, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for row in rows:
-        table.add_row(*(", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()))
+        # As text: a prompt's [brackets] are no mark-up.
+        table.add_row(*(Text(", ".join(map(str, value)) if isinstance(value, list) else str(value)) for value in row.values()))
     Console().print(table)
 
 # %% ../nbs/16_cli.ipynb #9cdaf885
@@ -121,7 +123,7 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
     "The templates, then the winner on other rows."
     from zero_shot_distill.cost import format_usd
 
-    scored = [("* " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
+    scored = [("★ " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
     return [
         {
             "template": name,
@@ -133,7 +135,7 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
         }
-        for name, score in [*scored, (f"* {prompts.winner}\n  confirmed", prompts.confirmation)]
+        for name, score in [*scored, (f"★ {prompts.winner}\n  confirmed", prompts.confirmation)]
     ]
 
 
@@ -251,10 +253,11 @@ def predict(
 
     Example: `zsd predict --student zsd-work/demo/students/ID --input data/pocket_nli/test.jsonl --explain`
     """
-    from zero_shot_distill import student as students
-
     loaded = load_task(task)
     examples = read_examples(loaded, input_file, labelled=False)
+
+    from zero_shot_distill import student as students
+
     predictions = students.predict(student, [loaded.input_text(example) for example in examples], explain=explain)
     rows = []
     for example, prediction in zip(examples, predictions, strict=True):

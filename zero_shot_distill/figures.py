@@ -151,9 +151,9 @@ def _accuracy_title(effects: Sequence[RationaleEffect]) -> str:
     if not effects:
         return "Test accuracy of the small students"
     return {
-        "holds": f"{effects[0].labels.capitalize()} labels: students that also learned rationales are more often right",
-        "fails": f"{effects[0].labels.capitalize()} labels: students that also learned rationales are less often right",
-        "undetermined": f"{effects[0].labels.capitalize()} labels, with and without rationales: no difference established",
+        "holds": f"{effects[0].labels.capitalize()} labels: students do better with rationales",
+        "fails": f"{effects[0].labels.capitalize()} labels: students do worse with rationales",
+        "undetermined": f"{effects[0].labels.capitalize()} labels: effect of rationales not established",
     }[effects[0].verdict]
 
 # %% ../nbs/13_figures.ipynb #01f522d3

@@ -316,12 +316,14 @@ def _plan_students(job: _Job) -> dict[str, dict[str, Any]]:
     shared = part.model_dump(exclude={"weights", "seeds", "gold_seeds"})
     annotations = [job.folder / "annotations" / f"{split}.jsonl" for split in ("train", "valid")]
     test = [asdict(row) for row in job.rows.test]
+    # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
+    weights = _pull(job.screen, part.weights).name if Path(part.weights).is_absolute() else part.weights
     planned = {}
     for labels, seeds in (("teacher", part.seeds), ("gold", part.gold_seeds)):
         for seed in seeds:
             for method in ("standard", "step-by-step"):
                 settings = {"method": method, "labels": labels, "seed": seed, **shared}
-                what = _fingerprint(settings, part.weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
+                what = _fingerprint(settings, weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
                 planned[f"{method}-{labels}-seed{seed}-{what}"] = settings
     return planned
 
@@ -392,6 +394,7 @@ def execute_notebook(
             str(unfinished),
             parameters,
             kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],  # the kernel would warn of its own loopback sockets
             progress_bar=False,
             log_output=False,
             request_save_on_cell_execute=False,
