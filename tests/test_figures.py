@@ -118,9 +118,9 @@ def test_malformed_record_is_named(run_dir, name, values, reason):
 def test_half_a_line_of_annotations_is_named(run_dir):
     path = run_dir / "annotations" / "train.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"id": ', encoding="utf-8")
-    with pytest.raises(DataError, match=r"train\.jsonl:151"):
+    with pytest.raises(DataError, match=r"train\.jsonl:131"):
         read_run(run_dir)
-    assert len(read_annotations(run_dir / "annotations" / "valid.jsonl")) == 40
+    assert len(read_annotations(run_dir / "annotations" / "valid.jsonl")) == 36
 
 
 def test_record_may_say_more_than_is_read(run_dir):

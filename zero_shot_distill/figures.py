@@ -141,7 +141,7 @@ def accuracy_figure(
         if n_labels:
             ax.axvline(100 / n_labels, color=_GREY, linestyle=":", linewidth=1.6, zorder=2)
             ax.text(100 / n_labels - 1, n_rows - 0.5, "chance", ha="right", va="bottom", color=_GREY, fontsize=10)
-        lines = ["Large marks: means over seeds with 95 % intervals over test rows; small marks: single seeds.", note]
+        lines = ["Large marks: means with 95 % intervals over test rows and, where there are two, seeds; small marks: single seeds.", note]
         _titled(figure, _accuracy_title(rationale_effects(students)), "\n".join(filter(None, lines)))
     return figure
 

@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['REFERENCE_MODEL', 'TeacherPart', 'PromptsPart', 'AnnotatePart', 'StudentsPart', 'Pipeline', 'load_pipeline', 'Screen',
-           'Rows', 'draw_rows', 'experiments_dir', 'NotebookError', 'execute_notebook', 'write_page', 'run_pipeline']
+           'Rows', 'draw_rows', 'run_pipeline']
 
 # %% ../nbs/15_pipeline.ipynb #1fd0c5b1
 import hashlib
-import html
-import importlib.resources
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from .notebooks import execute_notebook, experiments_dir, write_page
 from .prompt import PromptMix, PromptTemplate, load_templates
 from zero_shot_distill.task import (
     DataError,
@@ -31,7 +29,6 @@ from zero_shot_distill.task import (
     Example,
     OnProgress,
     Task,
-    ZsdError,
     check_definition,
     definitions_dir,
     load_examples,
@@ -363,91 +360,6 @@ def _train_students(job: _Job) -> list[str]:
             job.screen.say(f"  {config.name}: {test['accuracy']:.1%} on {test['n']} test rows, {student.step_s:.2f} s a step")
     return list(planned)
 
-# %% ../nbs/15_pipeline.ipynb #817cc3aa
-def experiments_dir() -> Path:  # holds the experiment notebooks
-    "The folder of the experiment notebooks, in an installed package as well as in a checkout."
-    here = Path(str(importlib.resources.files("zero_shot_distill"))).resolve()
-    return next(folder for folder in (here / "experiments", here.parent / "nbs" / "experiments") if folder.is_dir())
-
-
-class NotebookError(ZsdError):
-    "An experiment notebook that does not run through."
-
-
-def execute_notebook(
-    source: Path,  # a notebook with a cell tagged `parameters`
-    target: Path,  # where the executed copy goes; its folder is made
-    parameters: dict[str, Any],  # values for its parameters cell
-) -> None:  # `DefinitionError` for a parameter that it does not have (papermill alone would only warn), `NotebookError` where a cell fails
-    "Run a notebook with parameters; a half-executed copy never takes the name of a whole one."
-    import papermill
-
-    known = papermill.inspect_notebook(str(source))
-    strays = sorted(parameters.keys() - known.keys())
-    if strays:
-        raise DefinitionError(f"{source}: no parameter {strays[0]!r}; it has {', '.join(known)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".tmp.ipynb")
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(unfinished),
-            parameters,
-            kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # the kernel would warn of its own loopback sockets
-            progress_bar=False,
-            log_output=False,
-            request_save_on_cell_execute=False,
-        )
-    except papermill.PapermillExecutionError as error:
-        raise NotebookError(f"{source}: a cell fails with {error.ename}: {error.evalue}; {unfinished} shows where") from error
-    except RuntimeError as error:  # the kernel did not start, or died
-        raise NotebookError(f"{source}: cannot be run ({error}); free some memory, then run again") from error
-    os.replace(unfinished, target)
-
-# %% ../nbs/15_pipeline.ipynb #cd5557a7
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ margin: 0; background: #fff; color: #222; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }}
-main {{ max-width: 920px; margin: 0 auto; padding: 16px 20px 64px; }}
-h1 {{ font-size: 2em; line-height: 1.2; margin: 0.6em 0 0.3em; }}
-h2 {{ font-size: 1.35em; margin: 1.9em 0 0.4em; padding-top: 0.5em; border-top: 1px solid #ddd; }}
-blockquote {{ margin: 0 0 1em; font-size: 1.15em; color: #555; }}
-p {{ max-width: 46em; }}
-img {{ max-width: 100%; height: auto; display: block; margin: 0.8em 0; }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-def write_page(
-    notebook: Path,  # executed
-    page: Path,  # the HTML file; its folder is made
-    title: str,  # of the page
-) -> None:
-    "Render an executed notebook, without its code, to one file that asks nothing of any other machine."
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    # The default template loads scripts from elsewhere and fills the window; the basic one is the cells alone.
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
-    )
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    write_text(page, _PAGE.format(title=html.escape(title), body=body))
-
 # %% ../nbs/15_pipeline.ipynb #25ab9925
 def _report_source(pipeline: Pipeline) -> Path:
     "The notebook that the pipeline names."
@@ -488,7 +400,7 @@ def _pull(screen: Screen, *names: str) -> Any:
 
 def _check_student_weights(pipeline: Pipeline, screen: Screen) -> None:
     "Refuse what is no student before the teacher is asked, not after; known weights are fetched when they are needed."
-    from zero_shot_distill.weights import known_weights
+    from zero_shot_distill.catalogue import known_weights
 
     name = pipeline.students.weights
     kinds = {known.name: known.kind for known in known_weights()}

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from .annotate import AnnotatedRow, read_annotations
 from .cost import Usage
 from .parse import ReadReply
 from .prompt import PromptTemplate
-from .score import Interval, PromptScore, bootstrap_mean, paired_difference, verdict, wilson
+from .score import Interval, PromptScore, mean_over_seeds, paired_difference, verdict, wilson
 from .task import ZsdError, definitions_dir
 
 # %% ../nbs/12_records.ipynb #29c52f52
@@ -238,12 +237,8 @@ class StudentGroup:
 
     @property
     def accuracy(self) -> Interval:
-        "Mean over seeds, with an interval over test rows."
-        shares, groups = np.mean([run.test.correct for run in self.runs], axis=0), self.runs[0].test.groups
-        # Where every row is wholly right or wholly wrong (one seed), it is a plain share: the bootstrap fails near 0 and 1, Wilson's interval does not.
-        if not groups and set(shares) <= {0.0, 1.0}:
-            return wilson(int(shares.sum()), len(shares))
-        return bootstrap_mean(shares, groups)
+        "Mean over seeds, with an interval over seeds and test rows."
+        return mean_over_seeds([run.test.correct for run in self.runs], self.runs[0].test.groups)
 
 
 def group_students(
@@ -266,8 +261,8 @@ class RationaleEffect:
 
     @property
     def verdict(self) -> str:
-        'Of the claim that rationales helped: "holds", "fails" or "undetermined".'
-        return verdict(self.difference)
+        'Of the claim that rationales helped: "holds", "fails" or "undetermined"; one seed alone determines nothing.'
+        return verdict(self.difference) if min(self.n_seeds) > 1 else "undetermined"
 
 
 def rationale_effects(
@@ -311,7 +306,7 @@ def rationale_sentence(
         f"with {effect.labels} labels, step by step less label-only is {_points(effect.difference)} ({_seeds(effect.n_seeds)}: {effect.verdict})"
         for effect in effects
     ]
-    return f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over those rows, not over further seeds."
+    return f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over rows and, where there are two, seeds."
 
 # %% ../nbs/12_records.ipynb #278511cb
 def teacher_accuracy(
