@@ -194,8 +194,10 @@ def _from_hub(
     "Fetch an edition from the model hub, at its pinned commit. `HF_HUB_OFFLINE` and `HF_ENDPOINT` are respected."
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import logging, tqdm
 
+    # Its retries are no news to the user: the fault that ends them is returned, and said in one line.
+    logging.set_verbosity_error()
     total, done, heard = sum(file.size for file in hub.edition.files), 0, time.monotonic()
 
     class Progress(tqdm):  # what the library counts its bytes with
