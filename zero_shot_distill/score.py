@@ -42,18 +42,15 @@ def wilson(
 
 def bootstrap_mean(
     values: Sequence[float],  # one for each row
-    groups: Sequence[str] = (),  # group of each row; rows of a group are drawn together. Empty: every row alone
     n_resamples: int = 2000,
     seed: int = 0,  # the same values and seed give the same interval
 ) -> Interval:  # in the unit of the values
-    "A mean with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13; groups as clusters: Davison and Hinkley 1997, section 3.8)."
+    "A mean with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13)."
     if len(values) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     array = np.asarray(values, dtype=float)
-    group = np.unique(groups, return_inverse=True)[1] if len(groups) else np.arange(len(array))
-    sums, sizes = np.bincount(group, weights=array), np.bincount(group)
-    draws = np.random.default_rng(seed).integers(0, len(sums), size=(n_resamples, len(sums)))
-    low, high = np.percentile(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1), [2.5, 97.5])
+    draws = np.random.default_rng(seed).integers(0, len(array), size=(n_resamples, len(array)))
+    low, high = np.percentile(array[draws].mean(axis=1), [2.5, 97.5])
     return Interval(float(array.mean()), float(low), float(high), len(array))
 
 # %% ../nbs/07_score.ipynb #bf1b7b50
@@ -63,7 +60,7 @@ def _seed_draws(
     group_draws: np.ndarray,  # (resamples, groups): which groups each resample has
     generator: np.random.Generator,
 ) -> np.ndarray:  # (resamples,): accuracy of redrawn seeds on redrawn groups
-    """Accuracies under redrawn seeds and rows.
+    """Accuracies under redrawn seeds and rows; rows of a group stay together (Davison and Hinkley 1997, section 3.8).
 
     Of n seeds n - 1 are drawn, which makes the variance between seeds right however few they are (Rao and Wu 1988,
     Journal of the American Statistical Association 83); one seed is kept as it is, and its interval says nothing about others.
@@ -84,7 +81,7 @@ def _group_draws(groups: Sequence[str], n_rows: int, generator: np.random.Genera
 
 def mean_over_seeds(
     correct: Sequence[Sequence[int]],  # seed by seed, 1 for each row that was right; all on the same rows
-    groups: Sequence[str] = (),  # group of each row, as of `bootstrap_mean`
+    groups: Sequence[str] = (),  # group of each row; rows of a group are drawn together. Empty: every row alone
 ) -> Interval:  # n: rows
     "Accuracy of a training method: mean over seeds, with a bootstrap interval over seeds and rows."
     generator = np.random.default_rng(0)
@@ -96,7 +93,7 @@ def mean_over_seeds(
 def paired_difference(
     a: Sequence[Sequence[int]],  # seed by seed, 1 for each row that was right; all on the same rows
     b: Sequence[Sequence[int]],  # the same for what `a` is compared with; may have other seeds
-    groups: Sequence[str] = (),  # group of each row, as of `bootstrap_mean`
+    groups: Sequence[str] = (),  # group of each row; rows of a group are drawn together. Empty: every row alone
 ) -> Interval:  # accuracy of `a` less accuracy of `b`, means over seeds; n: rows
     "How much better one method is than another, with a bootstrap interval over the seeds of each and their common rows."
     generator = np.random.default_rng(0)
