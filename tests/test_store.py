@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from zero_shot_distill.store import Request, Response, ResponseStore, StoreError
+from zero_shot_distill.request import Request, Response
+from zero_shot_distill.store import ResponseStore, StoreError
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")
@@ -68,7 +69,7 @@ def test_processes_share_a_new_store(tmp_path):
     assert [writer.exitcode for writer in writers] == [0] * 4
     with ResponseStore(path) as store:
         assert len(store) == 150
-        assert store.missing(a_request(n) for n in range(150)) == []
+        assert list(store.missing(a_request(n) for n in range(150))) == []
         before = store.get_many(a_request(n).key for n in range(150))
     put_many(path, range(150), "too late")
     with ResponseStore(path) as store:
@@ -86,7 +87,7 @@ def test_killed_writer_loses_nothing_it_reported(tmp_path):
     reported += [int(line) for line in writer.stdout if line.endswith("\n")]
     assert writer.wait() == -signal.SIGKILL
     with ResponseStore(path) as store:
-        assert store.missing(a_request(n) for n in reported) == []
+        assert list(store.missing(a_request(n) for n in reported)) == []
         assert len(reported) <= len(store) <= len(reported) + 1
         assert store.get(a_request(reported[-1]).key) == a_response(a_request(reported[-1]))
     assert integrity(path) == "ok"
@@ -190,7 +191,7 @@ def test_damaged_file_is_named(tmp_path, damage):
     else:
         del content[5000:]
     path.write_bytes(content)
-    reason = r"responses\.sqlite: is (damaged; move it away|not a response store)"
+    reason = r"responses\.sqlite: is (damaged; `zsd store salvage`|not a response store)"
     with pytest.raises(StoreError, match=reason), ResponseStore(path) as store:
         store.get_many(a_request(n).key for n in range(300))
     assert path.read_bytes()[:5000] == bytes(content[:5000])
@@ -225,7 +226,7 @@ def test_odd_questions_have_keys(tmp_path):
     assert {request} == {same}
     with ResponseStore(tmp_path / "responses.sqlite") as store:
         store.put(request, a_response(request))
-        assert store.request_of(request.key) == request
+        assert store.requests_of([request.key]) == {request.key: request}
 
 
 def test_quick_enough(tmp_path):
@@ -237,7 +238,7 @@ def test_quick_enough(tmp_path):
             store.put(request, a_response(request, "word " * 100))
         assert time.perf_counter() - start < 30
         start = time.perf_counter()
-        assert store.missing(requests) == []
+        assert list(store.missing(requests)) == []
         assert time.perf_counter() - start < 5
 
 
