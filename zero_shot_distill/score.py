@@ -9,7 +9,7 @@ __all__ = ['Interval', 'wilson', 'bootstrap_mean', 'mean_over_seeds', 'paired_di
 # %% ../nbs/07_score.ipynb #9a2d2c46
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
@@ -131,6 +131,7 @@ class PromptScore:
     usage: Usage  # sums over all rows
     unreadable: dict[str, int]  # reason -> rows
     n_unanswered: int  # rows without a response
+    read_by: dict[str, int] = field(default_factory=dict)  # "schema" or "pattern" -> replies that were read
 
 
 def score_replies(
@@ -156,6 +157,7 @@ def score_replies(
         usage=total_usage({read.response.key: read.response for read in answered}.values(), price),
         unreadable=dict(Counter(read.error for read in answered if read.error)),
         n_unanswered=len(replies) - len(answered),
+        read_by=dict(Counter(read.read_by for read in answered if read.reply)),
     )
 
 # %% ../nbs/07_score.ipynb #0ab5e2ec
