@@ -1,0 +1,274 @@
+"""Asking many questions at once, against a scripted server that says so: pace, limits, what is asked again, and who may call from where."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from scripted_server import RateLimit, Scripted, ScriptedServer
+
+from zero_shot_distill.asking import Terms, ask, ask_each, ask_each_async, count_spent
+from zero_shot_distill.cost import Budget, Price
+from zero_shot_distill.request import Request, Settlement
+from zero_shot_distill.store import ResponseStore
+from zero_shot_distill.teacher import HostedTeacher, TeacherError
+
+KEY = "sk-this-key-is-secret"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        yield store
+
+
+def requests_for(n: int, **sampling) -> list[Request]:
+    sampling = {"temperature": 0, "max_tokens": 8, **sampling}
+    return [Request.build("some-model", [{"role": "user", "content": f"Count on from {number}."}], **sampling) for number in range(n)]
+
+
+def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
+    return HostedTeacher("some-model", server.base_url, KEY, **settings)
+
+
+# How many at once
+
+
+def test_more_at_once_while_it_pays(store):
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
+        start = server.most_at_once
+        ask(hosted(server, n_parallel=32), requests_for(400), store)
+        assert (start, server.most_at_once) == (0, 32)
+
+
+def test_begins_modestly(store):
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.3)) as server:
+        answers = ask_each(hosted(server), requests_for(100), store)
+        next(answers)
+        assert server.most_at_once <= 12
+        answers.close()
+
+
+def test_a_server_that_takes_a_dozen_at_once(store):
+    "It refuses what is more, without a word on when: all is answered, and the refusals stay few."
+    with ScriptedServer(lambda body, n: Scripted(429 if server.n_at_once > 12 else 200, delay_s=0.03)) as server:
+        asked = ask(hosted(server), requests_for(600), store)
+        n_refused = len(server.bodies) - 600
+    assert (len(asked.responses), asked.failures) == (600, {})
+    assert n_refused < 200
+
+
+# Limits
+
+
+def moments(server_times: list[float], within_s: float) -> int:
+    "The most that arrived within so many seconds."
+    return max(sum(start <= moment < start + within_s for moment in server_times) for start in server_times)
+
+
+def test_requests_per_minute(store):
+    times = []
+    with ScriptedServer(lambda body, n: times.append(time.monotonic()) or Scripted()) as server:
+        ask(hosted(server, requests_per_minute=1200), requests_for(70), store)
+    assert len(times) == 70
+    assert moments(times, 1.0) <= 2 * 20 + 2  # a second's worth at once, then one by one
+    assert times[-1] - times[0] >= (70 - 20) / 20 - 0.1
+
+
+def test_tokens_per_minute(store):
+    "Twelve tokens a question are reckoned with before, fifteen after."
+    times = []
+    with ScriptedServer(lambda body, n: times.append(time.monotonic()) or Scripted()) as server:
+        answers = ask_each(hosted(server, tokens_per_minute=450), requests_for(60), store)
+        while time.monotonic() < (times[0] if times else time.monotonic()) + 2.5 and next(answers, None):
+            pass
+        answers.close()
+    assert 2 <= len(times) <= 2 + 2.5 * 450 / 60 / 12
+
+
+def test_retry_after_is_waited_for(store):
+    times = []
+
+    def script(body, n):
+        times.append(time.monotonic())
+        return Scripted(429, headers={"Retry-After": "1.2"}) if n == 0 else Scripted()
+
+    with ScriptedServer(script) as server:
+        (response,) = ask(hosted(server), requests_for(1), store).responses.values()
+    assert response.attempts == 2
+    assert times[1] - times[0] >= 1.2
+
+
+def test_one_that_asks_for_hours_stops_the_run(store):
+    with (
+        ScriptedServer(lambda body, n: Scripted(429, headers={"Retry-After": "7200"})) as server,
+        pytest.raises(TeacherError, match=r"asks to wait for 2\.0 hours"),
+    ):
+        ask(hosted(server), requests_for(20), store)
+
+
+def test_told_limits_are_kept_without_a_refusal(store):
+    "With `x-ratelimit` headers, what would be refused is not sent."
+    with ScriptedServer(limit=RateLimit(requests_per_minute=3000, window_s=1.0)) as server:
+        asked = ask(hosted(server), requests_for(150), store)
+        n_refused = sum(entry.refused for entry in server.ledger.values())
+    assert len(asked.responses) == 150
+    assert n_refused <= 8
+
+
+# Models that want other parameters
+
+
+def test_reasoning_models(store):
+    "max_tokens goes as max_completion_tokens, temperature is left out, the reasoning is counted, and the report says so."
+    script = lambda body, n: Scripted(completion_tokens=50, reasoning_tokens=40, cached_tokens=6)  # noqa: E731
+    with ScriptedServer(script, refuses=("max_tokens", "temperature")) as server:
+        asked = ask(hosted(server), requests_for(30), store, terms=Terms(price=Price(1.0, 2.0, "test")))
+        assert not {"max_tokens", "temperature"} & set(server.bodies[-1])
+        assert server.bodies[-1]["max_completion_tokens"] == 8
+    assert (len(asked.responses), asked.failures) == (30, {})
+    response = next(iter(asked.responses.values()))
+    assert (response.reasoning_tokens, response.cached_tokens, response.cost_usd) == (40, 6, pytest.approx((10 + 2 * 50) / 1e6))
+    assert asked.notes == ("the model takes no max_tokens: sent as max_completion_tokens", "the model takes no temperature: left out")
+
+
+def test_what_is_unknown_to_us_passes(store):
+    with ScriptedServer() as server:
+        ask(hosted(server), requests_for(1, reasoning={"effort": "low"}, top_k=3), store)
+        assert (server.bodies[0]["reasoning"], server.bodies[0]["top_k"]) == ({"effort": "low"}, 3)
+
+
+# Replies that are none, and asking again
+
+
+def test_incomplete_replies_are_kept_and_asked_again_on_demand(store):
+    script = {
+        0: Scripted(finish_reason="length"),
+        1: Scripted(refusal="I will not.", text=None),
+        2: Scripted(400, code="content_filter", error="filtered"),
+        3: Scripted(text="  "),
+    }
+    requests = requests_for(6)
+    with ScriptedServer(lambda body, n: script.get(int(body["messages"][0]["content"].split()[-1][:-1]), Scripted())) as server:
+        asked = ask(hosted(server), requests, store)
+        outcomes = [asked.responses[request.key].outcome for request in requests]
+        assert outcomes == ["length", "refused", "filtered", "empty", "complete", "complete"]
+        assert ask(hosted(server), requests, store).n_asked == 0
+        script.clear()
+        server.bodies.clear()
+        again = ask(hosted(server), requests, store, terms=Terms(again=frozenset({"length", "refused"})))
+        assert (again.n_asked, len(server.bodies)) == (2, 2)
+    assert Counter(response.outcome for response in again.responses.values()) == {"complete": 4, "filtered": 1, "empty": 1}
+    assert [old.outcome for old in store.superseded([requests[0].key])] == ["length"]
+
+
+def test_what_earlier_runs_spent_counts(store):
+    "A reply, one that was asked for again, and a timeout that may have been charged."
+    requests = requests_for(3)
+    price = Price(1000.0, 1000.0, "test")
+    with ScriptedServer(lambda body, n: Scripted(finish_reason="length")) as server:
+        ask(hosted(server), requests[:2], store)
+        ask(hosted(server), requests[:1], store, terms=Terms(again=frozenset({"length"})))
+    store.exchange(wanted=[requests[2]])
+    store.exchange([Settlement(requests[2], None, "no reply within 1 s")])
+    budget = Budget(100.0, price)
+    count_spent(budget, requests, store)
+    spent = budget.spent_usd + budget.unconfirmed_usd
+    assert spent == pytest.approx(3 * 0.015 + budget.worst_case_usd(requests[2]))
+
+
+# From where
+
+
+def test_whoever_stops_taking_stops_the_run(store):
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
+        for answer in ask_each(hosted(server, n_parallel=4), requests_for(500), store):
+            assert answer.is_new
+            break
+        n_sent = len(server.bodies)
+        time.sleep(0.3)
+        assert len(server.bodies) == n_sent < 20
+    assert len(store) == n_sent  # those on their way were waited for
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_main)")]
+
+
+def test_from_a_running_loop_and_from_asynchronous_code(store):
+    "A notebook's cells run in a loop that is running already."
+
+    async def notebook(server: ScriptedServer) -> tuple[int, int, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        n_sync = ask(hosted(server), requests_for(5), store).n_asked
+        ticks = 0
+        n_async = sum([answer.is_new async for answer in ask_each_async(hosted(server), requests_for(20), store)])
+        ticking.cancel()
+        return n_sync, n_async, ticks
+
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.2)) as server:
+        n_sync, n_async, ticks = asyncio.run(notebook(server))
+    assert (n_sync, n_async) == (5, 15)
+    assert ticks > 5  # the loop went on meanwhile
+
+
+def test_cancelled_asynchronous_code_stops_the_run(store):
+    async def cancelled(server: ScriptedServer) -> None:
+        async def take() -> None:
+            async for _ in ask_each_async(hosted(server, n_parallel=4), requests_for(500), store):
+                pass
+
+        taking = asyncio.create_task(take())
+        await asyncio.sleep(0.3)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
+        asyncio.run(cancelled(server))
+        n_sent = len(server.bodies)
+        time.sleep(0.2)
+        assert len(server.bodies) == n_sent < 100
+    assert len(store) == n_sent
+
+
+def test_requests_are_taken_as_they_are_needed(store):
+    "A generator without an end."
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Request.build("some-model", [{"role": "user", "content": f"Count on from {taken}."}], max_tokens=8)
+
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.01)) as server:
+        answers = ask_each(hosted(server, n_parallel=4), endless(), store)
+        for _ in range(50):
+            next(answers)
+        answers.close()
+    assert taken <= 3000
+
+
+def test_what_another_process_asks_is_waited_for(store, tmp_path):
+    "Its reply is taken when it comes; its claim counts no more when it ends."
+    requests = requests_for(3)
+    with ResponseStore(tmp_path / "responses.sqlite") as elsewhere, ScriptedServer() as server:
+        assert elsewhere.exchange(wanted=requests[:1]).taken == requests[:1]
+
+        def answer_later() -> None:
+            time.sleep(0.6)
+            with ScriptedServer() as other:
+                reply = next(ask_each(hosted(other), requests_for(1, seed=1), elsewhere)).response
+            elsewhere.exchange([Settlement(requests[0], replace(reply, key=requests[0].key, text="from elsewhere"))])
+
+        threading.Thread(target=answer_later).start()
+        asked = ask(hosted(server), requests, store)
+    assert (asked.n_asked, len(server.bodies), asked.responses[requests[0].key].text) == (2, 2, "from elsewhere")
