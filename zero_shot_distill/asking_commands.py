@@ -160,5 +160,6 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
     if report.n_rows_left:
         left = report.left_usd
         cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
-        print(f"{report.n_rows_left} rows are left, {cost}; the same command goes on{' with a higher --budget-usd' if cap else ''}")
+        goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
+        print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'left.jsonl'})")
     print(f"Annotation {report.id}: {report.folder}")
