@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TaskName', 'MixName', 'PromptsFile', 'Seed', 'ExplanationRate', 'TeacherFile', 'Model', 'PriceIn', 'PriceOut',
-           'annotate']
+           'forecast', 'annotate']
 
 # %% ../nbs/16_asking_commands.ipynb #0772bb2d
 import json
@@ -70,6 +70,76 @@ def _job(
     if not rows:
         raise DataError(f"no split named; task {task.name!r} has {', '.join(task.splits)}")
     return AnnotationJob(task, rows, templates, load_mix(mix_name, templates), opened.teacher.model, settings.sampling, explanation_rate)
+
+# %% ../nbs/16_asking_commands.ipynb #98212d2b
+def forecast(
+    task: TaskName,
+    mix: MixName,
+    split: Annotated[str, typer.Option("--split", help="The split to be annotated.")] = "train",
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Of the split, at most; all of them by default.")] = None,
+    explanation_rate: ExplanationRate = 1.0,
+    pilot: Annotated[
+        int, typer.Option("--pilot", min=2, help="Rows for each template that are asked first, where they are not stored.")
+    ] = 40,
+    teacher: TeacherFile = None,
+    model: Model = None,
+    prompts: PromptsFile = None,
+    budget_usd: Annotated[float | None, typer.Option("--budget-usd", min=0, help="Never spend more on the pilot.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Forecast from what is stored; ask nothing.")] = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    seed: Seed = 42,
+    work_dir: WorkDir = DEFAULT_WORK_DIR,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what annotating will cost, from a pilot of rows that `zsd annotate` will not ask again.
+
+    Example: `zsd forecast --task pocket_nli --mix one-sentence --rows 200 --pilot 20`
+    """
+    settings = _teacher_settings(teacher, model, price_in, price_out)
+    screen = Screen(quiet)
+
+    from zero_shot_distill.asking import Terms
+    from zero_shot_distill.cost import Budget, format_usd
+    from zero_shot_distill.forecast import forecast as make_forecast
+    from zero_shot_distill.forecast import forecast_table
+    from zero_shot_distill.store import ResponseStore
+
+    opened = open_teacher(settings, screen, work_dir / "teacher.log", offline)
+    job = _job(task, mix, prompts, split, rows, seed, explanation_rate, opened, settings)
+    budget = None if budget_usd is None else Budget(budget_usd, opened.price)
+    (examples,) = job.rows.values()
+    with ResponseStore(work_dir / "responses.sqlite") as store, opened.teacher, screen.bar("asking the pilot") as on_progress:
+        made = make_forecast(
+            job.task,
+            examples,
+            job.templates,
+            job.mix,
+            opened.teacher,
+            store,
+            job.sampling,
+            Terms(opened.price, budget, say=screen.say),
+            explanation_rate,
+            n_pilot=pilot,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print(json.dumps(asdict(made), ensure_ascii=False, indent=1))
+        return
+    table = forecast_table(made)
+    # A terminal is narrow: intervals below their figures, notes below the table.
+    show_rows([{name: text.replace(" [", "\n[") for name, text in row.items() if name != "note"} for row in table], as_json=False)
+    for row in table:
+        if row["note"]:
+            print(f"{row['way']}: {row['note']}")
+    answered = ", ".join(f"{n} of {id}" for id, n in made.pilot.items())
+    print(f"{made.n_rows} rows, totals with 90 % prediction intervals; from {answered} that are stored and will not be asked again")
+    if made.open_usd is not None:
+        low, high = format_usd(made.open_usd.low), format_usd(made.open_usd.high)
+        print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {opened.price.source})")
+    else:
+        print("still to be paid: unknown; give --price-in and --price-out (US dollars for a million tokens)")
 
 # %% ../nbs/16_asking_commands.ipynb #7ca3a8f3
 def annotate(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .asking_commands import annotate
+from .asking_commands import annotate, forecast
 from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, show_rows
 from .pipeline import load_pipeline, run_pipeline
 from .prompt import load_templates
@@ -51,6 +51,7 @@ teacher_app = typer.Typer(
 )
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
+app.command()(forecast)
 app.command()(annotate)
 
 # %% ../nbs/16_cli.ipynb #9cdaf885

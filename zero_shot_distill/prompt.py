@@ -181,7 +181,7 @@ class PromptMix(BaseModel):
         n_rows: int,  # rows of the split
     ) -> list[tuple[str, str]]:  # template ids for label and explanation, row by row
         "Which templates each row is asked with: shares in order over the shuffled rows, the remainder to the last."
-        order = self._order(n_rows)
+        order = self.order(n_rows)
         labels, explanations = (self._spread(shares, n_rows) for shares in (self.label, self.explanation))
         assigned = [("", "")] * n_rows
         for place, row in enumerate(order):
@@ -194,9 +194,13 @@ class PromptMix(BaseModel):
         explanation_rate: float,  # share of rows, 0 to 1
     ) -> frozenset[int]:  # row numbers
         "The rows whose rationale is wanted: the first of the shuffled rows, so those at a smaller rate are among those at a larger one."
-        return frozenset(self._order(n_rows)[: round(explanation_rate * n_rows)])
+        return frozenset(self.order(n_rows)[: round(explanation_rate * n_rows)])
 
-    def _order(self, n_rows: int) -> list[int]:
+    def order(
+        self,
+        n_rows: int,  # rows of the split
+    ) -> list[int]:  # row numbers
+        "The shuffled rows, the same for labels and explanations."
         order = list(range(n_rows))
         random.Random(self.seed).shuffle(order)
         return order
