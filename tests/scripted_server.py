@@ -151,6 +151,7 @@ class Entry:
     content: str  # of its last message
     attempts: int = 0  # received
     completed: int = 0  # readable replies that were sent to their last byte
+    completed_s: list[float] = field(default_factory=list)  # when, by `time.monotonic`
     unread: int = 0  # others with status 200 that were sent to their last byte
     refused: int = 0  # other statuses
     charged: int = 0  # attempts that cost something
@@ -404,6 +405,7 @@ class ScriptedServer:
             self.last_s = self._loop.time()
             if is_readable:
                 entry.completed += 1
+                entry.completed_s.append(self.last_s)
             else:
                 entry.unread += 1
 
@@ -454,7 +456,7 @@ class ScriptedServer:
         "The records in short: what GET /ledger tells, less the single requests."
         self.batches.advance()
         entries = list(self.ledger.values())
-        totals = {kept.name: sum(getattr(entry, kept.name) for entry in entries) for kept in fields(Entry) if kept.name != "content"}
+        totals = {kept.name: sum(getattr(entry, kept.name) for entry in entries) for kept in fields(Entry) if kept.type is int}
         return {
             "server": NAME,
             "n_requests": len(entries),

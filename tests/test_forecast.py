@@ -70,7 +70,7 @@ def stored_replies(mix: PromptMix, rate: float = 1.0, seed: int = 0):
 
 def forecast_stored(store: ResponseStore, mix: PromptMix, n_stored: int = 40, **settings):
     "From a store that holds the pilot."
-    first = set(mix._order(len(EXAMPLES))[:n_stored])
+    first = set(mix.order(len(EXAMPLES))[:n_stored])
     store.put_many(reply for (_, row), reply in stored_replies(mix) if row in first)
     return forecast(TASK, EXAMPLES, TEMPLATES, mix, StoredTeacher(MODEL), store, SAMPLING, **settings)
 
@@ -127,7 +127,7 @@ def test_a_teacher_that_counts_no_tokens_is_no_ground_for_a_forecast(store):
 def test_what_is_asked_again_is_open(store):
     mix = PromptMix.single("one-sentence")
     replies = dict(stored_replies(mix))
-    rows = mix._order(len(EXAMPLES))[:40]
+    rows = mix.order(len(EXAMPLES))[:40]
     cut_off = rows[-10:]
     pairs = [replies["one-sentence", row] for row in rows]
     store.put_many(
@@ -146,7 +146,7 @@ def test_few_shot_is_what_few_shot_would_take(store):
     "The predicted prompts of a few-shot request, beside their true size under the same tokenizer."
     mix = PromptMix.single("one-sentence")
     made = forecast_stored(store, mix, n_pilot=20, n_shots=4, terms=Terms(price=PRICE))
-    shown = [EXAMPLES[row] for row in mix._order(len(EXAMPLES))[:4]]
+    shown = [EXAMPLES[row] for row in mix.order(len(EXAMPLES))[:4]]
     template, turns = TEMPLATES["one-sentence"], 2 * 4 * 4
     replies = {row: reply for (_, row), (_, reply) in stored_replies(mix)}
     said = [(example, replies[EXAMPLES.index(example)].text) for example in shown]

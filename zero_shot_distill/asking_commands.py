@@ -9,7 +9,7 @@ __all__ = ['TaskName', 'MixName', 'PromptsFile', 'Seed', 'ExplanationRate', 'Tea
 # %% ../nbs/16_asking_commands.ipynb #0772bb2d
 import json
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,7 +186,10 @@ def annotate(
     opened = open_teacher(settings, screen, work_dir / "teacher.log", offline)
     job = _job(task, mix, prompts, splits, rows, seed, explanation_rate, opened, settings)
     budget = None if budget_usd is None else Budget(budget_usd, opened.price, batch=via == "batch")
-    terms = Terms(opened.price, budget, again, via, screen.say)
+    price = opened.price
+    if via == "batch" and settings.price and price:  # what the user says is what the user pays
+        price = replace(price, batch=price)
+    terms = Terms(price, budget, again, via, screen.say)
     with ResponseStore(work_dir / "responses.sqlite") as store, opened.teacher:
         report = run_annotation(job, opened.teacher, store, work_dir, screen, terms)
     if as_json:

@@ -217,7 +217,7 @@ def forecast(
     on_progress: OnProgress | None = None,  # called as replies of the pilot arrive
 ) -> Forecast:  # `ForecastError` where a template has fewer than two replies with token counts
     "Ask the pilot, where it is not stored, and predict what all the rows will take."
-    place = {row: place for place, row in enumerate(mix._order(len(examples)))}
+    place = {row: place for place, row in enumerate(mix.order(len(examples)))}
     wanted = _by_template(planned_questions(mix, len(examples), explanation_rate), place)
     pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot]]
     pairs = [(templates[id], examples[row]) for id, row in pilot]

@@ -13,7 +13,8 @@ from typing import Any
 
 import regex
 
-from .asking import Terms, ask
+from .asking import Terms
+from .batch import obtain
 from .prompt import PromptTemplate, render, response_format
 from .request import Request, Response
 from .store import ResponseStore
@@ -213,14 +214,14 @@ def collect_replies(
     on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the schema was refused
     terms: Terms = Terms(),  # price, budget, what is asked again
 ) -> list[ReadReply]:  # one for each pair, in order
-    "Ask what is missing, by schema where the template has one and the server takes it, then read everything. Raises as `ask`."
+    "Ask what is missing, by schema where the template has one and the server takes it, then read everything. Raises as `obtain`."
     ways = [requests_for(template, example, task, teacher.model, sampling) for template, example in pairs]
     chosen = _first_asked(ways, store)
-    asked = ask(teacher, chosen, store, on_progress, terms)
+    asked = obtain(teacher, chosen, store, on_progress, terms)
     responses, failures = dict(asked.responses), dict(asked.failures)
     refused = {way[0].key: way[-1] for way in ways if len(way) > 1 and _is_refusal(failures.get(way[0].key, ""))}
     if refused:
-        asked = ask(teacher, refused.values(), store, on_progress, terms)
+        asked = obtain(teacher, refused.values(), store, on_progress, terms)
         responses, failures = responses | asked.responses, failures | asked.failures
     collected = []
     for (template, example), request in zip(pairs, chosen, strict=True):

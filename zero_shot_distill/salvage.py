@@ -7,12 +7,14 @@ __all__ = ['Salvaged', 'salvage_store']
 
 # %% ../nbs/02_salvage.ipynb #8e1b7505
 import os
+import re
 import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 
@@ -31,7 +33,7 @@ class _Pages:
         size: int,  # bytes of a page
     ):
         self.size = size
-        self.n_unreadable = 0  # pages that the disk did not give
+        self.unreadable: set[tuple[int, int]] = set()  # what the disk did not give: file and offset
         self._file = path.open("rb", buffering=0)
         self._n_pages = -(-path.stat().st_size // size)
         log_path = path.with_name(path.name + "-wal")
@@ -69,12 +71,13 @@ class _Pages:
         if self._log is not None:
             self._log.close()
 
-    def _read(self, file, offset: int) -> bytes:
+    def _read(self, file: FileIO, offset: int) -> bytes:
+        "A page, or nothing where the disk does not give it."
         try:
             file.seek(offset)
             return file.read(self.size)
         except OSError:
-            self.n_unreadable += 1
+            self.unreadable.add((file.fileno(), offset))
             return b""
 
     def _read_frames(self, n_bytes: int) -> list[tuple[bool, int, int]]:
@@ -85,7 +88,7 @@ class _Pages:
         generations = {self._log_part(16, 8), *(generation for _, generation in headers[:1])}
         return [(generation in generations, number, start + 24) for (number, generation), start in zip(headers, starts, strict=True)]
 
-    def _log_part(self, offset: int, n_bytes: int) -> bytes:
+    def _log_part(self, offset: int, n_bytes: int) -> bytes:  # zeros where it cannot be read
         try:
             self._log.seek(offset)
             return self._log.read(n_bytes).ljust(n_bytes, b"\0")
@@ -119,8 +122,9 @@ def _types(record: bytes) -> tuple[list[int], int]:  # and the offset of the fir
     return types, end
 
 # %% ../nbs/02_salvage.ipynb #63487064
+_BATCH_WIDTH = 8  # columns of a provider batch; all other rows of ours begin with a key
 _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)  # by type, from 0: NULL
-_TEXT = 13  # types from here on, the odd ones, are text of (type - 13) / 2 bytes
+_KEY = 13 + 2 * 64  # text of 64 bytes: odd types from 13 on are text of (type - 13) / 2 bytes
 
 
 def _values(record: bytes) -> list[object]:
@@ -156,7 +160,7 @@ def _record(
     if is_table:
         _, at = _varint(page, at)  # the row's number
     types, _ = _types(page[at:])  # they stand in the first part, however long the row is
-    if n_bytes > len(pages) * pages.size or len(types) not in widths or types[0] < _TEXT:
+    if n_bytes > len(pages) * pages.size or len(types) not in widths or (types[0] != _KEY and len(types) != _BATCH_WIDTH):
         return None
     most = pages.size - 35 if is_table else (pages.size - 12) * 64 // 255 - 23
     if n_bytes <= most:
@@ -198,11 +202,12 @@ def _rows(
             if record is not None:
                 yield is_table, _values(record)
         except (IndexError, _Unreadable):
-            yield is_table, None
+            if is_table:
+                yield is_table, None
 
 # %% ../nbs/02_salvage.ipynb #2eca1200
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)  # what SQLite takes unless told otherwise comes first
-_WIDTHS = {True: frozenset({8, *range(10, 17)}), False: frozenset({2, 6})}
+_WIDTHS = {True: frozenset({_BATCH_WIDTH, *range(10, 17)}), False: frozenset({2, 6})}
 
 
 def _page_size(path: Path) -> int:
@@ -231,6 +236,10 @@ def _as_kept(
     return None if fault_of(kept) else kept
 
 
+def _is_key(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def _is_text_or_null(*values: object) -> bool:
     return all(value is None or (isinstance(value, str) and value.isprintable()) for value in values)
 
@@ -248,16 +257,16 @@ def _take(
         case n if is_table and n >= 10:
             kept = _as_kept(values, columns)
             return "rejected" if kept is None else keep_reply(connection, kept, newest_counts=True)
-        case 8 if _is_text_or_null(*values[:6], values[7]) and isinstance(values[6], int):
+        case n if is_table and n == _BATCH_WIDTH and _is_text_or_null(*values[:6], values[7]) and isinstance(values[6], int):
             connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             return "batch"
-        case 6 if _is_text_or_null(values[0], *values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
+        case 6 if _is_key(values[0]) and _is_text_or_null(*values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
             key, n, n_open, holder, since, failure = values
             # The processes that asked have ended; a provider's batch goes on.
             held = [holder, since] if str(holder).startswith("batch:") else [None, None]
             connection.execute("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?)", [key, n, n_open, *held, failure])
             return "attempts"
-        case 2 if isinstance(values[0], str) and len(values[0]) == 64:
+        case 2 if _is_key(values[0]):
             connection.execute("INSERT OR IGNORE INTO temp.named VALUES (?)", values[:1])
             return "named"
     return "strange"
@@ -316,7 +325,7 @@ def salvage_store(
     finally:
         _remove(leftovers)
     names = ("responses", "superseded", "attempts", "batches", "lost", "rejected")
-    return Salvaged(str(to), *(counts[name] for name in names), pages.n_unreadable)
+    return Salvaged(str(to), *(counts[name] for name in names), len(pages.unreadable))
 
 
 def _remove(paths: list[Path]) -> None:

@@ -163,6 +163,7 @@ def salvage(
     print(
         f"{to}: {found.n_responses:,} replies, {found.n_superseded:,} superseded ones, attempts at {found.n_attempts:,} questions, "
         f"{found.n_batches:,} provider batches\n"
-        f"at least {found.n_lost:,} replies could not be read; {found.n_rejected:,} rows were refused, {found.n_unreadable_pages:,} pages "
-        f"not given by the disk\nTo go on with it, move {damaged} away, with the file {damaged.name}-wal if there is one, and put {to} in its place."
+        f"not readable, as far as the index of the file tells: {found.n_lost:,} replies; refused rows: {found.n_rejected:,}; "
+        f"pages that the disk did not give: {found.n_unreadable_pages:,}\n"
+        f"To go on with it, move {damaged} away, with the file {damaged.name}-wal if there is one, and put {to} in its place."
     )

@@ -70,12 +70,17 @@ class ReadOnlyStore(StoreFile):
                 raise
 
     def _open(self, timeout_s: float) -> sqlite3.Connection:
-        "The usual way, or, where the folder allows no lock file beside the store, as a file that nobody changes."
+        "The usual way, or, where the folder or the disk has no place for a lock file beside the store, as a file that nobody changes."
         unfinished = self.path.with_name(self.path.name + "-wal")
         try:
             return self._connect("mode=ro", timeout_s)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if error.sqlite_errorcode & 0xFF not in (
+                sqlite3.SQLITE_READONLY,
+                sqlite3.SQLITE_CANTOPEN,
+                sqlite3.SQLITE_IOERR,
+                sqlite3.SQLITE_FULL,
+            ):
                 raise
             if unfinished.exists() and unfinished.stat().st_size:
                 raise StoreError(
@@ -102,7 +107,7 @@ class ReadOnlyStore(StoreFile):
 class ModelUse:
     "What a store holds of one model, and what that took."
 
-    model: str  # as it was asked for
+    model: str  # as it was asked for; "all", or "unreadable question" where a row is damaged
     n_responses: int = 0  # replies that count
     outcomes: dict[str, int] = field(default_factory=dict)  # of these, by `Response.outcome`
     n_superseded: int = 0  # replies kept aside: asked for again, or twice
@@ -141,7 +146,7 @@ class StoreInfo:
 # %% ../nbs/02_upkeep.ipynb #0e1695ef
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # what `str.strip` takes away
 _USE = """
-SELECT json_extract(request, '$.model'), finish_reason, trim(text, ?) = '', count(*),
+SELECT iif(json_valid(request), json_extract(request, '$.model'), 'unreadable question'), finish_reason, trim(text, ?) = '', count(*),
     coalesce(sum(prompt_tokens), 0), coalesce(sum(cached_tokens), 0), coalesce(sum(completion_tokens), 0), coalesce(sum(reasoning_tokens), 0),
     sum(prompt_tokens IS NULL OR completion_tokens IS NULL), total(cost_usd), count(*) - count(cost_usd),
     sum(attempts), sum(open_attempts), min(created_at), max(created_at)
@@ -244,8 +249,8 @@ def _is_text(value: object) -> bool:
 
 def _is_moment(value: object) -> bool:
     try:
-        return datetime.fromisoformat(value).tzinfo is not None
-    except (TypeError, ValueError):
+        return value.isascii() and datetime.fromisoformat(value).tzinfo is not None
+    except (AttributeError, TypeError, ValueError):
         return False
 
 # %% ../nbs/02_upkeep.ipynb #7cec261d
