@@ -138,7 +138,7 @@ def run_annotation(
     "Annotate all splits and write the rows, also those that a budget has left without a label."
     folder = work_dir / "annotations" / job.id
     if terms.budget:
-        count_spent(terms.budget, (request for split in job.rows for *_, ways in job.requests(split) for request in ways), store)
+        count_spent(terms.budget, (request for split in job.rows for *_, ways in job.requests(split) for request in ways), store, terms.via)
     splits = {}
     for split, examples in job.rows.items():
         with screen.bar(f"annotating {len(examples)} {split} rows") as on_progress:

@@ -8,6 +8,7 @@ __all__ = ['TeacherError', 'TeacherSettingsError', 'Teacher', 'HostedTeacher', '
 
 # %% ../nbs/05_teacher.ipynb #486c5f7e
 import json
+import logging
 import os
 import re
 import secrets
@@ -139,6 +140,10 @@ class HostedTeacher(Teacher):
                 )
             if not re.fullmatch(r"[!-~]+", self._api_key):
                 raise TeacherSettingsError("OPENAI_API_KEY holds spaces or characters outside ASCII; copy it again")
+            parts = urlsplit(self.base_url)
+            if parts.password or parts.query:
+                # It logs every address in full, which some programs write down.
+                logging.getLogger("httpx2").setLevel(logging.WARNING)
             self._client = openai.OpenAI(
                 base_url=self.base_url,
                 api_key=self._api_key,

@@ -1,0 +1,519 @@
+"""What must hold whatever a provider does and whenever we are killed: nothing lost, nothing asked twice, the budget never passed.
+
+The provider is a scripted server that says so. `python tests/test_faults.py` runs the same at full size (some three minutes) and prints the
+fault table as Markdown.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, ScriptedServer, echo, key_of
+
+from zero_shot_distill.asking import BUDGET_REACHED, Terms, ask, ask_each
+from zero_shot_distill.cost import Budget, Price
+from zero_shot_distill.request import Request
+from zero_shot_distill.store import ResponseStore
+from zero_shot_distill.teacher import HostedTeacher, TeacherError
+
+MODEL = "scripted-model"
+KEY = "no-key-is-needed"
+TIMEOUT_S = 1.0
+KINDS = {**FAULTS, "late": {"delay_s": 2 * TIMEOUT_S}}  # later than the client waits
+# For tests: a provider that does not ask for a whole second each time.
+QUICK_KINDS = KINDS | {name: FAULTS[name] | {"headers": {"retry-after-ms": "50"}} for name in ("429", "503")}
+PRICE = Price(2.0, 8.0, "scripted")
+# Where Python finds us, for children: this folder, and the package as we do, installed or not.
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+
+
+def requests_for(n: int, max_tokens: int = 8) -> list[Request]:
+    messages = [[{"role": "user", "content": f"Count on from {number}."}] for number in range(n)]
+    return [Request.build(MODEL, message, temperature=0, max_tokens=max_tokens) for message in messages]
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    "What is sent for a request."
+    messages = [{"role": role, "content": content} for role, content in request.messages]
+    return {"model": request.model, "messages": messages, **dict(request.sampling)}
+
+
+def entries_of(server: ScriptedServer, requests: list[Request]) -> dict[str, Entry]:
+    "What the server recorded, by our key."
+    ledger = server.ledger
+    return {request.key: ledger.get(key_of(body_of(request)), Entry("")) for request in requests}
+
+
+@dataclass(frozen=True)
+class Row:
+    "A line of the fault table."
+
+    fault: str
+    n_runs: int  # until every request had a reply, interrupted ones included
+    n_requests: int
+    n_lost: int  # without a stored reply at the end, or with another one's
+    n_double_asked: int  # asked again although the server had sent all of a readable reply
+    n_attempts: int
+    n_unread: int  # attempts that may have been charged and brought nothing: sent half, garbled, too late, or cut off by a kill
+    note: str = ""
+
+
+ROWS: list[Row] = []  # of the tests that ran, printed at the end
+
+
+def fault_table(rows: list[Row]) -> str:
+    "The rows as Markdown."
+    header = ["fault", "runs", "requests", "attempts", "lost", "double-asked", "charged in vain", ""]
+    lines = [
+        [row.fault, row.n_runs, row.n_requests, row.n_attempts, row.n_lost, row.n_double_asked, row.n_unread, row.note] for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [header, ["---", *["---:"] * 6, "---"], *lines])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _print_table():
+    yield
+    print("\n" + fault_table(ROWS))
+
+
+def compare(fault: str, n_runs: int, server: ScriptedServer, store: ResponseStore, requests: list[Request], note: str = "") -> Row:
+    "What is stored beside what the server did."
+    entries = entries_of(server, requests)
+    stored = store.get_many(request.key for request in requests)
+    is_its_own = {request.key: request.messages[-1][1] in stored[request.key].text for request in requests if request.key in stored}
+    return Row(
+        fault,
+        n_runs,
+        len(requests),
+        sum(not is_its_own.get(request.key) for request in requests),
+        sum(max(entry.completed - 1, 0) for entry in entries.values()),
+        sum(entry.attempts for entry in entries.values()),
+        sum(entry.charged - entry.completed for entry in entries.values()),
+        note,
+    )
+
+
+# Under each fault, and all together
+
+
+@contextmanager
+def _store() -> Iterator[ResponseStore]:
+    with tempfile.TemporaryDirectory() as folder, ResponseStore(Path(folder) / "responses.sqlite") as store:
+        yield store
+
+
+def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[Request], n_parallel: int = 16, most_runs: int = 6) -> int:
+    "Run again, as a user would, until every request has its reply."
+    for n_runs in range(1, most_runs + 1):
+        with HostedTeacher(MODEL, server.base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+            try:
+                if not ask(teacher, requests, store).failures:
+                    return n_runs
+            except TeacherError:
+                pass  # the circuit breaker: a user runs again later
+    return most_runs
+
+
+def run_with_faults(name: str, shares: Mapping[str, float], n: int, seed: int = 0, **server_settings: Any) -> Row:
+    "Ask n requests of a server with faults, until all are answered."
+    requests = requests_for(n)
+    settings = {"latency": Latency(0.01), "faults": shares, "fault_kinds": QUICK_KINDS, "seed": seed} | server_settings
+    with ScriptedServer(echo, **settings) as server, _store() as store:
+        n_runs = ask_until_done(server, store, requests)
+        entries = entries_of(server, requests)
+        for response in store.get_many(request.key for request in requests).values():
+            # Attempts are counted in the store, and none that may have been charged is left out.
+            assert response.attempts == entries[response.key].attempts
+            assert response.open_attempts >= entries[response.key].charged - 1
+        return compare(name, n_runs, server, store, requests)
+
+
+@pytest.fixture(scope="module")
+def under_faults() -> Iterator[dict[str, Future[Row]]]:
+    "Runs under each fault, four at a time: most of them wait most of the time."
+    with ThreadPoolExecutor(4) as pool:
+        yield {fault: pool.submit(run_with_faults, fault, {fault: 0.15}, 40, seed) for seed, fault in enumerate(FAULTS)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_lost_or_asked_twice(under_faults, fault):
+    row = under_faults[fault].result()
+    ROWS.append(row)
+    assert (row.n_lost, row.n_double_asked) == (0, 0)
+    assert row.n_attempts > row.n_requests
+    assert row.n_runs <= 2
+
+
+def test_all_faults_together():
+    row = run_with_faults("all together", dict.fromkeys(FAULTS, 0.025), 120, limit=RateLimit(6000, retry_after_ms=True))
+    ROWS.append(row)
+    assert (row.n_lost, row.n_double_asked) == (0, 0)
+    assert row.n_runs <= 3
+
+
+LIMITS = {
+    "limit, told in headers": RateLimit(6000, window_s=0.2),
+    "limit, told with 429 alone": RateLimit(6000, window_s=0.2, headers=False),
+    "limit, untold": RateLimit(6000, window_s=0.2, headers=False, retry_after=False),
+    "limit of tokens, fixed window": RateLimit(tokens_per_minute=120_000, kind="window"),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_rate_limit_loses_nothing(limit):
+    row = run_with_faults(limit, {}, 100, limit=LIMITS[limit])
+    ROWS.append(row)
+    assert (row.n_lost, row.n_double_asked, row.n_unread, row.n_runs) == (0, 0, 0, 1)
+
+
+def run_through_outage(n: int) -> Row:
+    "The whole service is down for a while: runs stop, and later ones go on."
+    requests = requests_for(n)
+
+    def script(body: dict[str, Any], number: int) -> Scripted:
+        return Scripted(500) if n // 3 <= number < n // 3 + 60 else echo(body, number)
+
+    with ScriptedServer(script) as server, _store() as store:
+        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S, n_retries=0) as teacher:
+            with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
+                ask(teacher, requests, store)
+            assert len(store) >= n // 3 - 1
+            n_runs = 1
+            while len(store) < n and n_runs < 20:
+                n_runs += 1
+                with suppress(TeacherError):
+                    ask(teacher, requests, store)
+        return compare("outage (circuit breaker)", n_runs, server, store, requests, "60 replies HTTP 500 in a row, no retries")
+
+
+def test_outage():
+    row = run_through_outage(60)
+    ROWS.append(row)
+    assert (row.n_lost, row.n_double_asked) == (0, 0)
+
+
+# The budget
+
+
+def charged_usd(server: ScriptedServer) -> float:
+    "What the server charged for, by its own count: every attempt that it worked on, read or not."
+    summary = server.summary()
+    return PRICE.cost_usd(summary["prompt_tokens"], summary["completion_tokens"])
+
+
+def expensive(body: dict[str, Any], n: int) -> Scripted:
+    "Some replies as long as they may be, others short. Each byte of the question counts as a token, which is more than providers find."
+    rng = random.Random(f"{body['messages'][-1]['content']} {n}")
+    prompt = sum(len(message["content"].encode()) for message in body["messages"])
+    longest = body.get("max_completion_tokens") or body["max_tokens"]
+    return Scripted(
+        text=f"{NAME}: no teacher wrote this; asked: {body['messages'][-1]['content']}",
+        prompt_tokens=rng.choice([prompt, prompt // 2]),
+        completion_tokens=rng.choice([longest, 1]),
+    )
+
+
+CHARGED_FAULTS = ("500", "502", "hang-up", "half-sent", "invalid-json", "html", "slow-loris", "late")
+
+
+def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
+    "Ask under a cap, and then the rest without one."
+    requests = requests_for(40, max_tokens=50)
+    settings = {"latency": Latency(0.005), "faults": shares, "fault_kinds": QUICK_KINDS, "seed": seed}
+    with ScriptedServer(expensive, **settings) as server, _store() as store:
+        budget = Budget(cap_usd, PRICE)
+        worst_usd = max(budget.worst_case_usd(request) for request in requests)
+        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
+            asked = ask(teacher, requests, store, terms=Terms(PRICE, budget))
+        spent_usd = charged_usd(server)
+        assert spent_usd <= cap_usd
+        assert set(asked.failures.values()) <= {BUDGET_REACHED}
+        assert len(asked.responses) + asked.n_over_budget == len(requests)
+        if asked.n_over_budget and not shares:
+            assert spent_usd > cap_usd - worst_usd  # it is used, too: what is left does not pay for one more
+        note = f"cap ${cap_usd:.5f}, charged ${spent_usd:.5f}, {len(asked.responses)} answered; then the rest"
+        # With fresh money the rest is asked, and only that.
+        name = "budget, and faults" if shares else "budget"
+        return compare(name, 1 + ask_until_done(server, store, requests, 8), server, store, requests, note)
+
+
+@pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.03)])
+def test_the_budget_is_never_passed(shares):
+    "By the provider's own count, of all that it worked on; whatever the cap, and whatever goes wrong on the way."
+    rng = random.Random(0)
+    worst_usd = Budget(1.0, PRICE).worst_case_usd(requests_for(1, max_tokens=50)[0])
+    caps = [0.0, worst_usd / 2, 1.01 * worst_usd, *(rng.uniform(0, 20 * worst_usd) for _ in range(4)), 1000 * worst_usd]
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(run_capped, caps, repeat(shares), range(len(caps))))
+    assert [(row.n_lost, row.n_double_asked) for row in rows] == [(0, 0)] * len(caps)
+    assert [int(re.search(r"(\d+) answered", row.note)[1]) for row in (rows[0], rows[1], rows[-1])] == [0, 0, 40]
+    ROWS.append(min(rows, key=lambda row: abs(int(row.note.split()[4]) - 20)))
+
+
+# Killed at random moments
+
+
+def test_what_is_given_out_is_on_the_disk(tmp_path):
+    "Another connection finds every answer at the moment it is given out: no kill can take it back."
+    with (
+        ScriptedServer(echo, latency=Latency(0.01)) as server,
+        ResponseStore(tmp_path / "responses.sqlite") as store,
+        ResponseStore(tmp_path / "responses.sqlite") as other,
+        HostedTeacher(MODEL, server.base_url, KEY, 16) as teacher,
+    ):
+        assert all(other.get(answer.request.key) == answer.response for answer in ask_each(teacher, requests_for(200), store))
+
+
+def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_path: str, seed: int = 0) -> None:
+    "Body of a child process: ask, and note each answer in a file as soon as it is given out."
+    requests = requests_for(n)
+    random.Random(seed).shuffle(requests)
+    notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, 5.0) as teacher:
+        for answer in ask_each(teacher, requests, store):
+            if answer.response is not None:
+                os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
+
+
+# A process that has imported everything and forks a child for each command: a child starts in milliseconds, not in a second.
+NURSERY = """
+import faulthandler, json, os, signal, sys, time, traceback
+faulthandler.enable()
+from test_faults import ScriptedServer, ask_and_note, echo
+with ScriptedServer(echo) as server:  # what is imported at first use is imported here
+    ask_and_note(server.base_url, sys.argv[1] + "/warm.sqlite", 20, 4, sys.argv[1] + "/warm")
+print("ready", flush=True)
+for line in sys.stdin:
+    command = json.loads(line)
+    if "wait" in command:
+        deadline = time.monotonic() + 60
+        while not (ended := os.waitpid(command["wait"], os.WNOHANG))[0]:
+            time.sleep(0.005)
+            if time.monotonic() > deadline:
+                os.kill(command["wait"], signal.SIGABRT)  # it says where it hangs
+        print(ended[1], flush=True)
+    else:
+        pid = os.fork()
+        if not pid:
+            try:
+                ask_and_note(**command)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        print(pid, flush=True)
+"""
+
+
+class Nursery:
+    "Starts processes that ask."
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", NURSERY, folder]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._process = subprocess.Popen(command, **pipes, text=True, env=HERE, start_new_session=True)
+            assert self._process.stdout.readline() == "ready\n"
+
+    def _tell(self, command: dict[str, Any]) -> int:
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def start(self, **arguments: Any) -> int:  # its process id
+        "Have a child run `ask_and_note`."
+        return self._tell(arguments)
+
+    def wait(self, pid: int) -> int:  # as `os.waitpid` gives it
+        "Until a child has ended."
+        return self._tell({"wait": pid})
+
+    def __enter__(self) -> "Nursery":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    "Answers that were given out, less a last line that was cut off by the kill."
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return dict(json.loads(line) for line in lines)
+
+
+def run_with_kills(
+    nursery: Nursery, n_kills: int, n: int, n_parallel: int = 16, seed: int = 0, longest_s: float = 0.5, **server_settings: Any
+) -> tuple[Row, int]:  # and the number of requests that were under way at the kills
+    "Kill the process that asks at random moments, start it again each time, and in the end let it finish."
+    rng = random.Random(seed)
+    requests = requests_for(n)
+    settings = {"latency": Latency(0.05), "seed": seed} | server_settings
+    with tempfile.TemporaryDirectory() as folder, ScriptedServer(echo, **settings) as server:
+        store_path, notes_path = Path(folder) / "responses.sqlite", Path(folder) / "notes"
+        command = {"base_url": server.base_url, "store_path": str(store_path), "n": n, "n_parallel": n_parallel}
+        attempts_when_noted: dict[str, int] = {}
+        lives_s: list[tuple[float, float]] = []  # start and end of each process that was killed
+        n_under_way = n_done = 0
+        for _ in range(n_kills):
+            start_s = time.monotonic()
+            pid = nursery.start(**command, notes_path=str(notes_path), seed=rng.random())
+            time.sleep(rng.uniform(0.0, longest_s))
+            n_before = server.n_at_once
+            os.kill(pid, signal.SIGKILL)
+            n_done += os.WIFEXITED(nursery.wait(pid))  # it was quicker than the kill
+            lives_s.append((start_s, time.monotonic()))
+            n_under_way += max(n_before, server.n_at_once)
+            entries = entries_of(server, requests)
+            for key in read_notes(notes_path):
+                attempts_when_noted.setdefault(key, entries[key].attempts)
+        assert os.waitstatus_to_exitcode(nursery.wait(nursery.start(**command, notes_path=str(notes_path)))) == 0
+        noted = read_notes(notes_path)
+        with ResponseStore(store_path) as store:
+            stored = {request.key: store.get(request.key) for request in requests}
+            assert len(store) == n  # exactly one a request
+            assert {key: stored[key].text for key in noted} == noted  # what was given out is kept, and is what was given out
+            entries = entries_of(server, requests)
+            # What was given out is never asked again, not even after a kill.
+            assert all(entries[key].attempts == n_then for key, n_then in attempts_when_noted.items())
+            # A kill may come between counting an attempt and sending it, so that there may be fewer than counted, but never more.
+            assert all(response.attempts >= entries[key].attempts for key, response in stored.items())
+            assert all(response.open_attempts >= entries[key].charged - 1 for key, response in stored.items())
+            # Replies that were asked for again: how long before the process was gone were they sent?
+            sent_s = [at_s for entry in entries.values() for at_s in entry.completed_s[:-1]]
+            ages_ms = sorted(1000 * (end_s - at_s) for at_s in sent_s for start_s, end_s in lives_s if start_s <= at_s <= end_s)
+            note = f"killed {n_kills - n_done} times, {n_under_way} requests under way in all"
+            if ages_ms:
+                note += f"; half of the double-asked were sent in the last {ages_ms[len(ages_ms) // 2]:.0f} ms, all in the last {ages_ms[-1]:.0f}"
+            name = "SIGKILL, and faults" if "faults" in server_settings else "SIGKILL"
+            return compare(name, n_kills + 1, server, store, requests, note), n_under_way
+
+
+def test_killed_at_random_moments(nursery):
+    """Each kill can cost at most what was under way: replies that the server had sent and that were not yet on the disk.
+
+    None of those had been given out by `ask_each`.
+    """
+    row, n_under_way = run_with_kills(nursery, 10, 400)
+    ROWS.append(row)
+    assert row.n_lost == 0
+    assert row.n_double_asked <= n_under_way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("faults", [{}, {"500": 0.05, "hang-up": 0.05, "half-sent": 0.05, "invalid-json": 0.05}])
+def test_killed_at_fifty_random_moments(nursery, faults):
+    row, n_under_way = run_with_kills(nursery, 50, 3000, **({"faults": faults} if faults else {}))
+    ROWS.append(row)
+    assert row.n_lost == 0
+    assert row.n_double_asked <= n_under_way
+
+
+# Several processes, one store
+
+
+def run_four_processes(nursery: Nursery, n: int, is_one_killed: bool = False, **server_settings: Any) -> Row:
+    "Four processes ask the same requests, each in an order of its own, into one store."
+    requests = requests_for(n)
+    settings = {"latency": Latency(0.03)} | server_settings
+    with tempfile.TemporaryDirectory() as folder, ScriptedServer(echo, **settings) as server:
+        store_path = Path(folder) / "responses.sqlite"
+        notes = [Path(folder) / f"notes {number}" for number in range(4)]
+        command = {"base_url": server.base_url, "store_path": str(store_path), "n": n, "n_parallel": 8}
+        pids = [nursery.start(**command, notes_path=str(path), seed=number) for number, path in enumerate(notes)]
+        if is_one_killed:
+            while not read_notes(notes[0]):  # until it is at work
+                time.sleep(0.001)
+            os.kill(pids[0], signal.SIGKILL)
+        statuses = [os.waitstatus_to_exitcode(nursery.wait(pid)) for pid in pids]
+        assert statuses == [-signal.SIGKILL if is_one_killed else 0, 0, 0, 0]
+        keys = {request.key for request in requests}
+        assert [set(read_notes(path)) == keys for path in notes][is_one_killed:] == [True] * (4 - is_one_killed)
+        with ResponseStore(store_path) as store:
+            assert len(store) == n
+            note = "one of them killed" if is_one_killed else f"{server.most_at_once} at once"
+            return compare("four processes, one store", 4, server, store, requests, note)
+
+
+def test_four_processes_share_a_store(nursery):
+    row = run_four_processes(nursery, 200)
+    ROWS.append(row)
+    assert (row.n_lost, row.n_double_asked, row.n_unread) == (0, 0, 0)
+    assert row.n_attempts == 200  # the store hands out claims: no request was sent by two of them
+
+
+def test_four_processes_of_which_one_is_killed(nursery):
+    "Its claims are free again; the others take them over."
+    row = run_four_processes(nursery, 200, is_one_killed=True)
+    ROWS.append(row)
+    assert row.n_lost == 0
+    assert row.n_double_asked <= 8
+    assert row.n_attempts <= 208
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs():
+    "Two peers in its small version, against the scripted server in a process of its own."
+    script = Path(__file__).parent / "benchmarks" / "teacher.py"
+    command = [sys.executable, str(script), "--quick", "--peers", "ours,gather"]
+    done = subprocess.run(command, env=HERE, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (under_load, _bare) = [line for line in done.stdout.splitlines() if line.startswith("| **zero_shot_distill**")]
+    cells = [cell.strip() for cell in under_load.strip("|").split("|")]
+    assert cells[5:7] == ["0", "0"]  # lost, answered twice
+    assert "was skipped" not in done.stdout
+
+
+# As a script
+
+
+def main() -> None:
+    "The fault table at full size."
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=500, help="a fault (default: 500)")
+    parser.add_argument("--share", type=float, default=0.15, help="of attempts that meet the fault (default: 0.15)")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    n, n_kills, seed = arguments.requests, arguments.kills, arguments.seed
+    for number, fault in enumerate(FAULTS):
+        ROWS.append(run_with_faults(fault, {fault: arguments.share}, n, seed + number, fault_kinds=KINDS))
+    each = dict.fromkeys(FAULTS, 0.3 / len(FAULTS))
+    ROWS.append(run_with_faults("all together, and a limit", each, n, seed, fault_kinds=KINDS, limit=RateLimit(6000)))
+    for name, limit in LIMITS.items():
+        ROWS.append(run_with_faults(name, {}, n, seed, limit=limit))
+    ROWS.append(run_through_outage(n))
+    for shares in ({}, dict.fromkeys(CHARGED_FAULTS, 0.03)):
+        ROWS.append(run_capped(0.006, shares, seed))
+    with Nursery() as nursery:
+        ROWS.append(run_with_kills(nursery, n_kills, 60 * n_kills, seed=seed)[0])
+        some = dict.fromkeys(["500", "hang-up", "half-sent", "invalid-json"], 0.04)
+        ROWS.append(run_with_kills(nursery, n_kills, 60 * n_kills, seed=seed, faults=some)[0])
+        ROWS.append(run_four_processes(nursery, n))
+        ROWS.append(run_four_processes(nursery, n, is_one_killed=True))
+    print(fault_table(ROWS))
+
+
+if __name__ == "__main__":
+    main()
