@@ -329,6 +329,7 @@ class ScriptedServer:
         self.script = script
         self.bodies: list[dict[str, Any]] = []  # every chat request, in order of arrival
         self.authorizations: list[str | None] = []  # of every request
+        self.projects: list[str | None] = []  # header X-Project, likewise
         self.calls: list[str] = []  # every other request, like "GET /batches/batch_scripted_0"
         self._ledger: dict[str, Entry] = {}  # by `key_of` the body
         self.statuses: Counter[int] = Counter()  # of chat replies; 0: none, or cut off
@@ -428,6 +429,7 @@ class ScriptedServer:
             )
             return
         self.authorizations.append(headers.get("authorization"))
+        self.projects.append(headers.get("x-project"))
         path = url.path.removeprefix("/v1")
         if path.split("/")[1] in ("files", "batches"):
             self.calls.append(f"{method} {path}")

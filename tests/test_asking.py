@@ -13,7 +13,7 @@ from zero_shot_distill.asking import Terms, ask, ask_each, ask_each_async, count
 from zero_shot_distill.cost import Budget, Price
 from zero_shot_distill.request import Request, Settlement
 from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.teacher import HostedTeacher, TeacherError
+from zero_shot_distill.teacher import HostedTeacher, TeacherError, teacher_from_environment
 
 KEY = "sk-this-key-is-secret"
 
@@ -138,6 +138,17 @@ def test_what_is_unknown_to_us_passes(store):
     with ScriptedServer() as server:
         ask(hosted(server), requests_for(1, reasoning={"effort": "low"}, top_k=3), store)
         assert (server.bodies[0]["reasoning"], server.bodies[0]["top_k"]) == ({"effort": "low"}, 3)
+
+
+def test_headers_pass(store, monkeypatch):
+    monkeypatch.setenv("PROJECT", "distillation")
+    with ScriptedServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        ask(teacher_from_environment("some-model", {"X-Project": "$PROJECT"}), requests_for(2), store)
+        assert server.projects == ["distillation"] * 2
+    with pytest.raises(TeacherError, match="header X-Project: no variable NOWHERE; put NOWHERE=… into the environment"):
+        teacher_from_environment("some-model", {"X-Project": "$NOWHERE"})
 
 
 # Replies that are none, and asking again
