@@ -41,7 +41,7 @@ class TeacherSettings(BaseModel):
     # Sent with every request, and part of its key. Any parameter of the server may stand here. Reasoning models take
     # max_completion_tokens (which counts their reasoning, too) and no temperature.
     sampling: dict[str, Any] = {"temperature": 0.0, "max_tokens": 120, "seed": 0}
-    n_parallel: int | None = Field(None, ge=1)  # requests under way at once, at most; None: 64 hosted (adapts), 4 embedded
+    n_parallel: int | None = Field(None, ge=1)  # requests under way at once, at most; None: 256 hosted (adapts), 4 embedded
     requests_per_minute: float | None = Field(None, gt=0)  # at most; None: as many as the provider takes
     tokens_per_minute: float | None = Field(None, gt=0)  # at most, prompts and replies together
     timeout_s: float = Field(120.0, gt=0)  # for one attempt at a hosted model
@@ -92,7 +92,7 @@ def open_teacher(
         teacher = teacher_from_environment(
             settings.model,
             settings.headers,
-            n_parallel=settings.n_parallel or 64,
+            n_parallel=settings.n_parallel or 256,
             timeout_s=settings.timeout_s,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,

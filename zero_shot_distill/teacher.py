@@ -109,7 +109,7 @@ class HostedTeacher(Teacher):
         model: str,  # the provider's name for it
         base_url: str | None = None,  # ends in /v1 at most providers; None: OpenAI's own
         api_key: str = "",  # kept here and in the client only: in no error, no log, no store
-        n_parallel: int = 64,  # requests under way at once, at most; fewer where more do not pay
+        n_parallel: int = 256,  # requests under way at once, at most; fewer where more do not pay
         timeout_s: float = 120.0,  # for one attempt, from the first byte sent to the last received
         n_retries: int = 5,  # after 408, 409, 429, 5xx and broken connections, 0.5 s to a minute apart or as the server says
         requests_per_minute: float | None = None,  # at most
