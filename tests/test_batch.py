@@ -22,7 +22,7 @@ import pytest
 from scripted_server import NAME, BatchScript, Scripted, ScriptedServer, echo
 
 from zero_shot_distill import batch
-from zero_shot_distill.asking import BUDGET_REACHED, Terms, ask
+from zero_shot_distill.asking import BUDGET_REACHED, Terms, ask, count_spent
 from zero_shot_distill.batch import ask_by_batch, obtain
 from zero_shot_distill.cost import Budget, Price
 from zero_shot_distill.ledger import BatchRecords
@@ -714,6 +714,23 @@ def test_the_budget_counts_what_an_earlier_run_has_begun(store):
         assert asked.n_asked >= 12
         assert budget.spent_usd == pytest.approx(sum(response.cost_usd for response in asked.responses.values()))
         assert [row["n_requests"] for row in rows(store)][:2] == [10, 2]
+
+
+def test_a_cap_over_two_runs(store):
+    "What the first run has begun is counted once: reserved while it lasts, and then as what it cost."
+    requests = requests_for(10)
+    worst_usd = Budget(1.0, PRICE, batch=True).worst_case_usd(requests[0])
+    with serve(in_progress_s=0.1) as server:
+        interrupt(server, requests, store)
+        budget = Budget(10.5 * worst_usd, PRICE, batch=True)
+        count_spent(budget, requests, store, via="batch")
+        asked = by_batch(server, requests, store, price=PRICE, budget=budget)
+        assert (asked.n_asked, asked.failures) == (10, {})
+        true_usd = sum(response.cost_usd for response in asked.responses.values())
+        assert (budget.spent_usd, budget.reserved_usd, budget.unconfirmed_usd) == pytest.approx((true_usd, 0.0, 0.0))
+        again = Budget(10.5 * worst_usd, PRICE, batch=True)
+        count_spent(again, requests, store, via="batch")
+        assert again.spent_usd == pytest.approx(true_usd)
 
 
 # Killed

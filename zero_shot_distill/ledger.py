@@ -110,7 +110,7 @@ class BatchRecords:
         batch = self.read(id) if lock else None
         if batch is None or batch.is_final:
             if lock:
-                lock.release()
+                self._unlock(id, lock)
             return None
         batch.lock = lock
         return batch
@@ -123,6 +123,11 @@ class BatchRecords:
             except Timeout:
                 return None
         return lock
+
+    def _unlock(self, id: str, lock: FileLock) -> None:
+        "For good. Whoever locks it after this finds that the batch is final."
+        lock.release()
+        self.path(id, "lock").unlink(missing_ok=True)
 
     def read(self, id: str) -> Batch | None:
         "One as it stands in the store."
@@ -185,8 +190,7 @@ class BatchRecords:
         if batch.batch_id is None:
             with self._store.writing() as connection:
                 connection.execute("DELETE FROM batches WHERE id = ?", [batch.id])
-        batch.lock.release()
-        self.path(batch.id, "lock").unlink(missing_ok=True)
+        self._unlock(batch.id, batch.lock)
 
 # %% ../nbs/05_ledger.ipynb #5e6f8ec6
 _N_FURTHER = 2  # batches that a request may be in after its first
