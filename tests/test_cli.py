@@ -76,7 +76,7 @@ FAULTS = {
     "not YAML": (_text("mine.yaml", "name: [unclosed"), "mine.yaml: not valid YAML", "line 1"),
     "not text": (_text("mine.yaml", b"\xff\xfe\x00"), "mine.yaml: cannot be read"),
     "empty file": (_text("mine.yaml", ""), "mine.yaml: expected a mapping"),
-    "unknown task": (_pipeline(task="pocket_nil"), "no task 'pocket_nil'; known: pocket_nli"),
+    "unknown task": (_pipeline(task="pocket_nil"), "no task 'pocket_nil'; known: anli1"),
     "missing task file": (_pipeline(task="./nowhere.yaml"), "nowhere.yaml: no such file"),
     "unknown template": (_part("prompts", templates=["tell", "tale"]), "no template 'tale'", "known: tell, explain"),
     "missing placeholder": (

@@ -9,8 +9,9 @@ __all__ = ['NOT_WANTED', 'AnnotatedRow', 'annotate', 'planned_questions', 'annot
 # %% ../nbs/09_annotate.ipynb #9f980333
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class AnnotationSummary:
     n_rows: int
     n_labels: int  # rows with a teacher label
     n_rationales: int  # rows with a rationale
-    n_agree: int  # teacher labels equal to the gold label, where there is one
+    n_agree: int  # teacher labels that agree with the gold label, where there is one
     n_gold: int  # rows with both
     errors: dict[str, int]  # reason for a missing label or rationale -> rows
     read_by: dict[str, int]  # "schema" or "pattern" -> labels
@@ -134,6 +135,7 @@ class AnnotationSummary:
 
 def summarise_annotations(
     rows: Sequence[AnnotatedRow],  # of one split or several
+    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
 ) -> AnnotationSummary:  # counts, from which rates with intervals are made
     "Count labels, rationales, agreement and reasons."
     both = [row for row in rows if row.label is not None and row.gold is not None]
@@ -141,7 +143,7 @@ def summarise_annotations(
         n_rows=len(rows),
         n_labels=sum(row.label is not None for row in rows),
         n_rationales=sum(row.rationale is not None for row in rows),
-        n_agree=sum(row.label == row.gold for row in both),
+        n_agree=sum(is_right(row.label, row.gold) for row in both),
         n_gold=len(both),
         errors=dict(Counter(row.label_error or row.rationale_error for row in rows if row.label_error or row.rationale_error)),
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),

@@ -146,7 +146,7 @@ def run_annotation(
                 job.task, examples, job.templates, job.mix, teacher, store, job.sampling, on_progress, terms, job.explanation_rate
             )
         write_annotations(rows, folder / f"{split}.jsonl")
-        splits[split] = summarise_annotations(rows)
+        splits[split] = summarise_annotations(rows, job.task.is_right)
     left = find_unanswered(job, store)
     report = report_annotation(job, splits, left, store, terms.price, folder)
     write_json(folder / "report.json", asdict(report))

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .asking_commands import annotate, forecast
+from .asking_commands import annotate, evaluate, experiment, forecast
 from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, show_rows
 from .pipeline import load_pipeline, run_pipeline
 from .prompt import load_templates
 from .store_commands import store_app
-from .task import ZsdError, list_tasks, load_examples, load_task, read_examples
+from .task import ZsdError, count_rows, is_here, list_tasks, load_task, read_examples
+from .thesis_commands import import_thesis
 
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
     from collections.abc import Iterable
@@ -51,8 +52,8 @@ teacher_app = typer.Typer(
 )
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
-app.command()(forecast)
-app.command()(annotate)
+for command in (experiment, evaluate, forecast, annotate, import_thesis):
+    app.command()(command)
 
 # %% ../nbs/16_cli.ipynb #9cdaf885
 @app.command()
@@ -66,8 +67,9 @@ def tasks(as_json: AsJson = False) -> None:
         [
             {
                 "task": task.name,
-                "labels": list(task.labels),
-                "splits": [f"{split} {len(load_examples(task, split))}" for split in task.splits],
+                "labels": list(task.labels) or ("a choice of the row" if task.choices else "a number"),
+                "splits": [f"{split} {'?' if (n_rows := count_rows(task, split)) is None else n_rows}" for split in task.splits],
+                "rows": "here" if all(is_here(task, split) for split in task.splits) else f"hub: {task.hub.id}",
                 "licence": task.licence,
                 "description": task.description,
             }

@@ -101,6 +101,7 @@ def parse_reply(
     template: PromptTemplate,  # whose `reply_pattern` is searched, ignoring case, dot matching newlines
     task: Task,  # whose labels and aliases are allowed
     timeout_s: float = 1.0,  # a pattern that takes longer is reported
+    example: Example | None = None,  # the row, whose choices a label may name by their letters
 ) -> Reply:  # `ParseError` is raised instead of guessing
     """The label and the rationale in a reply.
 
@@ -110,13 +111,14 @@ def parse_reply(
         raise ParseError("empty reply", text)
     begin = _OBJECT.search(text) if template.reply_schema else None
     if begin:
-        return _read_object(text, begin.start(), template, task)
+        return _read_object(text, begin.start(), template, task, example)
     match = _match(text, template, timeout_s)
     span = _rationale_span(match)
-    return _checked(text, task, match["label"], match.span("label"), text[slice(*span)] if span else "", span, "pattern")
+    known = _known_label(text, task, example, match["label"])
+    return _checked(known, match.span("label"), text[slice(*span)] if span else "", span, "pattern")
 
 
-def _read_object(text: str, start: int, template: PromptTemplate, task: Task) -> Reply:
+def _read_object(text: str, start: int, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
     content, within = _decode(text, start)
     said = {part: content.get(key) for part, key in template.reply_keys.items()}
     if not isinstance(said["label"], str):
@@ -128,20 +130,23 @@ def _read_object(text: str, start: int, template: PromptTemplate, task: Task) ->
     rationale = said.get("rationale")
     # An escape sequence can stand for half a character, which no file takes.
     rationale = regex.sub("[\ud800-\udfff]", "\ufffd", rationale) if isinstance(rationale, str) else ""
-    return _checked(text, task, said["label"], spans["label"], rationale, spans.get("rationale"), "schema")
+    return _checked(_known_label(text, task, example, said["label"]), spans["label"], rationale, spans.get("rationale"), "schema")
 
 
-def _checked(
-    text: str, task: Task, label: str, label_span: Span | None, rationale: str, rationale_span: Span | None, read_by: str
-) -> Reply:
-    "A label that the task knows, and a rationale worth the name."
-    known = task.read_label(label)
+def _known_label(text: str, task: Task, example: Example | None, words: str) -> str:
+    "A label that the task knows."
+    known = task.read_label(words, example)
     if known is None:
         raise ParseError("label not allowed", text)
+    return known
+
+
+def _checked(label: str, label_span: Span | None, rationale: str, rationale_span: Span | None, read_by: str) -> Reply:
+    "With a rationale where it is worth the name."
     words = rationale.split()
     if len(words) < MIN_RATIONALE_WORDS:
-        return Reply(known, None, label_span, None, read_by)
-    return Reply(known, " ".join(words), label_span, rationale_span, read_by)
+        return Reply(label, None, label_span, None, read_by)
+    return Reply(label, " ".join(words), label_span, rationale_span, read_by)
 
 # %% ../nbs/06_parse.ipynb #7623eae2785240b9bd12b16a66d81610
 def requests_for(
@@ -183,7 +188,7 @@ def _read(template: PromptTemplate, example: Example, task: Task, response: Resp
     if response.outcome in _UNREAD:  # the words of a refusal are no answer, even where a label word is among them
         return ReadReply(template.id, example, response, None, _UNREAD[response.outcome])
     try:
-        return ReadReply(template.id, example, response, parse_reply(response.text, template, task), "")
+        return ReadReply(template.id, example, response, parse_reply(response.text, template, task, example=example), "")
     except ParseError as error:
         cut_off = " (reply cut off)" if response.outcome == "length" else ""
         return ReadReply(template.id, example, response, None, error.reason + cut_off)

@@ -190,13 +190,13 @@ def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
     with job.screen.bar(f"asking {len(job.templates)} templates on {len(job.rows.selection)} rows") as on_progress:
         read = collect_replies(pairs, job.task, teacher, store, sampling, on_progress, terms)
     by_template = {id: [reply for reply in read if reply.template_id == id] for id in job.templates}
-    scores = [score_replies(id, replies, terms.price) for id, replies in by_template.items()]
+    scores = [score_replies(id, replies, terms.price, job.task.is_right) for id, replies in by_template.items()]
     winner = choose_template(scores).template_id
     with job.screen.bar(f"confirming {winner} on {len(job.rows.confirmation)} other rows") as on_progress:
         confirming = collect_replies(
             [(job.templates[winner], row) for row in job.rows.confirmation], job.task, teacher, store, sampling, on_progress, terms
         )
-    confirmed = score_replies(winner, confirming, terms.price)
+    confirmed = score_replies(winner, confirming, terms.price, job.task.is_right)
     write_json(
         job.folder / "prompts.json",
         {
@@ -229,7 +229,7 @@ def _annotate_splits(job: _Job, winner: str, teacher: Any, store: Any, terms: An
                 on_progress,
                 terms,
             )
-        summary = summarise_annotations(annotated)
+        summary = summarise_annotations(annotated, job.task.is_right)
         write_annotations(annotated, job.folder / "annotations" / f"{split}.jsonl")
         job.screen.say(
             f"  {split}: {summary.n_labels} of {summary.n_rows} rows labelled, {summary.n_rationales} with a rationale, "

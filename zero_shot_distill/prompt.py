@@ -132,7 +132,9 @@ def response_format(
     task: Task,  # whose labels are allowed
 ) -> dict[str, Any]:  # sampling parameter of the request, as OpenAI's chat API takes it
     "The JSON schema of a template's replies: the parts as strings, in order, all of them required, nothing besides."
-    kinds = {"rationale": {"type": "string"}, "label": {"type": "string", "enum": list(task.labels)}}
+    # A number, or a choice of the row, has no list of labels.
+    label = {"type": "string", "enum": list(task.labels)} if task.labels else {"type": "string"}
+    kinds = {"rationale": {"type": "string"}, "label": label}
     schema = {
         "type": "object",
         "properties": {key: kinds[part] for part, key in template.reply_keys.items()},

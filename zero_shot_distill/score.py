@@ -8,8 +8,9 @@ __all__ = ['Interval', 'wilson', 'bootstrap_mean', 'mean_over_seeds', 'paired_di
 
 # %% ../nbs/07_score.ipynb #9a2d2c46
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
@@ -138,13 +139,14 @@ def score_replies(
     template_id: str,  # whose replies
     replies: Sequence[ReadReply],  # one for each row, gold labels in their examples
     price: Price | None,  # of the teacher; None: unknown
+    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
 ) -> PromptScore:  # `ScoreError` where a row has no gold label
     "Score one template on rows with gold labels."
     unlabelled = [read.example.id for read in replies if read.example.label is None]
     if unlabelled:
         raise ScoreError(f"row {unlabelled[0]!r} has no gold label; score on labelled rows")
     answered = [read for read in replies if read.response is not None]
-    right = [read.reply is not None and read.reply.label == read.example.label for read in answered]
+    right = [read.reply is not None and is_right(read.reply.label, read.example.label) for read in answered]
     explained = [read.reply is not None and read.reply.rationale is not None for read in answered]
     return PromptScore(
         template_id=template_id,

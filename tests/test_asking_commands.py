@@ -1,0 +1,111 @@
+"""`zsd experiment`, `evaluate`, `forecast` and `annotate` as a user has them, against a scripted server that says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scripted_server import Scripted, ScriptedServer
+from zsd_command import environment, is_one_line, zsd
+
+MODEL = ("--model", "some-model")
+PRICES = ("--price-in", "2", "--price-out", "8")
+TASK = ("--task", "pocket_nli")
+MIX = (*TASK, "--mix", "one-sentence")
+
+
+def at(server: ScriptedServer) -> dict[str, str]:
+    return environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+
+
+def says_neutral(body: dict, n: int) -> Scripted:
+    return Scripted(text="Neutral: nobody said so in the premise at all.", prompt_tokens=90, completion_tokens=40)
+
+
+def test_a_budget_over_three_runs(tmp_path):
+    "It stops before the cap, says what is left, spends nothing more under the same cap, and goes on under a higher one."
+    with ScriptedServer(says_neutral) as server:
+
+        def annotate(cap: str) -> dict:
+            done = zsd(tmp_path, "annotate", *MIX, *MODEL, *PRICES, "--rows", "40", "--budget-usd", cap, "--json", env=at(server))
+            report = json.loads(done.out)
+            assert done.status == (1 if report["n_rows_left"] else 0), done.err
+            return report
+
+        first = annotate("0.01")
+        assert 0 < first["n_rows_left"] < 40
+        assert first["usage"]["cost_usd"] <= 0.01
+        assert first["left_usd"]["value"] == pytest.approx(first["n_rows_left"] * 0.0005)
+        left = [json.loads(line) for line in (tmp_path / first["folder"] / "left.jsonl").read_text().splitlines()]
+        assert len(left) == first["n_rows_left"]
+        assert annotate("0.01")["n_rows_left"] == first["n_rows_left"]
+        assert annotate("1")["n_rows_left"] == 0
+        assert len(server.bodies) == 40
+
+
+def test_retry_and_offline(tmp_path):
+    outcomes = ["length", "stop"]
+    with ScriptedServer(lambda body, n: Scripted(text="Neutral: nobody said so here.", finish_reason=outcomes[0])) as server:
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "5", env=at(server))
+        assert "not complete: 5 length; `--retry length` asks for these again" in done.out, done.err
+        outcomes.pop(0)
+        again = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "5", "--retry", "length,refused", "--json", env=at(server))
+        assert json.loads(again.out)["outcomes"] == {"complete": 5}
+        assert len(server.bodies) == 10
+    offline = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "7", "--offline", "--json")
+    assert (offline.status, json.loads(offline.out)["n_rows_left"]) == (1, 2)
+
+
+def test_a_forecast_is_reused(tmp_path):
+    with ScriptedServer(says_neutral) as server:
+        forecast = ("forecast", *MIX, *MODEL, *PRICES, "--rows", "60", "--pilot", "10", "--json")
+        made = json.loads(zsd(tmp_path, *forecast, env=at(server)).out)
+        assert len(server.bodies) == 10
+        assert made["plan"]["cost_usd"]["value"] == pytest.approx(60 * 0.0005)
+        assert {other["name"].split(",")[0] for other in made["others"]} >= {"few-shot", "by the provider's batch"}
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, *PRICES, "--rows", "60", "--json", env=at(server))
+        assert (json.loads(done.out)["usage"]["cost_usd"], len(server.bodies)) == (pytest.approx(0.03), 60)
+
+
+def test_an_unknown_price_is_unknown(tmp_path):
+    with ScriptedServer(says_neutral) as server:
+        done = zsd(tmp_path, "forecast", *MIX, *MODEL, "--rows", "20", "--pilot", "5", env=at(server))
+        assert "still to be paid: unknown; give --price-in and --price-out" in done.out, done.err
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "5", env=at(server))
+        assert "cost unknown" in done.out
+        refused = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "6", "--budget-usd", "1", env=at(server))
+        is_one_line(refused, 2, "the teacher's price is not known", "--price-in and --price-out")
+
+
+def test_experiment_then_evaluate(tmp_path):
+    options = (*TASK, *MODEL, *PRICES, "--samples", "6", "--templates", "one-sentence,can-we-tell", "--json")
+    with ScriptedServer(says_neutral) as server:
+        done = zsd(tmp_path, "experiment", *options, env=at(server))
+        assert (done.status, len(server.bodies)) == (0, 12), done.err
+        scores = json.loads(done.out)
+        assert [score["template_id"] for score in scores] == ["one-sentence", "can-we-tell"]
+        assert (scores[0]["accuracy"]["n"], scores[0]["explanation_rate"]["value"]) == (6, 1.0)
+        again = zsd(tmp_path, "evaluate", *options)
+        assert (again.status, json.loads(again.out)) == (0, scores)
+        shown = zsd(tmp_path, "evaluate", *options[:-1], env=environment(COLUMNS="110"))
+        assert "the best of several is flattered by chance" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (("annotate", *TASK, "--mix", "nope"), 2, ["no template 'nope'; known: one-sentence"]),
+        (("annotate", *MIX, *MODEL), 2, ["no key for the teacher"]),
+        (("annotate", *MIX, "--retry", "lenght"), 2, ["--retry lenght: use length, refused"]),
+        (("annotate", *MIX, "--via", "fax"), 2, ["use chat or batch"]),
+        (("annotate", *MIX, *MODEL, "--price-in", "1"), 2, ["give --price-in and --price-out together"]),
+        (("annotate", *MIX, *MODEL, "--offline", "--splits", "nope"), 2, ["has no split 'nope'"]),
+        (("annotate", *MIX, "--teacher", "nope.yaml"), 2, ["nope.yaml: no such file"]),
+        (("experiment", *TASK, *MODEL, "--templates", "nope"), 2, ["no template 'nope'"]),
+        (("experiment", *TASK, *MODEL, "--samples", "9999"), 2, ["9999 rows asked for, only 240 there"]),
+        (("forecast", *MIX, *MODEL, "--offline"), 1, ["two are needed"]),
+        (("store", "verify", "--store", "nope.sqlite"), 2, ["nope.sqlite: no such file"]),
+        (("import-thesis", "nope"), 2, ["nope: no such file or folder"]),
+    ],
+)
+def test_mistakes(tmp_path: Path, arguments, status, parts):
+    is_one_line(zsd(tmp_path, *arguments), status, *parts)
