@@ -69,12 +69,12 @@ def moments(server_times: list[float], within_s: float) -> int:
 
 
 def test_requests_per_minute(store):
-    times = []
+    times, start = [], time.monotonic()
     with ScriptedServer(lambda body, n: times.append(time.monotonic()) or Scripted()) as server:
         ask(hosted(server, requests_per_minute=1200), requests_for(70), store)
     assert len(times) == 70
     assert moments(times, 1.0) <= 2 * 20 + 6  # a second's worth at once, then one by one
-    assert times[-1] - times[0] >= (70 - 20) / 20 - 0.1
+    assert times[-1] - start >= (70 - 20) / 20  # the first may take a while to arrive; the last cannot arrive before it was sent
 
 
 def test_tokens_per_minute(store):

@@ -55,6 +55,15 @@ def test_retry_and_offline(tmp_path):
     assert (offline.status, json.loads(offline.out)["n_rows_left"]) == (1, 2)
 
 
+def test_the_report_says_what_was_done_otherwise(tmp_path):
+    with ScriptedServer(says_neutral, refuses=("max_tokens", "temperature")) as server:
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "4", "--json", "--quiet", env=at(server))
+    assert [note.partition(": ")[2] for note in json.loads(done.out)["notes"]] == [
+        "the model takes no max_tokens: sent as max_completion_tokens",
+        "the model takes no temperature: left out",
+    ]
+
+
 def test_a_forecast_is_reused(tmp_path):
     with ScriptedServer(says_neutral) as server:
         forecast = ("forecast", *MIX, *MODEL, *PRICES, "--rows", "60", "--pilot", "10", "--json")

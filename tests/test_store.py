@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from zero_shot_distill.request import Request, Response
+from zero_shot_distill.request import Request, Response, Settlement
 from zero_shot_distill.store import ResponseStore, StoreError
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
@@ -248,3 +248,37 @@ def test_first_reply_counts(tmp_path):
         assert one.put(request, a_response(request, "first"))
         assert not two.put(request, replace(a_response(request), text="second"))
         assert two.get(request.key).text == "first"
+
+
+def _claim_and_wait(path: Path, claimed, done) -> None:
+    with ResponseStore(path) as store:
+        store.exchange(wanted=[a_request(0)])
+        claimed.set()
+        done.wait(60)
+
+
+def test_a_claim_lasts_as_long_as_its_process(tmp_path):
+    "However long ago it was made, as with a timeout of half an hour; and no longer than that."
+    path = tmp_path / "responses.sqlite"
+    claimed, done = SPAWN.Event(), SPAWN.Event()
+    claimant = SPAWN.Process(target=_claim_and_wait, args=(path, claimed, done))
+    claimant.start()
+    assert claimed.wait(60)
+    with ResponseStore(path) as store:
+        with store.writing() as connection:
+            connection.execute("UPDATE attempts SET held_since = '2026-01-01T12:00:00+00:00'")
+        assert list(store.exchange(wanted=[a_request(0)]).held) == [a_request(0).key]
+        done.set()
+        claimant.join(60)
+        assert store.exchange(wanted=[a_request(0)]).taken == [a_request(0)]
+
+
+def test_a_second_reply_ends_the_claim(tmp_path):
+    "Somebody else stored a reply meanwhile: ours is kept aside, and nothing is left that looks as if it were still asked."
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        store.exchange(wanted=[a_request(0)])
+        store.put(a_request(0), a_response(a_request(0), "first"))
+        claim = store.exchange([Settlement(a_request(0), a_response(a_request(0), "second"))])
+        assert claim.settled[a_request(0).key].text == "first"
+        assert [reply.text for reply in store.superseded([a_request(0).key])] == ["second"]
+        assert store.open_attempts([a_request(0).key]) == {}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TaskName', 'MixName', 'PromptsFile', 'Seed', 'ExplanationRate', 'TeacherFile', 'Model', 'PriceIn', 'PriceOut',
-           'Templates', 'Samples', 'Split', 'experiment', 'evaluate', 'forecast', 'annotate']
+           'Templates', 'Samples', 'Split', 'SampleSeed', 'experiment', 'evaluate', 'forecast', 'annotate']
 
 # %% ../nbs/16_asking_commands.ipynb #0772bb2d
 import json
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, show_rows
+from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, share_text, show_rows
 from .prompt import load_mix, load_templates
 from .request import OUTCOMES
 from .settings import OpenedTeacher, PriceSettings, TeacherSettings, load_teacher_settings, open_teacher
@@ -23,7 +23,7 @@ from .task import DataError, load_examples, load_task, sample_examples
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotation import AnnotationJob, AnnotationReport
-    from zero_shot_distill.score import Interval, PromptScore
+    from zero_shot_distill.score import PromptScore
 
 # %% ../nbs/16_asking_commands.ipynb #960bc7be
 TaskName = Annotated[str, typer.Option("--task", help="A built-in task, or the path of a task definition.")]
@@ -76,6 +76,7 @@ def _job(
 Templates = Annotated[str, typer.Option("--templates", help="Template ids, with commas between; all by default.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Rows, drawn at random.")]
 Split = Annotated[str, typer.Option("--split", help="The split to draw from.")]
+SampleSeed = Annotated[int, typer.Option("--seed", help="Draws the rows, as the thesis code does; another number of rows is another draw.")]
 
 
 def _compare(
@@ -123,17 +124,14 @@ def _show_scores(scores: "list[PromptScore]", price_source: str) -> None:
     "A line for each template, the best first."
     from zero_shot_distill.cost import format_usd
 
-    def share(interval: "Interval") -> str:
-        return f"{100 * interval.value:.0f} %\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.n else "-"
-
     show_rows(
         [
             {
                 "template": score.template_id,
                 "rows": score.accuracy.n,
-                "right label": share(score.accuracy),
-                "explained": share(score.explanation_rate),
-                "both": share(score.explained_accuracy),
+                "right label": share_text(score.accuracy),
+                "explained": share_text(score.explanation_rate),
+                "both": share_text(score.explained_accuracy),
                 "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
                 "unread": sum(score.unreadable.values()),
                 "no reply": score.n_unanswered,
@@ -151,7 +149,7 @@ def _show_scores(scores: "list[PromptScore]", price_source: str) -> None:
 def experiment(
     task: TaskName,
     samples: Samples = 100,
-    seed: Seed = 42,
+    seed: SampleSeed = 42,
     templates: Templates = "",
     split: Split = "train",
     teacher: TeacherFile = None,
@@ -175,7 +173,7 @@ def experiment(
 def evaluate(
     task: TaskName,
     samples: Samples = 100,
-    seed: Seed = 42,
+    seed: SampleSeed = 42,
     templates: Templates = "",
     split: Split = "train",
     teacher: TeacherFile = None,
@@ -207,7 +205,7 @@ def forecast(
     teacher: TeacherFile = None,
     model: Model = None,
     prompts: PromptsFile = None,
-    budget_usd: Annotated[float | None, typer.Option("--budget-usd", min=0, help="Never spend more on the pilot.")] = None,
+    budget_usd: Annotated[float | None, typer.Option("--budget-usd", min=0, help="Never spend more on the pilot in this run.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Forecast from what is stored; ask nothing.")] = False,
     price_in: PriceIn = None,
     price_out: PriceOut = None,
@@ -279,7 +277,7 @@ def annotate(
     ] = None,
     retry: Annotated[str, typer.Option("--retry", help="Ask again for replies that are length, refused, filtered or empty.")] = "",
     via: Annotated[
-        str, typer.Option("--via", help="chat: answered at once; batch: within a day, at half the price of most providers.")
+        str, typer.Option("--via", help="chat: answered at once; batch: within a day, and cheaper where the provider says so.")
     ] = "chat",
     offline: Annotated[bool, typer.Option("--offline", help="Answer from the store only, and say what is missing.")] = False,
     price_in: PriceIn = None,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .asking_commands import annotate, evaluate, experiment, forecast
-from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, show_rows
+from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, share_text, show_rows
 from .pipeline import load_pipeline, run_pipeline
 from .prompt import load_templates
 from .store_commands import store_app
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow ev
     from collections.abc import Iterable
 
     from zero_shot_distill.records import PromptRecord, StudentRun
-    from zero_shot_distill.score import Interval
 
 # %% ../nbs/16_cli.ipynb #9cf424f6
 app = typer.Typer(
@@ -99,11 +98,6 @@ def templates(
     )
 
 # %% ../nbs/16_cli.ipynb #1f525a71
-def _share(interval: "Interval") -> str:
-    "A share in per cent over its interval, narrow enough for a terminal."
-    return f"{100 * interval.value:.0f} %\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.n else "-"
-
-
 def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
     "The templates, then the winner on other rows."
     from zero_shot_distill.cost import format_usd
@@ -113,9 +107,9 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
         {
             "template": name,
             "rows": score.accuracy.n,
-            "right label": _share(score.accuracy),
-            "explained": _share(score.explanation_rate),
-            "both": _share(score.explained_accuracy),
+            "right label": share_text(score.accuracy),
+            "explained": share_text(score.explanation_rate),
+            "both": share_text(score.explained_accuracy),
             "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),

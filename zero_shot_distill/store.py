@@ -6,6 +6,7 @@
 __all__ = ['SCHEMA_VERSION', 'StoreError', 'explained', 'Claim', 'StoreFile', 'ResponseStore']
 
 # %% ../nbs/02_store.ipynb #e7be325a
+import os
 import sqlite3
 import threading
 import time
@@ -55,7 +56,7 @@ def explained(
         raise StoreError(f"{path}: {mend} ({error})" if mend else f"{path}: {error}") from error
 
 # %% ../nbs/02_store.ipynb #acae54e37e7d407bbb7b55eff062a284
-_LONGEST_CLAIM = timedelta(minutes=15)  # longer than any attempt takes; only for a claimant whose end cannot be seen
+_LONGEST_CLAIM = timedelta(minutes=15)  # for a claimant whose end cannot be seen
 
 
 def _claimant() -> str:
@@ -71,9 +72,11 @@ def _still_asks(
     "Whether somebody is still waiting for a reply."
     if holder.startswith("batch:"):  # the provider works on, whoever has ended
         return True
-    if datetime.now(UTC) - datetime.fromisoformat(held_since) > _LONGEST_CLAIM:
-        return False
     host, pid, started, _ = holder.split("|")
+    # Another machine's, and one of this very process, whose run may have ended without a word (a full disk).
+    cannot_be_seen = host != gethostname() or int(pid) == os.getpid()
+    if cannot_be_seen and datetime.now(UTC) - datetime.fromisoformat(held_since) > _LONGEST_CLAIM:
+        return False
     if host != gethostname():
         return True
     try:
@@ -281,6 +284,7 @@ def _settle(connection: sqlite3.Connection, settlement: Settlement, again: Colle
         connection.execute("DELETE FROM responses WHERE key = ?", [request.key])
     elif before is not None:  # somebody else was quicker; both were paid for
         _supersede(connection, arrived, request)
+        connection.execute("DELETE FROM attempts WHERE key = ?", [request.key])
         return before
     connection.execute(f"INSERT {_INSERT}", (*_values_of(arrived), request.to_json()))
     connection.execute("DELETE FROM attempts WHERE key = ?", [request.key])
