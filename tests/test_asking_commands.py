@@ -113,6 +113,7 @@ def test_experiment_then_evaluate(tmp_path):
         (("experiment", *TASK, *MODEL, "--samples", "9999"), 2, ["9999 rows asked for, only 240 there"]),
         (("forecast", *MIX, *MODEL, "--offline"), 1, ["two are needed"]),
         (("store", "verify", "--store", "nope.sqlite"), 2, ["nope.sqlite: no such file"]),
+        (("templates", "esnli"), 2, ["task 'esnli' has no built-in templates; give your own template file"]),
         (("import-thesis", "nope"), 2, ["nope: no such file or folder"]),
     ],
 )

@@ -41,6 +41,21 @@ def _task(**changes):
     return lambda project: project.task.update(changes)
 
 
+NUMERIC_TASK = """
+name: my_task
+fields: {premise: premise, hypothesis: hypothesis}
+label_column: number
+metric: numeric
+student_input: "{premise} {hypothesis}"
+splits: {train: numbers.jsonl, valid: numbers.jsonl, test: numbers.jsonl}
+"""
+
+
+def _numbers(project: Project) -> None:
+    rows = [{"premise": f"{number} apples", "hypothesis": "and one more", "number": f"{number} + 1"} for number in range(24)]
+    project.texts.update({"my_task.yaml": NUMERIC_TASK, "numbers.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+
+
 def _template(**changes):
     return lambda project: project.prompts["templates"][1].update(changes)
 
@@ -76,6 +91,10 @@ FAULTS = {
     "not YAML": (_text("mine.yaml", "name: [unclosed"), "mine.yaml: not valid YAML", "line 1"),
     "not text": (_text("mine.yaml", b"\xff\xfe\x00"), "mine.yaml: cannot be read"),
     "empty file": (_text("mine.yaml", ""), "mine.yaml: expected a mapping"),
+    "labels that are numbers": (
+        _numbers,
+        "has no fixed labels, and students cannot be trained on such a task yet",
+    ),
     "unknown task": (_pipeline(task="pocket_nil"), "no task 'pocket_nil'; known: anli1"),
     "missing task file": (_pipeline(task="./nowhere.yaml"), "nowhere.yaml: no such file"),
     "unknown template": (_part("prompts", templates=["tell", "tale"]), "no template 'tale'", "known: tell, explain"),

@@ -383,6 +383,10 @@ def run_pipeline(
     task = load_task(pipeline.task)
     job = _Job(pipeline, task, draw_rows(pipeline, task), _chosen_templates(pipeline, task), work_dir / pipeline.name, screen)
     _report_source(pipeline)
+    if not task.labels:  # before anything is paid for
+        raise DefinitionError(
+            f"task {task.name!r} has no fixed labels, and students cannot be trained on such a task yet; use `zsd annotate`"
+        )
     _check_student_weights(pipeline, screen)
     screen.say(f"1/6 task      {task.name}: {task.description}")
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,10 @@ def load_templates(
     path: Path | None = None,  # the user's own file instead of `data/prompts/<task>.yaml`
 ) -> dict[str, PromptTemplate]:  # by id, in file order
     "All templates of a task; `DefinitionError` or `PromptError` names the first fault."
-    path = path or definitions_dir() / "prompts" / f"{task.name}.yaml"
+    built_in = definitions_dir() / "prompts" / f"{task.name}.yaml"
+    if path is None and not built_in.is_file():
+        raise PromptError(f"task {task.name!r} has no built-in templates; give your own template file")
+    path = path or built_in
     file = check_definition(read_yaml(path), _TemplateFile, str(path))
     if file.task != task.name:
         raise PromptError(f"{path}: written for task {file.task!r}, not for {task.name!r}")
