@@ -11,7 +11,7 @@ import pytest
 from repository import ROOT
 from zsd_command import zsd
 
-from zero_shot_distill.task import DataError, count_rows, list_tasks, load_examples, load_task, load_whole
+from zero_shot_distill.task import DataError, Split, Task, count_rows, list_tasks, load_examples, load_task, load_whole
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 PUBLISHED = {
@@ -83,6 +83,29 @@ def test_svamp_holds_a_tenth_of_train_out(svamp):
     published = datasets.Dataset.from_dict({"id": [row.id for row in whole]}).train_test_split(test_size=0.1, seed=0)
     assert [row.id for row in train] == list(published["train"]["id"])
     assert [row.id for row in valid] == list(published["test"]["id"])
+
+
+def test_a_second_share_leaves_the_published_one_as_it_is(svamp):
+    "It is drawn from what the first one left, as a share of all rows."
+    more = svamp.model_copy(update={"splits": svamp.splits | {"more": Split(of="train", share=0.25, seed=3)}})
+    valid, extra, train = (load_examples(more, split) for split in ("valid", "more", "train"))
+    assert valid == load_examples(svamp, "valid")
+    assert (len(valid), len(extra), len(train)) == (80, 200, 520)
+    assert {row.id for row in extra} < {row.id for row in load_examples(svamp, "train")}
+    assert {row.id for row in valid + extra + train} == {row.id for row in load_whole(svamp, "train")}
+
+
+def test_shares_keep_groups_together(tmp_path):
+    "Three of four rows are one author's: they stay where they are."
+    rows = [{"text": f"Text {n}.", "by": f"a{n // 3}" if n < 300 else "many", "label": "ab"[n % 2]} for n in range(1200)]
+    lay(tmp_path, "train.jsonl", rows)
+    content = {"name": "mine", "fields": {"text": "text"}, "label_column": "label", "labels": ["a", "b"], "student_input": "{text}"}
+    shares = {split: {"of": "train", "share": 0.1} for split in ("valid", "test")}
+    task = Task.model_validate(content | {"group_field": "by", "splits": {"train": tmp_path / "train.jsonl"} | shares})
+    groups = {split: [task.group_of(row) for row in load_examples(task, split)] for split in task.splits}
+    assert {split: len(found) for split, found in groups.items()} == {"train": 960, "valid": 120, "test": 120}
+    assert sum(len(set(found)) for found in groups.values()) == 101
+    assert groups["train"].count("many") == 900
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
