@@ -11,6 +11,7 @@ import subprocess
 import threading
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from scripted_server import Scripted, ScriptedServer
 from zsd_command import SMALL, Done, Project, ended, environment, interrupt, runs, said, start, stored, wait_until, zsd
+
+from zero_shot_distill.student import predict
 
 RUN = ("run", "mine.yaml")
 HOW_TO_GO_ON = "zsd: stopped; what arrived is stored, the same command goes on from there"
@@ -298,3 +302,129 @@ def test_a_hosted_teacher(tmp_path):
     assert len(written) > 20
     assert not [path for path in written if key.encode() in path.read_bytes()]
     assert key not in stopped.err + done.err + done.out
+
+
+# Answers without a list of labels, from a scripted teacher that is always right
+
+
+def sums(n: int) -> list[dict[str, str]]:
+    "Twelve problems, over and over; the data say how, the teacher says how much."
+    problems = [(name, left, lost) for name in ("Ann", "Bob", "Cid", "Dora") for left, lost in ((5, 3), (7, 2), (2, 4))]
+    return [
+        {"question": f"{name} had {left + lost} pens and lost {lost} .", "equation": f"( {left + lost} - {lost} )", "result": f"{left}"}
+        for name, left, lost in (problems * n)[:n]
+    ]
+
+
+def knows_sums(body: dict, n: int) -> Scripted:
+    "Right at the end of its reply; the wrong template asks for the number that comes first."
+    had, lost = re.findall(r"\d+", body["messages"][-1]["content"])[:2]
+    return Scripted(text=f"{had} pens were there, and {lost} of them are gone. So {int(had) - int(lost)} pens")
+
+
+def pets(n: int) -> list[dict[str, str]]:
+    "Twelve questions, over and over: every animal beside both others, in both orders."
+    sounds = {"dog": "barks", "cat": "meows", "cow": "moos"}
+    questions = [
+        {"question": f"what {sounds[right]} ?", "one": pair[0], "two": pair[1], "answer": right}
+        for right in sounds
+        for wrong in sorted(sounds.keys() - {right})
+        for pair in ((right, wrong), (wrong, right))
+    ]
+    return (questions * n)[:n]
+
+
+def knows_pets(body: dict, n: int) -> Scripted:
+    "Says the letter, with a reason."
+    sound, *choices = body["messages"][-1]["content"].splitlines()[:3]
+    right = {"barks": "dog", "meows": "cat", "moos": "cow"}[sound.split()[1]]
+    return Scripted(text=f"({'ab'[choices.index(right)]}) because it is known for that sound")
+
+
+def free_answers(folder: Path, task: dict, templates: dict[str, tuple[str, str]], rows: Callable[[int], list[dict[str, str]]]) -> Project:
+    "A project whose task has no labels of its own. Its validation rows are a share of the training rows."
+    project = Project(folder)
+    project.task = {
+        "name": "my_task",
+        **task,
+        "splits": {"train": "train.jsonl", "valid": {"of": "train", "share": 0.25}, "test": "test.jsonl"},
+    }
+    project.prompts["templates"] = [
+        {"id": id, "user_message": message, "reply_pattern": pattern} for id, (message, pattern) in templates.items()
+    ]
+    project.rows = {"train": rows(48), "test": rows(12)}
+    project.pipeline |= {
+        "teacher": {"model": "some-model"},
+        "prompts": {"file": "./my_prompts.yaml", "selection_rows": 6, "confirmation_rows": 6},
+        "annotate": {"train_rows": 36, "valid_rows": 12},
+        "students": {"weights": "./tiny", "steps": 40, "batch_size": 12, "learning_rate": 1e-2, "seeds": [0], "gold_seeds": [0]},
+    }
+    return project
+
+
+def run_with(project: Project, script: Callable[[dict, int], Scripted]) -> SimpleNamespace:
+    "What `zsd run` leaves behind."
+    project.write().make_student()
+    made = project.folder / "zsd-work" / "mine"
+    with ScriptedServer(script) as server:
+        done = zsd(project.folder, *RUN, env=environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted"))
+    assert done.status == 0, done.err
+    info, prompts = (json.loads((made / f"{name}.json").read_text(encoding="utf-8")) for name in ("run", "prompts"))
+    records = {run_id: json.loads((made / "runs" / f"{run_id}.json").read_text(encoding="utf-8")) for run_id in info["runs"]}
+    page = " ".join(re.sub(r"<[^>]+>", " ", (made / "report" / "first_look.html").read_text(encoding="utf-8")).split())
+    return SimpleNamespace(done=done, info=info, prompts=prompts, records=records, page=page, made=made)
+
+
+def test_answers_that_are_numbers(tmp_path):
+    "The teacher writes the result, the data the way to it: equal by value, from the choice of the prompt to the report."
+    pattern = r"(?P<rationale>.*)So (?P<label>[\d.]+)"
+    project = free_answers(
+        tmp_path,
+        {"fields": {"question": "question"}, "label_column": "equation", "metric": "numeric", "student_input": "{question}"},
+        {"first": ("How much is it? {question}", r"(?P<label>\d+)(?P<rationale>.*)"), "last": ("How much is left? {question}", pattern)},
+        sums,
+    )
+    ran = run_with(project, knows_sums)
+    assert (ran.info["labels"], ran.info["metric"], ran.info["n_choices"]) == ([], "numeric", 0)
+    assert ran.prompts["winner"] == "last"
+    assert [score["accuracy"]["value"] for score in ran.prompts["selection"]] == [0.0, 1.0]
+    assert len(ran.records) == 4
+    for record in ran.records.values():
+        assert (record["test"]["n"], record["test"]["n_correct"], record["test"]["n_unreadable"]) == (12, 12, 0), record
+        assert (record["valid_accuracy"], record["n_train"], record["n_unwritable"]) == (1.0, 36, 0)
+    # The students wrote what they were shown, and no equation where that was the teacher's.
+    written = {
+        labels: {answer.text for answer in predict(ran.made / "students" / run_id, [row["question"] for row in sums(12)])}
+        for run_id in ran.records
+        for labels in ("teacher", "gold")
+        if f"standard-{labels}" in run_id
+    }
+    assert written == {"teacher": {"5", "7", "2"}, "gold": {"( 8 - 3 )", "( 9 - 2 )", "( 6 - 4 )"}}
+    assert "my_task, version 1 a number; licence" in ran.page
+    assert "→ 5, right" in ran.page
+    assert "→ 8, wrong" in ran.page
+    assert "train: 36 of 36 rows labelled, 36 with a rationale, 36 of 36 teacher labels equal to gold" in ran.done.err
+    assert "split rows with a label with a rationale right label train 36 " + " ".join(["100 % 90 to 100, n 36"] * 3) in ran.page
+
+
+def test_answers_that_are_choices_of_the_row(tmp_path):
+    project = free_answers(
+        tmp_path,
+        {
+            "fields": {"question": "question", "one": "one", "two": "two"},
+            "label_column": "answer",
+            "choices": ["one", "two"],
+            "student_input": "{question} {one} {two}",
+        },
+        {"letter": ("{question}\n{one}\n{two}", r"\((?P<label>[a-z])\) because (?P<rationale>.*)")},
+        pets,
+    )
+    project.pipeline["students"] |= {"gold_seeds": []}
+    ran = run_with(project, knows_pets)
+    assert (ran.info["labels"], ran.info["metric"], ran.info["n_choices"]) == ([], "exact", 2)
+    assert ran.prompts["selection"][0]["accuracy"]["value"] == 1.0
+    assert len(ran.records) == 2
+    for record in ran.records.values():
+        assert (record["test"]["n"], record["test"]["n_correct"], record["test"]["n_unreadable"]) == (12, 12, 0), record
+    assert "one of 2 choices of the row; licence" in ran.page
+    assert "→ dog, right" in ran.page

@@ -16,21 +16,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from zero_shot_distill import seq2seq, student
+from zero_shot_distill import seq2seq, student, training
 from zero_shot_distill.annotate import AnnotatedRow
 from zero_shot_distill.seq2seq import StudentError, UnusableInput, load_weights, make_tiny_t5, rounded_weights, save_weights
-from zero_shot_distill.student import (
-    EncodedRow,
-    TrainingConfig,
-    evaluate_student,
-    load_student,
-    predict,
-    train_student,
-    training_loss,
-    write_run_record,
-)
+from zero_shot_distill.student import TrainingConfig, evaluate_student, load_student, predict, train_student, write_run_record
+from zero_shot_distill.task import Example, Split, Task
+from zero_shot_distill.training import EncodedRow, training_loss
 
 LABELS = ("entailment", "neutral", "contradiction")
+TASK = Task(name="colours", fields={"text": "text"}, label_column="label", labels=LABELS, student_input="{text}", splits={})
 KINDS = {"animal": ("entailment", "it is an animal"), "pet": ("neutral", "it may be a pet"), "plant": ("contradiction", "it is no plant")}
 ROWS = [
     AnnotatedRow(f"{thing}-{guess}", f"premise: a {thing} hypothesis: {guess}", label, label, reason)
@@ -60,7 +54,12 @@ def tiny(tmp_path_factory) -> Path:
 def trained(tiny, tmp_path_factory) -> student.TrainedStudent:
     "A student that knows the dozen by heart."
     config = replace(SHORT, steps=60, eval_every=20, batch_size=12)
-    return train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path_factory.mktemp("students") / "learned")
+    return train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path_factory.mktemp("students") / "learned")
+
+
+def examples_of(rows: list[AnnotatedRow]) -> list[Example]:
+    "The same rows as a test set: what they are asked, and their gold labels."
+    return [Example(row.id, {"text": row.input}, row.gold, None) for row in rows]
 
 
 def weights_of(folder: Path) -> str:
@@ -150,24 +149,22 @@ def test_a_batch_without_any_rationale_has_a_rationale_loss_of_zero():
 def test_same_seed_same_student_bit_for_bit(tiny, tmp_path, dropout):
     config = replace(SHORT, dropout=dropout)
     for name in ("one", "two"):
-        train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path / name)
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / name)
         torch.rand(3)  # what the caller draws in between has no part in it
-    other = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(config, seed=1), tmp_path / "other").path
+    other = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(config, seed=1), tmp_path / "other").path
     assert weights_of(tmp_path / "one") == weights_of(tmp_path / "two") != weights_of(other)
 
 
 def test_the_callers_random_numbers_are_left_alone(tiny, tmp_path):
     before = torch.random.get_rng_state()
-    train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(SHORT, dropout=0.1), tmp_path / "x")
+    train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(SHORT, dropout=0.1), tmp_path / "x")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_rows_without_a_label_are_left_out_and_counted(tiny, tmp_path):
     unread = [replace(ROWS[0], id="lost", label=None, label_error="no label found"), replace(ROWS[1], id="lost too", label=None)]
-    whole = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, tmp_path / "whole")
-    holed = train_student(
-        tiny, "tiny T5", [*ROWS, *unread], [*VALID, replace(unread[0], id="lost three")], LABELS, SHORT, tmp_path / "holed"
-    )
+    whole = train_student(tiny, "tiny T5", ROWS, VALID, TASK, SHORT, tmp_path / "whole")
+    holed = train_student(tiny, "tiny T5", [*ROWS, *unread], [*VALID, replace(unread[0], id="lost three")], TASK, SHORT, tmp_path / "holed")
     assert (holed.n_train, holed.n_dropped, holed.n_valid, holed.n_valid_dropped) == (12, 2, 6, 1)
     assert weights_of(whole.path) == weights_of(holed.path)
 
@@ -175,24 +172,24 @@ def test_rows_without_a_label_are_left_out_and_counted(tiny, tmp_path):
 def test_labels_are_the_source_asked_for(tiny, tmp_path):
     turned = [replace(row, gold=LABELS[(LABELS.index(row.gold) + 1) % 3]) for row in ROWS]
     config = TrainingConfig("standard", "gold", steps=60, eval_every=60, batch_size=12, learning_rate=1e-2)
-    learned = train_student(tiny, "tiny T5", turned, [replace(row, id=f"v{row.id}") for row in turned], LABELS, config, tmp_path / "turned")
+    learned = train_student(tiny, "tiny T5", turned, [replace(row, id=f"v{row.id}") for row in turned], TASK, config, tmp_path / "turned")
     assert learned.valid_accuracy == 1.0
     assert [answer.label for answer in predict(learned.path, [row.input for row in turned])] == [row.gold for row in turned]
 
 
 def test_the_checkpoint_kept_is_the_best_on_validation_rows(tiny, tmp_path):
     config = TrainingConfig("standard", "teacher", steps=12, eval_every=1, batch_size=4, learning_rate=3e-2)
-    long = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, tmp_path / "long")
+    long = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "long")
     looks = sorted(long.history, key=lambda look: (-look["valid_accuracy"], look["valid_loss"]))
     assert (long.best_step, long.valid_accuracy) == (looks[0]["step"], looks[0]["valid_accuracy"])
     # Its weights are those of that step: asked again, in the precision of training or not, they answer as well.
-    again = evaluate_student(long.path, [row.input for row in VALID], [row.gold for row in VALID])
+    again = evaluate_student(long.path, examples_of(VALID))
     assert again["accuracy"] == pytest.approx(long.valid_accuracy, abs=1 / len(VALID))
 
 
 def test_long_texts_are_cut_and_counted(tiny, tmp_path):
     long = [replace(ROWS[0], input=ROWS[0].input + " cat" * 30, rationale="it is an animal " * 9), *ROWS[1:]]
-    cut = train_student(tiny, "tiny T5", long, VALID, LABELS, replace(SHORT, max_input_tokens=16, max_rationale_tokens=8), tmp_path / "cut")
+    cut = train_student(tiny, "tiny T5", long, VALID, TASK, replace(SHORT, max_input_tokens=16, max_rationale_tokens=8), tmp_path / "cut")
     assert (cut.n_cut_inputs, cut.n_cut_rationales) == (1, 1)
 
 
@@ -240,17 +237,17 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(trained):
 
 
 def test_what_is_no_label_counts_as_unreadable_and_wrong(tiny, tmp_path):
-    untrained = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, replace(SHORT, steps=1, learning_rate=1e-6), tmp_path / "untrained")
-    test = evaluate_student(untrained.path, [row.input for row in ROWS], [row.gold for row in ROWS])
+    untrained = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(SHORT, steps=1, learning_rate=1e-6), tmp_path / "untrained")
+    test = evaluate_student(untrained.path, examples_of(ROWS))
     assert (test["n"], test["n_correct"], test["n_unreadable"], test["accuracy"]) == (12, 0, 12, 0.0)
     assert test["correct"] == [0] * 12
     assert 0 == test["low"] < test["high"] < 0.5
 
 
 def test_run_record_says_all_of_it(trained, tmp_path):
-    test = evaluate_student(trained.path, [row.input for row in ROWS], [row.gold for row in ROWS])
+    test = evaluate_student(trained.path, examples_of(ROWS))
     path = tmp_path / "runs" / f"{trained.config.name}.json"
-    write_run_record(path, trained, "colours", test)
+    write_run_record(path, trained, test)
     record = json.loads(path.read_text())
     expected = {
         "run_id": "step-by-step-teacher-seed0",
@@ -274,6 +271,140 @@ def test_run_record_says_all_of_it(trained, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+# --- answers without a list of labels
+
+SUMS = Task(name="sums", fields={"text": "text"}, label_column="label", metric="numeric", student_input="{text}", splits={})
+PETS = Task(
+    name="pets",
+    fields={"question": "question", "one": "one", "two": "two"},
+    label_column="label",
+    choices=("one", "two"),
+    student_input="{question} {one} or {two} ?",
+    splits={},
+)
+BY_HEART = replace(SHORT, steps=60, eval_every=60, batch_size=12)
+
+
+def sums() -> list[AnnotatedRow]:
+    "Nine pens and as many lost as the row's number says; the teacher says what is left, the data how that is found."
+    return [AnnotatedRow(f"{n}", f"9 pens , {n} lost", f"( 9 - {n} )", str(9 - n), f"take {n} from 9 pens") for n in range(1, 7)]
+
+
+def pets() -> list[Example]:
+    "Every animal beside both others, in both orders."
+    sounds = {"dog": "barks", "cat": "meows", "cow": "moos"}
+    return [
+        Example(f"{right}-{wrong}-{order}", {"question": f"what {sounds[right]} :", "one": pair[0], "two": pair[1]}, right, None)
+        for right in sounds
+        for wrong in sounds.keys() - {right}
+        for order, pair in enumerate(((right, wrong), (wrong, right)))
+    ]
+
+
+def train(tmp_path: Path, task: Task, rows: list[AnnotatedRow], config: TrainingConfig = BY_HEART) -> student.TrainedStudent:
+    "With a tokenizer that knows the words of the rows."
+    texts = [text for row in rows for text in (row.input, row.rationale, row.label, row.gold) if text]
+    tiny = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
+    valid = [replace(row, id=f"valid-{row.id}") for row in rows]
+    return train_student(tiny, "tiny T5", rows, valid, task, config, tmp_path / "student")
+
+
+@pytest.mark.parametrize("labels", ["gold", "teacher"])
+def test_numbers_are_right_by_their_value(tmp_path, labels):
+    learned = train(tmp_path, SUMS, sums(), replace(BY_HEART, labels=labels))
+    assert learned.valid_accuracy == 1.0
+    examples = examples_of(sums())
+    test = evaluate_student(learned.path, examples)
+    assert (test["n_correct"], test["n_unreadable"], test["n_cut"]) == (6, 0, 0)
+    written = [answer.text for answer in predict(learned.path, [row.fields["text"] for row in examples])]
+    assert written == [getattr(row, {"gold": "gold", "teacher": "label"}[labels]) for row in sums()]
+    # Another value is wrong, however alike the words are.
+    shifted = [replace(row, label=f"( 9 - {n} )") for n, row in enumerate(examples)]
+    assert evaluate_student(learned.path, shifted)["n_correct"] == 0
+
+
+def test_a_students_own_rule_is_kept_with_it(tmp_path):
+    "What it answers is known from its folder alone, and says nothing of where the rows were."
+    task = SUMS.model_copy(update={"splits": {"train": Split(file=tmp_path / "secret.jsonl")}, "aliases": {"none": "0"}})
+    learned = train(tmp_path, task, sums())
+    assert load_student(learned.path) == learned
+    assert learned.task == task.model_copy(update={"splits": {}})
+    assert str(tmp_path) not in (learned.path / "student.json").read_text()
+
+
+def test_choices_are_those_of_the_row(tmp_path):
+    rows = [AnnotatedRow(row.id, PETS.input_text(row), row.label, None, None) for row in pets()]
+    learned = train(tmp_path, PETS, rows, replace(BY_HEART, method="standard", labels="gold", steps=120, eval_every=120))
+    assert learned.valid_accuracy == 1.0
+    assert evaluate_student(learned.path, pets())["n_correct"] == 12
+    # The words are no label any more once the row has no such choice; a text alone cannot know.
+    without = [
+        replace(row, fields=row.fields | {name: "fish" for name in ("one", "two") if row.fields[name] == row.label}) for row in pets()
+    ]
+    texts = predict(learned.path, [PETS.input_text(row) for row in without])
+    asked = predict(learned.path, without)
+    assert [answer.text for answer in asked] == [answer.text for answer in texts]
+    for row, one, text in zip(without, asked, texts, strict=True):
+        assert text.label == text.text
+        assert one.label == (text.text if text.text in (row.fields["one"], row.fields["two"]) else None)
+    test = evaluate_student(learned.path, without)
+    assert (test["n_correct"], test["n_unreadable"]) == (0, sum(one.label is None for one in asked))
+    assert test["n_unreadable"] > 0
+
+
+def test_a_row_of_another_task_is_refused(tmp_path, trained):
+    with refused(UnusableInput, "row dog-cat-0: no field 'text'; learned was trained for task 'colours'"):
+        evaluate_student(trained.path, sorted(pets(), key=lambda row: row.id != "dog-cat-0"))
+
+
+def test_an_answer_that_does_not_end_is_cut_and_counted(tmp_path):
+    learned = train(tmp_path, SUMS, sums(), replace(BY_HEART, labels="gold"))
+    # ( 9 - n ) and the end token are 6; half as many more is the room that a free answer has.
+    assert learned.max_answer_tokens == 9
+    path = learned.path / "student.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_answer_tokens": 3}))
+    test = evaluate_student(learned.path, examples_of(sums()))
+    assert (test["n_cut"], test["n_unreadable"], test["n_correct"]) == (6, 6, 0)
+    assert predict(learned.path, ["9 pens , 1 lost"])[0].text == "( 9 -"
+
+
+def test_signs_that_the_tokenizer_lacks(tmp_path):
+    "T5 has no token for the minus of typesetting; where nothing can stand in, the row is left out and counted."
+    rows = [replace(row, label=row.gold.replace("-", "−"), rationale=f"9 − {row.id}") for row in sums()]
+    rows[5] = replace(rows[5], label="77")  # no word of the tokenizer
+    texts = [text for row in sums() for text in (row.input, row.gold)]
+    tiny = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
+    valid = [replace(row, id=f"valid-{row.id}") for row in rows]
+    learned = train_student(tiny, "tiny T5", rows, valid, SUMS, BY_HEART, tmp_path / "student")
+    assert (learned.n_train, learned.n_unwritable, learned.n_dropped, learned.n_valid_dropped) == (5, 1, 0, 1)
+    assert learned.valid_accuracy == 1.0
+    answer = predict(learned.path, ["9 pens , 1 lost"], explain=True)[0]
+    assert (answer.text, answer.rationale) == ("( 9 - 1 )", "9 - 1")
+    with refused(UnusableInput, r"no training row has a teacher label \(0 left out, 1 more have one that its tokenizer cannot write\)"):
+        train_student(tiny, "tiny T5", rows[5:], valid, SUMS, BY_HEART, tmp_path / "other")
+    with refused(UnusableInput, "label 'grey' cannot be written by this student's tokenizer; give it another name"):
+        train_student(tiny, "tiny T5", [], [], TASK.model_copy(update={"labels": ("9", "grey")}), BY_HEART, tmp_path / "other")
+
+
+def test_labels_that_are_no_answers(tmp_path):
+    with refused(UnusableInput, "row 1: label 'many' is no label as task 'sums' reads it"):
+        train(tmp_path, SUMS, [replace(row, label="many") for row in sums()])
+    with refused(UnusableInput, "row 2: label 'A cat.' is no label as task 'pets' reads it"):
+        train(tmp_path, PETS, [replace(row, label="A cat." if row.id == "2" else "cat") for row in sums()])
+
+
+@pytest.mark.parametrize(("change", "again"), [({"aliases": {"none": "0"}}, True), ({"description": "pens"}, False)])
+def test_another_way_of_reading_answers_trains_again(tmp_path, change, again):
+    config = replace(SHORT, steps=1)
+    learned = train(tmp_path, SUMS, sums(), config)
+    steps: list[int] = []
+    valid = [replace(row, id=f"valid-{row.id}") for row in sums()]
+    task = SUMS.model_copy(update=change)
+    train_student(tmp_path / "tiny", "tiny T5", sums(), valid, task, config, learned.path, lambda done, _: steps.append(done))
+    assert bool(steps) == again
+    assert load_student(learned.path).task == (task if again else SUMS)
+
+
 # --- going on
 
 
@@ -282,14 +413,14 @@ def no_training(done: int, total: int) -> None:
 
 
 def test_a_finished_student_is_not_trained_again(tiny, trained):
-    again = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, trained.config, trained.path, no_training)
+    again = train_student(tiny, "tiny T5", ROWS, VALID, TASK, trained.config, trained.path, no_training)
     assert again == trained == load_student(trained.path)
 
 
 @pytest.mark.parametrize("change", ["config", "rows", "weights", "unreadable"])
 def test_a_student_made_otherwise_is_replaced(tiny, tmp_path, change):
     out_dir = tmp_path / "student"
-    first = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, out_dir)
+    first = train_student(tiny, "tiny T5", ROWS, VALID, TASK, SHORT, out_dir)
     rows, config, weights = ROWS, SHORT, tiny
     if change == "config":
         config = replace(SHORT, seed=1)
@@ -297,11 +428,11 @@ def test_a_student_made_otherwise_is_replaced(tiny, tmp_path, change):
         rows = [replace(ROWS[0], rationale="it is a pet"), *ROWS[1:]]
     elif change == "weights":
         weights = first.path
-        out_dir = train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, tmp_path / "other").path
+        out_dir = train_student(tiny, "tiny T5", ROWS, VALID, TASK, SHORT, tmp_path / "other").path
     else:
         (out_dir / "student.json").write_text('{"title": "cut sh')
     steps = []
-    second = train_student(weights, "tiny T5", rows, VALID, LABELS, config, out_dir, lambda done, total: steps.append((done, total)))
+    second = train_student(weights, "tiny T5", rows, VALID, TASK, config, out_dir, lambda done, total: steps.append((done, total)))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert load_student(out_dir) == second
     assert (second.fingerprint == first.fingerprint) == (change == "unreadable")
@@ -314,7 +445,7 @@ def test_ctrl_c_leaves_no_student_and_keeps_the_old_one(tiny, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     def train(config, out_dir, on_progress=None):
-        return train_student(tiny, "tiny T5", ROWS, VALID, LABELS, config, out_dir, on_progress)
+        return train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, out_dir, on_progress)
 
     old = train(SHORT, tmp_path / "old")
     if moment == "saving":
@@ -335,13 +466,13 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path)
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from zero_shot_distill import seq2seq\n"
-        "from test_student import LABELS, ROWS, SHORT, VALID, train_student\n"
+        "from test_student import ROWS, SHORT, TASK, VALID, train_student\n"
         "def stall(weights, path, **_):\n"
         "    path.write_bytes(b'half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
         "seq2seq.save_file = stall\n"
-        "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, LABELS, SHORT, Path(sys.argv[2]))\n"
+        "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, TASK, SHORT, Path(sys.argv[2]))\n"
     )
     out_dir = tmp_path / "students" / "student"
     environment = {
@@ -356,7 +487,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path)
     assert not out_dir.exists()
     with pytest.raises(UnusableInput, match=r"no trained student \(student.json is missing\)"):
         predict(out_dir, ["x"])
-    train_student(tiny, "tiny T5", ROWS, VALID, LABELS, SHORT, out_dir)
+    train_student(tiny, "tiny T5", ROWS, VALID, TASK, SHORT, out_dir)
     assert [folder.name for folder in out_dir.parent.iterdir()] == ["student"]
 
 
@@ -379,22 +510,22 @@ def cut_short(tiny: Path, folder: Path) -> Path:
 
 def test_weights_that_cannot_be_read(tiny, tmp_path):
     with refused(UnusableInput, "nowhere: no such folder"):
-        train_student(tmp_path / "nowhere", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(tmp_path / "nowhere", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with refused(UnusableInput, "empty: cannot be read as a T5"):
-        train_student(tmp_path / "empty", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(tmp_path / "empty", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with refused(UnusableInput, "bert: a bert model; only T5 students can be trained"):
-        train_student(tmp_path / "bert", "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(tmp_path / "bert", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     with refused(UnusableInput, "half: cannot be read as a T5"):
-        train_student(cut_short(tiny, tmp_path / "half"), "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(cut_short(tiny, tmp_path / "half"), "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_rows_that_cannot_be_used(tiny, tmp_path):
     def train(rows=ROWS, valid=VALID, config=SHORT):
-        train_student(tiny, "x", rows, valid, LABELS, config, tmp_path / "out")
+        train_student(tiny, "x", rows, valid, TASK, config, tmp_path / "out")
 
     with refused(UnusableInput, "row cat-animal: label 'maybe' is not among the task's labels"):
         train([replace(ROWS[0], label="maybe"), *ROWS[1:]])
@@ -441,9 +572,9 @@ def test_out_of_memory(tiny, tmp_path, monkeypatch, error):
     def exhausted(*_):
         raise error
 
-    monkeypatch.setattr(student, "training_loss", exhausted)
+    monkeypatch.setattr(training, "training_loss", exhausted)
     with refused(StudentError, "out of memory; use a batch_size below 4"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -453,36 +584,36 @@ def test_full_disk(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(seq2seq, "save_file", full)
     with refused(StudentError, "cannot be written", "No space left on device"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out")
+        train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_too_little_room_is_said_before_training(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(student.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     with refused(StudentError, "1 MB free, a student takes 10 MB"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "out", no_training)
+        train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "out", no_training)
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
     with refused(StudentError, "file: cannot be written"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path / "file" / "out", no_training)
+        train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "file" / "out", no_training)
 
 
 def test_a_loss_that_is_not_finite(tiny, tmp_path):
     with refused(StudentError, "the loss is not finite at step", "learning_rate below 1e\\+30"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, replace(SHORT, learning_rate=1e30), tmp_path / "out")
+        train_student(tiny, "x", ROWS, VALID, TASK, replace(SHORT, learning_rate=1e30), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_no_student_is_not_replaced(tiny, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with refused(UnusableInput, "exists and is no trained student"):
-        train_student(tiny, "x", ROWS, VALID, LABELS, SHORT, tmp_path)
+        train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path)
     assert (tmp_path / "thesis.txt").is_file()
 
 
 def test_test_rows_without_gold(trained):
     with refused(UnusableInput, "2 test rows, 1 gold labels: each row needs one"):
-        evaluate_student(trained.path, ["x", "y"], ["neutral", None])
+        evaluate_student(trained.path, [*examples_of(ROWS[:1]), Example("y", {"text": "y"}, None, None)])
 
 
 # --- the real thing
@@ -502,9 +633,9 @@ def test_the_restored_flan_t5_small_learns(tmp_path):
     )
     config = TrainingConfig("step-by-step", "gold", steps=40, eval_every=20)
     began = time.perf_counter()
-    learned = train_student(pulled.path, pulled.title, rows, valid, task.labels, config, tmp_path / "student")
+    learned = train_student(pulled.path, pulled.title, rows, valid, task, config, tmp_path / "student")
     assert learned.history[-1]["label_loss"] < learned.history[0]["label_loss"]
     assert learned.history[-1]["rationale_loss"] < learned.history[0]["rationale_loss"]
-    test = evaluate_student(learned.path, [row.input for row in valid], [row.gold for row in valid])
+    test = evaluate_student(learned.path, load_examples(task, "valid"))
     assert test["n_unreadable"] == 0
     assert learned.train_s <= time.perf_counter() - began

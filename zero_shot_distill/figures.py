@@ -7,10 +7,11 @@ __all__ = ['REPORT_STYLE', 'accuracy_figure', 'prompt_figure', 'training_figure'
            'table_html', 'share_text', 'mean_text', 'prompt_rows', 'annotation_rows', 'student_rows', 'cost_rows']
 
 # %% ../nbs/13_figures.ipynb #91f2f77b
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from itertools import pairwise
+from operator import eq
 from textwrap import fill
 
 import matplotlib
@@ -101,7 +102,7 @@ def accuracy_figure(
     students: Sequence[StudentRun],  # of one run
     teacher: Interval | None = None,  # its accuracy; drawn as a reference
     teacher_rows: str = "",  # on which rows that is
-    n_labels: int = 0,  # of the task, for the chance line; 0: none is drawn
+    n_labels: int = 0,  # of the task, or choices of a row, for the chance line; 0: none is drawn
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
     "Test accuracy by method and label source: each seed, their mean, its interval."
@@ -279,6 +280,7 @@ def mark_reply(
 # %% ../nbs/13_figures.ipynb #35941f17
 def replies_html(
     samples: Sequence[ReadReply],  # shown row by row
+    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
 ) -> str:  # HTML; `REPORT_STYLE` gives it its looks
     "Sampled replies with what was read from them, or why nothing was."
     parts = ['<p>What was read: the <mark class="label">label</mark> and the <mark class="rationale">rationale</mark>.</p>']
@@ -289,17 +291,17 @@ def replies_html(
             fields = "".join(f"<div><b>{escape(name)}</b>: {escape(value)}</div>" for name, value in shown.fields.items())
             gold = f"<div><b>gold label</b>: {escape(shown.label)}</div>" if shown.label is not None else ""
             parts.append(f'<div class="row">{fields}{gold}</div>')
-        parts.append(f'<div class="reply"><span class="who">{escape(read.template_id)}</span>{_outcome(read)}{_said(read)}</div>')
+        parts.append(f'<div class="reply"><span class="who">{escape(read.template_id)}</span>{_outcome(read, is_right)}{_said(read)}</div>')
     return f'<div class="zsd">{"".join(parts)}</div>'
 
 
-def _outcome(read: ReadReply) -> str:
+def _outcome(read: ReadReply, is_right: Callable[[str, str], bool]) -> str:
     "What came of a reply, behind its template's name."
     if read.reply is None:
         return f' <span class="unread">not read: {escape(read.error)}</span>'
     said = escape(read.reply.label)
     if read.example.label is not None:
-        said += ", right" if read.reply.label == read.example.label else ", wrong"
+        said += ", right" if is_right(read.reply.label, read.example.label) else ", wrong"
     return f" → {said}" + ("" if read.reply.rationale else ", no rationale")
 
 
@@ -384,6 +386,7 @@ def prompt_rows(
 
 def annotation_rows(
     annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
+    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
 ) -> list[dict[str, str]]:  # for `table_html`, one for each split
     "How many rows the teacher gave a label and a rationale, and how often it was right."
     return [
@@ -392,7 +395,7 @@ def annotation_rows(
             "rows": str(len(rows)),
             "with a label": share_text(wilson(sum(row.label is not None for row in rows), len(rows))),
             "with a rationale": share_text(wilson(sum(row.rationale is not None for row in rows), len(rows))),
-            "right label": share_text(teacher_accuracy({split: rows})),
+            "right label": share_text(teacher_accuracy({split: rows}, is_right)),
         }
         for split, rows in annotations.items()
     ]
@@ -401,7 +404,9 @@ def annotation_rows(
 def _train_rows(run: StudentRun) -> str:
     "How many rows a student learned from, and what of them it did not use."
     parts = [f"{run.n_rationales} rationales"] if run.method == "step-by-step" else []
-    return f"{run.n_train}\n" + ", ".join([*parts, *([f"{run.n_dropped} dropped"] if run.n_dropped else [])])
+    parts += [f"{run.n_dropped} dropped"] if run.n_dropped else []
+    parts += [f"{run.n_unwritable} unwritable"] if run.n_unwritable else []
+    return f"{run.n_train}\n" + ", ".join(parts)
 
 
 def student_rows(
@@ -417,7 +422,7 @@ def student_rows(
             "steps": f"{run.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
             "valid": "–" if run.valid_accuracy is None else f"{100 * run.valid_accuracy:.0f} %",
             "test": share_text(Interval(run.test.accuracy, run.test.low, run.test.high, run.test.n)),
-            "unreadable": str(run.test.n_unreadable),
+            "unreadable": f"{run.test.n_unreadable}\n" + (f"{run.test.n_cut} cut off" if run.test.n_cut else ""),
             "seconds": f"{run.train_s:.0f}\n{run.step_s:.2f} a step",
         }
         for run in students

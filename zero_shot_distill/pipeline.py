@@ -64,6 +64,7 @@ class StudentsPart(_Part):
     batch_size: int = Field(8, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     alpha: float = Field(0.5, ge=0, le=1)  # weight of the label loss in step-by-step training
+    max_rationale_tokens: int = Field(64, ge=1)  # longer rationales are cut, and counted: those of arithmetic are
     seeds: tuple[int, ...] = (0, 1)  # with teacher labels, each method
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
 
@@ -269,8 +270,6 @@ def _train_students(job: _Job) -> list[str]:
     weights = pull_weights(job.screen, job.pipeline.students.weights)
     job.screen.say(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
     train, valid = (read_annotations(job.folder / "annotations" / f"{split}.jsonl") for split in ("train", "valid"))
-    inputs, gold = [job.task.input_text(row) for row in job.rows.test], [row.label for row in job.rows.test]
-    groups = [job.task.group_of(row) for row in job.rows.test]
     steps = job.pipeline.students.steps
     with job.screen.bar(f"training {len(to_do)} students (steps)") as on_progress:
         for place, run_id in enumerate(to_do):
@@ -280,13 +279,13 @@ def _train_students(job: _Job) -> list[str]:
                 weights.title,
                 train,
                 valid,
-                job.task.labels,
+                job.task,
                 config,
                 job.folder / "students" / run_id,
                 lambda done, _, before=place * steps: on_progress(before + done, len(to_do) * steps),
             )
-            test = evaluate_student(student.path, inputs, gold) | {"groups": groups}
-            write_run_record(job.folder / "runs" / f"{run_id}.json", student, job.task.name, test)
+            test = evaluate_student(student.path, job.rows.test)
+            write_run_record(job.folder / "runs" / f"{run_id}.json", student, test)
             job.screen.say(f"  {config.name}: {test['accuracy']:.1%} on {test['n']} test rows, {student.step_s:.2f} s a step")
     return list(planned)
 
@@ -356,6 +355,8 @@ def _describe_run(job: _Job, opened: OpenedTeacher, store: Any, run_ids: Sequenc
             "task_version": job.task.version,
             "licence": job.task.licence,
             "labels": job.task.labels,
+            "n_choices": len(job.task.choices),
+            "metric": job.task.metric,
             "teacher": {"model": opened.teacher.model, "title": opened.title, "note": opened.note},
             "n_test": len(job.rows.test),
             "runs": list(run_ids),
@@ -383,10 +384,6 @@ def run_pipeline(
     task = load_task(pipeline.task)
     job = _Job(pipeline, task, draw_rows(pipeline, task), _chosen_templates(pipeline, task), work_dir / pipeline.name, screen)
     _report_source(pipeline)
-    if not task.labels:  # before anything is paid for
-        raise DefinitionError(
-            f"task {task.name!r} has no fixed labels, and students cannot be trained on such a task yet; use `zsd annotate`"
-        )
     _check_student_weights(pipeline, screen)
     screen.say(f"1/6 task      {task.name}: {task.description}")
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,16 @@ __all__ = ['METHODS', 'LABEL_SOURCES', 'RecordsError', 'TeacherInfo', 'Reference
 
 # %% ../nbs/12_records.ipynb #db4f5e79
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from .annotate import AnnotatedRow, read_annotations
+from .arithmetic import same_value
 from .cost import Usage
 from .parse import ReadReply
 from .prompt import PromptTemplate
@@ -56,7 +58,7 @@ class RunInfo:
     name: str
     task: str
     teacher: TeacherInfo
-    labels: tuple[str, ...]  # the task's
+    labels: tuple[str, ...]  # the task's; none where each row has its own choices, or where the answer is a number
     n_test: int  # test rows that each student was tested on
     runs: tuple[str, ...]  # ids of its students
     usage: Usage  # over all distinct responses
@@ -65,6 +67,23 @@ class RunInfo:
     task_version: int = 1
     licence: str = "unknown"  # of the data
     reference: Reference | None = None
+    n_choices: int = 0  # of a row, where each has its own
+    metric: str = "exact"  # "numeric": a label is right where it has the value of the gold one
+
+    @property
+    def answers(self) -> str:
+        "What an answer can be, for readers."
+        return ", ".join(self.labels) or (f"one of {self.n_choices} choices of the row" if self.n_choices else "a number")
+
+    def is_right(
+        self,
+        label: str | None,  # as read
+        gold: str | None,
+    ) -> bool:
+        "As `Task.is_right`: the task's own file may have changed since."
+        if label is None or gold is None:
+            return False
+        return same_value(label, gold) if self.metric == "numeric" else label == gold
 
 # %% ../nbs/12_records.ipynb #bd3cfb30
 @dataclass(frozen=True)
@@ -84,11 +103,12 @@ class StudentScore:
 
     n: int
     n_correct: int
-    n_unreadable: int  # wrote no label; counted as wrong
+    n_unreadable: int  # answers that are no label; counted as wrong
     accuracy: float
     low: float  # 95 % Wilson interval
     high: float
     correct: tuple[int, ...]  # 0 or 1 for each row
+    n_cut: int = 0  # answers that were stopped before their end
     groups: tuple[str, ...] = ()  # group of each row, where rows were made together; intervals over rows keep them together
 
     def __post_init__(self):
@@ -126,6 +146,7 @@ class StudentRun:
     student: str  # what it was trained from, for readers
     alpha: float | None = None  # weight of the label loss in step-by-step training
     n_dropped: int = 0  # rows without a label, not trained on
+    n_unwritable: int = 0  # others not trained on: the student's tokenizer lacks a character of their label
     valid_accuracy: float | None = None  # of the checkpoint that was kept
     best_step: int | None = None  # where that checkpoint was taken
     history: tuple[TrainingPoint, ...] = ()
@@ -311,7 +332,8 @@ def rationale_sentence(
 # %% ../nbs/12_records.ipynb #278511cb
 def teacher_accuracy(
     annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
+    is_right: Callable[[str | None, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
 ) -> Interval:  # n: annotated rows that have a gold label
     "How often the teacher's labels are right."
     rows = [row for split in annotations.values() for row in split if row.gold is not None]
-    return wilson(sum(row.label == row.gold for row in rows), len(rows))
+    return wilson(sum(is_right(row.label, row.gold) for row in rows), len(rows))

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['StudentError', 'UnusableInput', 'first_line', 'memory_named', 'resolve_precision', 'quiet_transformers',
-           'make_tiny_t5', 'load_weights', 'tokenize', 'encode', 'target_loss', 'write_answers', 'rounded_weights',
-           'save_weights']
+           'make_tiny_t5', 'load_weights', 'tokenize', 'encode', 'target_loss', 'Answers', 'write_answers',
+           'rounded_weights', 'save_weights']
 
 # %% ../nbs/10_seq2seq.ipynb #3a69f72e
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -180,15 +181,24 @@ def target_loss(
     return cross_entropy(model.lm_head(decoded).float(), wanted[real])
 
 # %% ../nbs/10_seq2seq.ipynb #57176d27
+@dataclass(frozen=True)
+class Answers:
+    "What a model wrote."
+
+    texts: list[str]  # row by row
+    cut: list[bool]  # row by row: whether it was stopped before its end
+    loss: float | None  # mean over all target tokens; None without targets
+
+
 def write_answers(
     model: T5ForConditionalGeneration,  # in evaluation mode
     tokenizer: PreTrainedTokenizerBase,
     inputs: Sequence[list[int]],  # token ids
     max_new_tokens: int,  # an answer that is longer is cut
     targets: Sequence[list[int]] | None = None,  # where their loss is wanted too, from the same encoder pass
-) -> tuple[list[str], float | None]:  # answers in the order of `inputs`; mean loss over all target tokens
+) -> Answers:  # in the order of `inputs`
     "Always the most likely next token, in batches of like length, each ended as soon as all its rows are."
-    texts, loss_sum, n_tokens = [""] * len(inputs), 0.0, 0
+    texts, cut, loss_sum, n_tokens = [""] * len(inputs), [False] * len(inputs), 0.0, 0
     order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
     for start in range(0, len(order), 32):
         places = order[start : start + 32]
@@ -204,9 +214,10 @@ def write_answers(
             do_sample=False,
             num_beams=1,
         )
-        for place, text in zip(places, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
-            texts[place] = text
-    return texts, loss_sum / n_tokens if n_tokens else None
+        unended = (written != tokenizer.eos_token_id).all(dim=1).tolist()
+        for place, text, is_cut in zip(places, tokenizer.batch_decode(written, skip_special_tokens=True), unended, strict=True):
+            texts[place], cut[place] = text, is_cut
+    return Answers(texts, cut, loss_sum / n_tokens if n_tokens else None)
 
 # %% ../nbs/10_seq2seq.ipynb #453f8451
 def rounded_weights(
