@@ -91,10 +91,14 @@ def test_experiment_then_evaluate(tmp_path):
         done = zsd(tmp_path, "experiment", *options, env=at(server))
         assert (done.status, len(server.bodies)) == (0, 12), done.err
         scores = json.loads(done.out)
-        assert [score["template_id"] for score in scores] == ["one-sentence", "can-we-tell"]
-        assert (scores[0]["accuracy"]["n"], scores[0]["explanation_rate"]["value"]) == (6, 1.0)
+        assert list(scores) == ["one-sentence", "can-we-tell"]
+        first = scores["one-sentence"]
+        assert (first["n_rows"], first["intervals"]["explanation_rate"]["value"]) == (6, 1.0)
+        assert first["performance"]["n_correct"] + first["performance"]["n_wrong"] == 6
+        assert first["costs"]["total_accumulated_costs"] == pytest.approx(6 * 0.0005)
         again = zsd(tmp_path, "evaluate", *options)
         assert (again.status, json.loads(again.out)) == (0, scores)
+        assert list(json.loads(zsd(tmp_path, "evaluate", *TASK, *MODEL, "--json").out)) == list(scores)  # of all rows: what is stored
         shown = zsd(tmp_path, "evaluate", *options[:-1], env=environment(COLUMNS="110"))
         assert "the best of several is flattered by chance" in shown.out
 

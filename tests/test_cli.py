@@ -12,6 +12,8 @@ import pytest
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import LABELS, LAUNCHER, Project, environment, interrupt, is_one_line, said, stored, zsd
 
+from zero_shot_distill.task import load_task
+
 HEAVY = {"torch", "transformers", "openai", "datasets", "matplotlib", "scipy", "statsmodels", "papermill", "pandas", "numpy"}
 KEY = "sk-this-key-is-secret"
 
@@ -39,21 +41,6 @@ def _part(part: str, **changes):
 
 def _task(**changes):
     return lambda project: project.task.update(changes)
-
-
-NUMERIC_TASK = """
-name: my_task
-fields: {premise: premise, hypothesis: hypothesis}
-label_column: number
-metric: numeric
-student_input: "{premise} {hypothesis}"
-splits: {train: numbers.jsonl, valid: numbers.jsonl, test: numbers.jsonl}
-"""
-
-
-def _numbers(project: Project) -> None:
-    rows = [{"premise": f"{number} apples", "hypothesis": "and one more", "number": f"{number} + 1"} for number in range(24)]
-    project.texts.update({"my_task.yaml": NUMERIC_TASK, "numbers.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
 
 
 def _template(**changes):
@@ -91,10 +78,6 @@ FAULTS = {
     "not YAML": (_text("mine.yaml", "name: [unclosed"), "mine.yaml: not valid YAML", "line 1"),
     "not text": (_text("mine.yaml", b"\xff\xfe\x00"), "mine.yaml: cannot be read"),
     "empty file": (_text("mine.yaml", ""), "mine.yaml: expected a mapping"),
-    "labels that are numbers": (
-        _numbers,
-        "has no fixed labels, and students cannot be trained on such a task yet",
-    ),
     "unknown task": (_pipeline(task="pocket_nil"), "no task 'pocket_nil'; known: anli1"),
     "missing task file": (_pipeline(task="./nowhere.yaml"), "nowhere.yaml: no such file"),
     "unknown template": (_part("prompts", templates=["tell", "tale"]), "no template 'tale'", "known: tell, explain"),
@@ -342,17 +325,18 @@ def students(tmp_path_factory):
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()
     project.make_student()
+    task = load_task(folder / "my_task.yaml")
     annotated = [
         AnnotatedRow(row["id"], f"premise: {row['premise']} hypothesis: {row['hypothesis']}", row["label"], row["label"], row["rationale"])
         for row in project.rows["train"]
     ]
     for method in ("standard", "step-by-step"):
         config = TrainingConfig(method, "gold", steps=40, learning_rate=1e-2)
-        train_student(folder / "tiny", "tiny T5", annotated[:18], annotated[18:], project.task["labels"], config, folder / method)
+        train_student(folder / "tiny", "tiny T5", annotated[:18], annotated[18:], task, config, folder / method)
     return folder
 
 
-PREDICT = ("predict", "--input", "train.jsonl", "--task", "my_task.yaml", "--student")
+PREDICT = ("predict", "--input", "train.jsonl", "--student")
 
 
 def test_predict_and_explain(students):
@@ -368,7 +352,7 @@ def test_predict_and_explain(students):
 def test_predict_without_labels(students):
     "A user's file has no labels; the table has no column for what was not asked."
     (students / "new.csv").write_text("premise,hypothesis\nA dog sleeps.,An animal sleeps.\n")
-    done = zsd(students, "predict", "--input", "new.csv", "--task", "my_task.yaml", "--student", "standard")
+    done = zsd(students, "predict", "--input", "new.csv", "--student", "standard")
     assert (done.status, done.err) == (0, "")
     assert "new-2" in done.out
     assert "rationale" not in done.out

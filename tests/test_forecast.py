@@ -12,7 +12,7 @@ import pytest
 import regex
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate import annotate, planned_questions
+from zero_shot_distill.annotate import ExplanationRate, annotate, planned_questions
 from zero_shot_distill.asking import BUDGET_REACHED, Terms
 from zero_shot_distill.cost import Budget, Price
 from zero_shot_distill.estimate import Estimate, Stratum, predict_total
@@ -58,9 +58,9 @@ def scripted(body: dict, n: int) -> Scripted:
     return Scripted(text=text, prompt_tokens=n_tokens(said) + 8, completion_tokens=length)
 
 
-def stored_replies(mix: PromptMix, rate: float = 1.0, seed: int = 0):
+def stored_replies(mix: PromptMix):
     "Requests and replies for everything that a mix asks, as the scripted server would give them."
-    for id, row in planned_questions(mix, len(EXAMPLES), rate):
+    for id, row in planned_questions(mix, len(EXAMPLES)):
         request = requests_for(TEMPLATES[id], EXAMPLES[row], TASK, MODEL, SAMPLING)[0]
         body = {"messages": [{"role": role, "content": said} for role, said in request.messages]}
         reply = scripted(body, 0)
@@ -84,11 +84,11 @@ def test_the_pilot_is_part_of_the_annotation(store, rate):
     terms = Terms(price=PRICE)
     examples = EXAMPLES[:120]
     with ScriptedServer(scripted) as server, HostedTeacher(MODEL, server.base_url, "sk-x") as teacher:
-        made = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, rate, n_pilot=15)
+        made = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, ExplanationRate(rate), n_pilot=15)
         n_pilot = len(server.bodies)
-        annotate(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms=terms, explanation_rate=rate)
+        annotate(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms=terms, rate=ExplanationRate(rate))
         n_all = len(server.bodies)
-        after = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, rate)
+        after = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, ExplanationRate(rate))
         assert len(server.bodies) == n_all
     assert (n_pilot, made.pilot) == (30, {"label-only": 15, "one-sentence": 15})
     assert n_all == made.plan.n_questions == 120 + round(120 * rate)
@@ -187,7 +187,7 @@ def test_one_reply_for_both_saves_nothing_by_explaining_less(store):
 
 
 def test_fewer_explanations_than_the_comparison_has(store):
-    made = forecast_stored(store, TWO_TEMPLATES, terms=Terms(price=PRICE), explanation_rate=0.2)
+    made = forecast_stored(store, TWO_TEMPLATES, terms=Terms(price=PRICE), rate=ExplanationRate(0.2))
     assert len(made.others) == 2
     assert made.plan.n_questions == 240 + 48
 

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
+from zero_shot_distill.imported import ImportedFolder
+from zero_shot_distill.parse import imported_for
+from zero_shot_distill.request import imported_request
 from zero_shot_distill.store import ResponseStore
+from zero_shot_distill.task import Example
 from zero_shot_distill.thesis import ThesisResponse, read_thesis_mix, read_thesis_responses, read_thesis_templates
-from zero_shot_distill.thesis_import import ImportReport, ThesisRun, import_thesis, thesis_request
+from zero_shot_distill.thesis_import import ImportReport, ThesisRun, import_thesis
 from zero_shot_distill.thesis_score import ThesisScore, score_thesis_split
 
 SIX_COUNTS = (
@@ -124,9 +128,11 @@ def test_characteristics_of_svamp(thesis):
 @pytest.mark.parametrize(("dataset", "n_responses"), [("cqa", 7571), ("svamp", 1554)])
 def test_templates_give_the_prompts_that_were_sent(thesis, dataset, n_responses):
     templates = read_thesis_templates(thesis / "prompt-templates" / f"{dataset}.yaml")
+    ours = {id: template.in_our_form(dataset) for id, template in templates.items()}
     n_same = 0
     for response in all_responses(thesis, dataset):
-        assert templates[response.prompt_template_id].complete_prompt(response.prompt_values) == response.complete_prompt
+        request = imported_for(ours[response.prompt_template_id], Example("1", response.prompt_values, None, None), "gpt-3.5-turbo")
+        assert request.messages == (("user", response.complete_prompt),)
         n_same += 1
     assert n_same == n_responses
 
@@ -149,43 +155,45 @@ def test_all_templates_and_mixes_are_read(thesis):
 
 
 @pytest.fixture(scope="module")
-def imported(thesis: Path, tmp_path_factory) -> tuple[ResponseStore, ImportReport]:
-    with ResponseStore(tmp_path_factory.mktemp("import") / "responses.sqlite") as store:
-        yield store, import_thesis(thesis, store)
+def imported(thesis: Path, tmp_path_factory) -> tuple[ResponseStore, ImportReport, ImportedFolder]:
+    work_dir = tmp_path_factory.mktemp("import")
+    folder = ImportedFolder.of(work_dir)
+    with ResponseStore(work_dir / "responses.sqlite") as store:
+        yield store, import_thesis(thesis, store, folder), folder
 
 
 def test_everything_is_imported(imported):
-    _, report = imported
+    _, report, _ = imported
     assert (report.n_taken, report.n_aside, report.n_known) == (8900, 179, 46)  # templates 64 and 72, for one, have the same words
     assert report.n_response_files == 91
     assert {dataset: len(templates) for dataset, templates in report.templates.items()} == {"cqa": 93, "svamp": 3}
     assert {dataset: len(figures) for dataset, figures in report.metadata.items()} == {"cqa": 85, "svamp": 3}
     assert (len(report.mixes), len(report.runs), len(report.results)) == (19, 367, 3 * 99)
-    assert (report.n_skipped, report.n_other_files) == ({}, 1)  # the gold labels, which are no part of the thesis
+    assert (report.n_skipped, report.n_other_files, report.gold) == ({}, 0, {"cqa train": 75})
 
 
 def test_every_imported_reply_is_found_by_its_question(thesis, imported):
-    store, _ = imported
+    store, _, _ = imported
     n_other = 0
     for dataset in ("cqa", "svamp"):
         for response in all_responses(thesis, dataset):
-            stored = store.get(thesis_request(response.complete_prompt).key)
+            stored = store.get(imported_request(response.complete_prompt, "gpt-3.5-turbo").key)
             assert stored is not None
             n_other += stored.text != response.response
     assert n_other == 179
 
 
 def test_import_again_changes_nothing(thesis, imported):
-    store, first = imported
+    store, first, folder = imported
     n_before = len(store)
-    again = import_thesis(thesis, store)
+    again = import_thesis(thesis, store, folder)
     assert (again.n_taken, again.n_aside, again.n_known, len(store)) == (0, 0, 9125, n_before)
     assert (again.templates, again.mixes, again.runs) == (first.templates, first.mixes, first.runs)
 
 
 def test_result_files_agree_with_the_tracking_table(imported):
     "All 99 students of which there are files have a row, with the same accuracy to three digits."
-    _, report = imported
+    _, report, _ = imported
     accuracies = {
         tuple(str(value) for value in run.model_dump(include=set(report.results[0].settings)).values()): run.test_acc for run in report.runs
     }

@@ -446,7 +446,8 @@ def count_spent(
     by_key = {request.key: request for request in requests}
     stored, open_attempts = store.get_many(by_key), store.open_attempts(by_key, with_batches=via != "batch")
     for response in [*stored.values(), *store.superseded(by_key)]:
-        budget.add_spent(response, by_key[response.key])
+        if response.via != "import":  # paid for elsewhere, and for something else
+            budget.add_spent(response, by_key[response.key])
     for key, request in by_key.items():
         n_open = open_attempts.get(key, 0) + (stored[key].open_attempts if key in stored else 0)
         if n_open:

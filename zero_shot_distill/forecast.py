@@ -7,18 +7,18 @@ __all__ = ['render_few_shot', 'ForecastError', 'Scenario', 'Forecast', 'forecast
 
 # %% ../nbs/09_forecast.ipynb #8b0f3135
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from .annotate import planned_questions
+from .annotate import ExplanationRate, Question, planned_questions
 from .asking import Terms
 from .cost import Price, format_usd
 from .estimate import Estimate, Stratum, predict_total
-from .parse import ReadReply, collect_replies, requests_for
+from .parse import ReadReply, collect_replies, imported_for, requests_for
 from .prompt import PromptMix, PromptTemplate, render
 from .request import Request, Response
 from .store import ResponseStore
@@ -89,12 +89,37 @@ def _size(request: Request) -> int:
     return sum(len(content.encode()) for _, content in request.messages)
 
 
-def _by_template(pairs: Sequence[tuple[str, int]], place: Mapping[int, int]) -> dict[str, list[int]]:
-    "The rows of each template, in the order of the shuffled rows."
+def _by_template(pairs: Sequence[Question], place: Mapping[int, int], imported: Collection[Question] = ()) -> dict[str, list[int]]:
+    "The rows of each template, in the order of the shuffled rows; without those whose replies were taken over."
     wanted: dict[str, list[int]] = {}
     for id, row in sorted(pairs, key=lambda pair: place[pair[1]]):
-        wanted.setdefault(id, []).append(row)
+        if (id, row) not in imported:
+            wanted.setdefault(id, []).append(row)
     return wanted
+
+
+def _imported(
+    task: Task,
+    examples: Sequence[Example],
+    templates: Mapping[str, PromptTemplate],
+    mix: PromptMix,
+    model: str,
+    store: ResponseStore,
+) -> set[Question]:
+    "Questions whose replies were taken over from elsewhere: they cost nothing here, and their tokens are not known."
+    keys = {
+        request.key: (id, row)
+        for id, row in planned_questions(mix, len(examples))
+        if (request := imported_for(templates[id], examples[row], model))
+    }
+    return {keys[key] for key in store.get_many(keys)}
+
+
+def _likely_explained(mix: PromptMix, n_rows: int, pilot: Sequence[Question], replies: Sequence[ReadReply]) -> dict[int, float]:
+    "Row -> whether it has a rationale; where that is not known, how many of the pilot's replies to its template have one."
+    has_one = {question: bool(read.reply and read.reply.rationale) for question, read in zip(pilot, replies, strict=True) if read.response}
+    shares = {id: np.mean([had for (asked, _), had in has_one.items() if asked == id]) for id in {id for id, _ in has_one}}
+    return {row: float(has_one.get((id, row), shares.get(id, 1))) for row, (_, id) in enumerate(mix.assign(n_rows))}
 
 # %% ../nbs/09_forecast.ipynb #45e8a8cd
 def _predicted_prompts(questions: _Questions) -> np.ndarray:  # (n,)
@@ -188,7 +213,7 @@ class Forecast:
     "What an annotation will take."
 
     n_rows: int
-    explanation_rate: float  # share of the rows whose rationale is asked for
+    explanation_rate: float  # share of the rows that keep a rationale
     pilot: dict[str, int]  # template id -> answered questions that the forecast rests on
     n_stored: int  # questions of the plan that are answered already, pilot included
     plan: Scenario
@@ -211,17 +236,22 @@ def forecast(
     store: ResponseStore,  # the one that `annotate` will use
     sampling: Mapping[str, Any],  # sampling parameters, the same as for `annotate`
     terms: Terms = Terms(),  # price, and a budget for the pilot
-    explanation_rate: float = 1.0,  # share of rows whose rationale is asked for
+    rate: ExplanationRate = ExplanationRate(),  # how many rationales are wanted
     n_pilot: int = 40,  # rows for each template
     n_shots: int = 5,  # demonstrations of the few-shot prompt that stands beside it
     on_progress: OnProgress | None = None,  # called as replies of the pilot arrive
 ) -> Forecast:  # `ForecastError` where a template has fewer than two replies with token counts
     "Ask the pilot, where it is not stored, and predict what all the rows will take."
     place = {row: place for place, row in enumerate(mix.order(len(examples)))}
-    wanted = _by_template(planned_questions(mix, len(examples), explanation_rate), place)
+    imported = _imported(task, examples, templates, mix, teacher.model, store)
+    wanted = _by_template(planned_questions(mix, len(examples), rate.n_wanted(len(examples))), place, imported)
+    if not wanted:
+        raise ForecastError(f"nothing is to be asked: all {len(imported)} replies were taken over from elsewhere and are stored")
     pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot]]
     pairs = [(templates[id], examples[row]) for id, row in pilot]
     replies = collect_replies(pairs, task, teacher, store, sampling, on_progress, terms)
+    likely = _likely_explained(mix, len(examples), pilot, replies)
+    wanted = _by_template(planned_questions(mix, len(examples), rate.n_wanted(len(examples)), likely), place, imported)
     questions = _look_up(task, examples, templates, wanted, teacher.model, store, sampling, terms)
     for id in wanted:
         _check_pilot(id, questions[id], [read for read in replies if read.template_id == id])
@@ -229,11 +259,11 @@ def forecast(
     others = [
         _few_shot(totals, templates, replies, questions, n_shots, terms.price),
         _by_batch(totals, questions, wanted, terms.price),
-        _explained_less(totals, questions, wanted, mix, len(examples), explanation_rate, place, terms.price),
+        _explained_less(totals, questions, mix, len(examples), rate, likely, place, imported, terms.price),
     ]
     return Forecast(
         n_rows=len(examples),
-        explanation_rate=explanation_rate,
+        explanation_rate=rate.share,
         pilot={id: int(questions[id].is_answered.sum()) for id in wanted},
         n_stored=int(sum(questions[id].is_answered.sum() for id in wanted)),
         plan=_scenario("this plan", totals, None, _pilot_note(questions)),
@@ -317,18 +347,19 @@ def _by_batch(plan: _Totals, questions: Mapping[str, _Questions], wanted: Mappin
 def _explained_less(
     plan: _Totals,
     questions: Mapping[str, _Questions],
-    wanted: Mapping[str, Sequence[int]],
     mix: PromptMix,
     n_rows: int,
-    explanation_rate: float,
+    rate: ExplanationRate,
+    likely: Mapping[int, float],
     place: Mapping[int, int],
+    imported: Collection[Question],
     price: Price | None,
 ) -> Scenario | None:  # None: the plan has no more explanations than that
     "The plan with fewer explanations."
-    if explanation_rate <= _FEWER:
+    if rate.n_wanted(n_rows) <= round(_FEWER * n_rows):
         return None
     name = f"explanations for {_FEWER:.0%} of the rows"
-    fewer = _by_template(planned_questions(mix, n_rows, _FEWER), place)
+    fewer = _by_template(planned_questions(mix, n_rows, round(_FEWER * n_rows), likely), place, imported)
     if sum(len(rows) for rows in fewer.values()) == plan.n_questions:
         return _scenario(
             name, plan, plan, "saves nothing: one reply holds label and explanation; a template that asks for labels only would save"

@@ -9,6 +9,7 @@ __all__ = ['NLI_DATASETS', 'NUMERIC_DATASETS', 'MIN_EXPLANATION_WORDS', 'SKIPPED
 
 # %% ../nbs/14_thesis.ipynb #9719ec11
 import json
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .prompt import PromptMix
+from .prompt import PromptMix, PromptTemplate, filled_pattern, pattern_placeholders
 from .task import ZsdError, check_definition, read_yaml
 
 # %% ../nbs/14_thesis.ipynb #d0fb0c79
@@ -26,6 +27,10 @@ class ThesisError(ZsdError):
     exit_status = 2
 
 # %% ../nbs/14_thesis.ipynb #632544d9
+NLI_DATASETS = frozenset({"esnli", "anli1"})
+NUMERIC_DATASETS = frozenset({"svamp", "asdiv"})  # labels are numbers or expressions; nothing is filled into their patterns
+
+
 class ThesisTemplate(BaseModel):
     "A prompt template in the thesis's form."
 
@@ -44,17 +49,43 @@ class ThesisTemplate(BaseModel):
         parts = (self.label_parse, self.explanation_parse)
         return "".join(reversed(parts) if self.swap else parts)
 
-    def complete_prompt(
+    def in_our_form(
         self,
-        values: Mapping[str, str],  # placeholder -> text
-    ) -> str:  # `ThesisError` where a placeholder has no value
-        "System and user message as the thesis kept them in its response files: joined by a line break, which is there without a system message, too."
+        dataset: str,  # says whether the pattern has placeholders
+    ) -> PromptTemplate:  # `ThesisError` where its pattern cannot be used
+        "The same template, the same pattern with its groups named."
+        parts = ("rationale", "label") if self.swap else ("label", "rationale")
         try:
-            return f"{self.system_message.format(**values)}\n{self.user_message.format(**values)}"
-        except (KeyError, IndexError, ValueError) as error:
-            raise ThesisError(
-                f"template {self.id}: {type(error).__name__} at {error} in its messages; values: {', '.join(values)}"
-            ) from None
+            pattern = self.pattern if dataset in NUMERIC_DATASETS else _without_doubled_braces(self.pattern)
+            return PromptTemplate(
+                id=str(self.id),
+                system_message=self.system_message,
+                user_message=self.user_message,
+                reply_pattern=_with_named_groups(pattern, parts),
+                imported=True,
+            )
+        except ValueError as error:  # of `str.format`'s rules, or of the template's
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+            raise ThesisError(f"template {self.id}: {reason}") from None
+
+# %% ../nbs/14_thesis.ipynb #7fb27b941602401d91542211134fc71a
+def _without_doubled_braces(pattern: str) -> str:
+    "A pattern that was meant for `str.format`."
+    text = ""
+    for literal, name, layout, conversion in string.Formatter().parse(pattern):
+        if layout or conversion or name == "":
+            raise ValueError(f"a placeholder {{{name}:{layout}}} in its pattern is none")
+        text += literal + ("" if name is None else f"{{{name}}}")
+    return text
+
+
+_GROUP = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*+\]|(?P<capturing>\((?!\?))", regex.DOTALL)  # escapes and [classes] are passed over
+
+
+def _with_named_groups(pattern: str, names: tuple[str, str]) -> str:
+    "The first two groups of a pattern named."
+    left = list(names)
+    return _GROUP.sub(lambda match: f"(?P<{left.pop(0)}>" if match["capturing"] and left else match[0], pattern)
 
 # %% ../nbs/14_thesis.ipynb #7216fae2
 class _TemplateFile(BaseModel):
@@ -68,7 +99,9 @@ def read_thesis_templates(
     path: Path,  # `prompt-templates/<data set>.yaml`
 ) -> dict[int, ThesisTemplate]:  # by their key in the file; `DefinitionError` where it is no such file
     "The templates of one data set."
-    return dict(check_definition(read_yaml(path), _TemplateFile, str(path)).templates)
+    file = check_definition(read_yaml(path), _TemplateFile, str(path))
+    # The thesis looked templates up by their key, whatever `id` said.
+    return {id: template.model_copy(update={"id": id}) for id, template in file.templates.items()}
 
 
 def read_thesis_mix(
@@ -87,9 +120,6 @@ _NLI_LABELS = {word: label for label, words in _NLI_WORDS.items() for word in wo
 _CHOICE_MARKS = {
     mark: f"choice_{letter}" for number, letter in enumerate("abcde", 1) for mark in (f"{letter})", f"{number})", f"{number}.")
 }
-
-NLI_DATASETS = frozenset({"esnli", "anli1"})
-NUMERIC_DATASETS = frozenset({"svamp", "asdiv"})  # labels are numbers or expressions; nothing is filled into their patterns
 
 
 def _label(words: str, dataset: str, values: Mapping[str, str]) -> str:
@@ -140,34 +170,36 @@ class ThesisReply:
     fault: str = ""  # why there is no label
 
 
-def _filled(template: ThesisTemplate, values: Mapping[str, str]) -> str:
-    return template.pattern.format(**{name: text.replace("(", r"\(").replace(")", r"\)") for name, text in values.items()})
+def _escape_parentheses(text: str) -> str:
+    return text.replace("(", r"\(").replace(")", r"\)")
 
 
 def read_thesis_reply(
     text: str,  # the completion, verbatim
-    template: ThesisTemplate,
+    template: PromptTemplate,
     dataset: str,  # "esnli", "anli1", "cqa", "svamp" and "asdiv" have rules of their own; of others the label is what is matched, in lower case
     values: Mapping[str, str],  # placeholder -> text, as in the question; empty: nothing is filled into the pattern
     timeout_s: float = 1.0,  # a pattern that takes longer is a fault that names the template
 ) -> ThesisReply:  # never an exception for a reply or a pattern
     "The label and the explanation of a reply by the rules of the thesis."
+    pattern = template.reply_pattern
+    if values and dataset not in NUMERIC_DATASETS:
+        pattern = filled_pattern(pattern, values, _escape_parentheses)
+        if set(pattern_placeholders(template.reply_pattern)) - set(values):
+            return ThesisReply(None, None, f"pattern of template {template.id} names placeholders that have no value")
     try:
-        pattern = _filled(template, values) if values and dataset not in NUMERIC_DATASETS else template.pattern
         match = regex.compile(pattern, regex.IGNORECASE | regex.DOTALL).search(text, timeout=timeout_s)
-        return ThesisReply(None, None, "no match") if match is None else _reply(match, template, dataset, values, timeout_s)
+        return ThesisReply(None, None, "no match") if match is None else _reply(match, dataset, values, timeout_s)
     except TimeoutError:
         return ThesisReply(None, None, f"pattern of template {template.id} ran for more than {timeout_s:g} s")
     except regex.error as error:
         return ThesisReply(None, None, f"pattern of template {template.id} does not compile: {error.msg}")
-    except (KeyError, IndexError, ValueError):
-        return ThesisReply(None, None, f"pattern of template {template.id} names placeholders that have no value")
 
 
-def _reply(match: regex.Match, template: ThesisTemplate, dataset: str, values: Mapping[str, str], timeout_s: float) -> ThesisReply:
-    groups = (*match.groups(), None, None)[:2]
-    label, explanation = reversed(groups) if template.swap else groups
-    if label is None and not template.swap:
+def _reply(match: regex.Match, dataset: str, values: Mapping[str, str], timeout_s: float) -> ThesisReply:
+    groups = {name: match[name] for name in match.re.groupindex}
+    label, explanation = groups["label"], groups.get("rationale")
+    if label is None and next(iter(groups)) == "label":
         explanation = None  # the thesis gave up at the first group that is missing
     return ThesisReply(
         None if label is None else _label(label, dataset, values),

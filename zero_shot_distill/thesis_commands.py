@@ -22,19 +22,22 @@ def import_thesis(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take over the replies of a clone of the thesis repository, and say what else stands there.
+    """Take over a clone of the thesis repository: replies, templates, mixes, figures and runs. The clone is only read.
 
     Example: `zsd import-thesis ZeroShot-step-by-step-distillation`
     """
     from zero_shot_distill import thesis_import
+    from zero_shot_distill.imported import ImportedFolder
     from zero_shot_distill.store import ResponseStore
 
     if not path.exists():  # before a store is made for nothing
         raise thesis_import.ThesisError(f"{path}: no such file or folder; name a clone of the thesis repository, or a part of one")
     with ResponseStore(work_dir / "responses.sqlite") as store, Screen(quiet).bar("importing (files)") as on_progress:
-        report = thesis_import.import_thesis(path, store, model, on_progress)
+        report = thesis_import.import_thesis(path, store, ImportedFolder.of(work_dir), model, on_progress)
     if not as_json:
         print("\n".join(report.lines()))
+        if tasks := sorted(path.name for path in (work_dir / "thesis" / "replies").glob("*")):
+            print(f"templates, mixes and figures are below {work_dir / 'thesis'}; next: zsd evaluate --task {tasks[0]} --profile thesis")
         return
     counts = {
         "replies": {"new": report.n_taken, "known": report.n_known, "aside": report.n_aside},
@@ -42,6 +45,9 @@ def import_thesis(
         "mixes": len(report.mixes),
         "runs": len(report.runs),
         "results": len(report.results),
+        "meta_prompts": list(report.meta_prompts),
+        "gold": dict(report.gold),
+        "edited": report.edited,
         "skipped": dict(report.n_skipped),
     }
     print(json.dumps(counts, ensure_ascii=False, indent=1))

@@ -4,23 +4,26 @@
 
 # %% auto #0
 __all__ = ['MIN_WORDS_FOR_READING_EASE', 'flesch_reading_ease', 'thesis_characteristics', 'is_right', 'thesis_performance',
-           'ThesisScore', 'score_thesis_responses', 'score_thesis_split']
+           'ThesisScore', 'read_thesis_replies', 'score_thesis_responses', 'score_thesis_split']
 
 # %% ../nbs/14_thesis_score.ipynb #0387501c
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import regex
 
 from .arithmetic import same_value
+from .prompt import PromptTemplate
 from zero_shot_distill.thesis import (
     NUMERIC_DATASETS,
     SkippedLine,
     ThesisError,
     ThesisReply,
+    ThesisResponse,
     ThesisTemplate,
     read_thesis_reply,
     read_thesis_responses,
@@ -76,23 +79,21 @@ def thesis_characteristics(
 
 # %% ../nbs/14_thesis_score.ipynb #021707a0
 def is_right(
-    label: str | None,  # as it was read; None is wrong
+    label: str,  # as it was read
     gold: str,
     dataset: str,  # numbers are compared as numbers, anything else letter by letter
 ) -> bool:
     "Whether the thesis counts a label as right."
-    if label is None:
-        return False
     return same_value(label, gold) if dataset in NUMERIC_DATASETS else label == gold
 
 
 def thesis_performance(
-    replies: Mapping[int, ThesisReply],  # row -> reply
-    gold: Mapping[int, str],  # row -> label; rows without one are left out
-    dataset: str,
+    replies: Mapping[Hashable, ThesisReply],  # row -> reply
+    gold: Mapping[Hashable, str],  # row -> label; rows without one are left out
+    agree: Callable[[str, str], bool],  # label and gold label -> whether the first is right
 ) -> dict[str, float]:  # names and digits as in `prompt-metadata`; `ThesisError` where no row has a gold label
     "How many labels are right; one that was not read is wrong."
-    scored = [is_right(reply.label, gold[row], dataset) for row, reply in replies.items() if row in gold]
+    scored = [reply.label is not None and agree(reply.label, gold[row]) for row, reply in replies.items() if row in gold]
     if not scored:
         raise ThesisError(f"none of the {len(replies)} rows has a gold label; give the labels of the same split")
     n_correct = sum(scored)
@@ -116,7 +117,26 @@ class ThesisScore:
         return {name: figures for name, figures in groups.items() if figures is not None}
 
 # %% ../nbs/14_thesis_score.ipynb #e2517aba
-_MAX_TIMEOUTS = 5  # rows
+_MAX_TIMEOUTS = 5  # replies
+
+
+def read_thesis_replies(
+    asked: Iterable[tuple[Hashable, str, Mapping[str, str]]],  # row, the completion, placeholder -> text
+    template: PromptTemplate,  # that was asked
+    dataset: str,  # as of `read_thesis_reply`
+    timeout_s: float = 1.0,  # for each reply
+) -> dict[Hashable, ThesisReply]:  # by row
+    "Read the replies to one template."
+    replies: dict[Hashable, ThesisReply] = {}
+    n_timeouts = 0
+    for row, text, values in asked:
+        if n_timeouts == _MAX_TIMEOUTS:
+            fault = f"not tried: pattern of template {template.id} ran for more than {timeout_s:g} s on {n_timeouts} rows"
+            replies[row] = ThesisReply(None, None, fault)
+        else:
+            replies[row] = read_thesis_reply(text, template, dataset, values, timeout_s)
+            n_timeouts += "ran for more than" in replies[row].fault
+    return replies
 
 
 def score_thesis_responses(
@@ -127,24 +147,27 @@ def score_thesis_responses(
     timeout_s: float = 1.0,  # for each reply
 ) -> ThesisScore:  # raises as `read_thesis_responses` and `thesis_performance`
     "Read and count one response file."
-    replies: dict[int, ThesisReply] = {}
     skipped: list[SkippedLine] = []
-    n_timeouts = 0
-    for response in read_thesis_responses(path):
-        if isinstance(response, SkippedLine):
-            skipped.append(response)
-        elif n_timeouts == _MAX_TIMEOUTS:
-            fault = f"not tried: pattern of template {template.id} ran for more than {timeout_s:g} s on {n_timeouts} rows"
-            replies[response.idx] = ThesisReply(None, None, fault)
-        else:
-            reply = read_thesis_reply(response.response, template, dataset, response.prompt_values, timeout_s)
-            n_timeouts += "ran for more than" in reply.fault
-            replies[response.idx] = reply
+
+    def sound() -> Iterator[ThesisResponse]:
+        for line in read_thesis_responses(path):
+            if isinstance(line, SkippedLine):
+                skipped.append(line)
+            else:
+                yield line
+
+    try:
+        readable = template.in_our_form(dataset)
+    except ThesisError as error:
+        replies = {response.idx: ThesisReply(None, None, str(error)) for response in sound()}
+    else:
+        asked = ((response.idx, response.response, response.prompt_values) for response in sound())
+        replies = read_thesis_replies(asked, readable, dataset, timeout_s)
     return ThesisScore(
         template_id=template.id,
         n_rows=len(replies),
         characteristics=thesis_characteristics(replies.values()),
-        performance=None if gold is None else thesis_performance(replies, gold, dataset),
+        performance=None if gold is None else thesis_performance(replies, gold, partial(is_right, dataset=dataset)),
         faults=dict(Counter(reply.fault for reply in replies.values() if reply.fault)),
         skipped=tuple(skipped),
     )
@@ -159,7 +182,9 @@ def score_thesis_split(
     "All templates of a split that have responses."
     definitions = root / "prompt-templates" / f"{dataset}.yaml"
     templates = read_thesis_templates(definitions)
-    folder = root / "query-results" / dataset / split
+    # Until its last months the repository had the other spelling.
+    results = next((root / name for name in ("query-results", "querie-results") if (root / name).is_dir()), root / "query-results")
+    folder = results / dataset / split
     paths = {int(path.parent.name): path for path in folder.glob("*/responses.json") if path.parent.name.isdecimal()}
     if not paths:
         raise ThesisError(f"{folder}: no <template>/responses.json here")

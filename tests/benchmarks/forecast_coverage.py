@@ -13,14 +13,13 @@ import argparse
 import functools
 import json
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from zero_shot_distill.annotate import planned_questions
+from zero_shot_distill.annotate import ExplanationRate, ask_split, planned_questions
 from zero_shot_distill.asking import Terms
 from zero_shot_distill.cost import price_of
 from zero_shot_distill.estimate import Estimate
@@ -80,8 +79,10 @@ def load_replies(folder: Path, template_ids: Sequence[str], count: CountTokens, 
     asked = {id: _first_replies(folder / id / "responses.json") for id in template_ids}
     rows = sorted(set.intersection(*(set(replies) for replies in asked.values())))[:n_rows]
     fields = {f"prompt_{id}": f"prompt_{id}" for id in template_ids}
-    task = Task(name=folder.name, fields=fields, label_column="label", labels=("a", "b"), student_input="", splits={})
-    templates = {id: PromptTemplate(id=id, user_message=f"{{prompt_{id}}}", reply_pattern="(?P<label>.+)") for id in template_ids}
+    task = Task(name=folder.name, fields=fields, label_column="label", metric="numeric", student_input="", splits={})
+    # As the thesis reads svamp: of its replies, which rows explain themselves decides what is asked at a smaller explanation rate.
+    pattern = r"(?P<rationale>.+[\s{$€])(?P<label>\d*\.?\d+)"
+    templates = {id: PromptTemplate(id=id, user_message=f"{{prompt_{id}}}", reply_pattern=pattern) for id in template_ids}
     examples = [Example(str(row), {f"prompt_{id}": asked[id][row][0] for id in template_ids}, None, None) for row in rows]
     stored = {}
     for id in template_ids:
@@ -142,7 +143,7 @@ def measure(replies: Replies, mix: PromptMix, n_pilot: int, n_pilots: int, expla
     coverage = Coverage()
     for seed in range(first_seed, first_seed + n_pilots):
         drawn = mix.model_copy(update={"seed": seed})
-        wanted = planned_questions(drawn, len(replies.examples), explanation_rate)
+        wanted = asked_by(replies, drawn, ExplanationRate(explanation_rate))
         everything = [replies.stored[question][1] for question in wanted]
         with ResponseStore(":memory:") as store:
             store.put_many(replies.stored[question] for question in _pilot(drawn, wanted, n_pilot))
@@ -155,7 +156,7 @@ def measure(replies: Replies, mix: PromptMix, n_pilot: int, n_pilots: int, expla
                 store,
                 SAMPLING,
                 Terms(price=PRICE),
-                explanation_rate,
+                ExplanationRate(explanation_rate),
                 n_pilot,
             )
         coverage.n += 1
@@ -165,12 +166,19 @@ def measure(replies: Replies, mix: PromptMix, n_pilot: int, n_pilots: int, expla
     return coverage
 
 
+def asked_by(replies: Replies, mix: PromptMix, rate: ExplanationRate) -> list[tuple[str, int]]:
+    "The questions that an annotation asks."
+    if rate.share == 1:
+        return planned_questions(mix, len(replies.examples))
+    with ResponseStore(":memory:") as store:
+        store.put_many(replies.stored.values())
+        teacher = StoredTeacher(MODEL)
+        return list(ask_split(replies.task, replies.examples, replies.templates, mix, teacher, store, SAMPLING, rate=rate))
+
+
 def _pilot(mix: PromptMix, wanted: Sequence[tuple[str, int]], n_pilot: int) -> list[tuple[str, int]]:
     "The questions that `forecast` asks: the first of each template in the order of the shuffled rows."
-    n_rows = 1 + max(row for _, row in wanted)
-    order = list(range(n_rows))
-    random.Random(mix.seed).shuffle(order)
-    place = {row: place for place, row in enumerate(order)}
+    place = {row: place for place, row in enumerate(mix.order(1 + max(row for _, row in wanted)))}
     chosen: dict[str, list[tuple[str, int]]] = {}
     for id, row in sorted(wanted, key=lambda question: place[question[1]]):
         if len(chosen.setdefault(id, [])) < n_pilot:
