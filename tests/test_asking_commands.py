@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import environment, is_one_line, zsd
+from zsd_command import Project, environment, is_one_line, zsd
 
 MODEL = ("--model", "some-model")
 PRICES = ("--price-in", "2", "--price-out", "8")
@@ -85,6 +85,11 @@ def test_an_unknown_price_is_unknown(tmp_path):
         is_one_line(refused, 2, "the teacher's price is not known", "--price-in and --price-out")
 
 
+def test_a_task_without_templates(tmp_path):
+    Project(tmp_path).write()
+    is_one_line(zsd(tmp_path, "templates", "my_task.yaml"), 2, "task 'my_task' has no built-in templates; give your own template file")
+
+
 def test_experiment_then_evaluate(tmp_path):
     options = (*TASK, *MODEL, *PRICES, "--samples", "6", "--templates", "one-sentence,can-we-tell", "--json")
     with ScriptedServer(says_neutral) as server:
@@ -117,7 +122,6 @@ def test_experiment_then_evaluate(tmp_path):
         (("experiment", *TASK, *MODEL, "--samples", "9999"), 2, ["9999 rows asked for, only 240 there"]),
         (("forecast", *MIX, *MODEL, "--offline"), 1, ["two are needed"]),
         (("store", "verify", "--store", "nope.sqlite"), 2, ["nope.sqlite: no such file"]),
-        (("templates", "esnli"), 2, ["task 'esnli' has no built-in templates; give your own template file"]),
         (("import-thesis", "nope"), 2, ["nope: no such file or folder"]),
     ],
 )

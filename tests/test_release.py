@@ -412,7 +412,7 @@ def test_a_template_with_a_schema(tmp_path):
     write_release(*made_up(tmp_path, rows, templates={"json": template}, rate=ExplanationRate(1 / 3)), NOW)
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "an object with `explanation`, `label`, in this order, as text, the label one of those above." in page
-    assert "Rationales were kept for 33.33% of the rows, and left out elsewhere." in page
+    assert "Rationales were wanted for 33.33% of the rows; what came beyond that is left out." in page
 
 
 def test_a_template_that_shows_the_gold_label(tmp_path):
@@ -430,7 +430,7 @@ def test_a_template_that_shows_the_gold_label(tmp_path):
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "Template `why` shows the gold label to the teacher" in page
     assert "Template `what` shows" not in page
-    assert "Rationales were kept for 50% of the rows that had one, and left out elsewhere." in page
+    assert "Rationales were wanted for 50% of the rows that had one; what came beyond that is left out." in page
     assert "Replies by outcome: 2 complete. 2 of them were taken over from elsewhere." in page
     assert "- Replies taken over from elsewhere, not asked here: 2. Their sampling parameters and their cost are not known.\n" in page
 

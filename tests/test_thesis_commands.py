@@ -1,6 +1,7 @@
 """From a clone of the thesis repository to figures and training rows, by the commands. Needs the shared data."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def folder(shared, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("thesis")
     done = zsd(folder, "import-thesis", str(shared / "thesis"))
     assert done.status == 0, done.err
-    assert "8,900 replies of gpt-3.5-turbo are new" in done.out
+    assert "9,079 replies of gpt-3.5-turbo are new" in done.out
     return folder
 
 
@@ -74,7 +75,7 @@ def test_cqa_as_published(shared, folder):
     assert {id: figures[id]["performance"] for id in scored} == {id: published[int(id)]["performance"] for id in scored}
     accuracy = figures["2"]["intervals"]["accuracy"]
     assert accuracy["low"] < figures["2"]["performance"]["accuracy"] < accuracy["high"]
-    written = yaml.safe_load((folder / "zsd-work" / "prompt-metadata" / "cqa.yaml").read_text())
+    written = yaml.safe_load((folder / "zsd-work" / "prompt-metadata" / "thesis" / "cqa-train.yaml").read_text())
     assert written[2]["performance"] == published[2]["performance"]
 
 
@@ -168,6 +169,97 @@ def test_the_true_explanation_rate(shared, folder):
     assert kept[0.3] < kept[0.5]
 
 
+def test_templates_with_the_same_words_keep_their_own_replies(shared, folder):
+    "Templates 64 and 72 of cqa asked in the same words: each is scored and annotated by its own replies."
+    rows = [json.loads(line) for line in (folder / "zsd-work/thesis/replies/cqa/train/72.jsonl").read_text().splitlines()]
+    data = folder / "rows"
+    (data / "cqa").mkdir(parents=True)
+    choices = "abcde"
+    lines = [
+        {
+            "question": row["values"]["question"],
+            "choices": [row["values"][f"choice_{c}"] for c in choices],
+            "answer": row["values"]["choice_a"],
+            "abstractive_explanation": "",
+        }
+        for row in rows
+    ]
+    (data / "cqa" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = {}
+    for id in ("64", "72"):
+        mix = folder / f"only{id}.yaml"
+        mix.write_text(yaml.safe_dump({"label": {id: 1.0}, "explanation": {id: 1.0}}))
+        done = zsd(
+            folder, "annotate", "--task", "cqa", "--splits", "test", "--mix", str(mix), *TEACHER, env=environment(ZSD_DATA=str(data))
+        )
+        report = json.loads(done.out)
+        assert (report["n_imported"], report["n_rows_left"]) == (75, 0)
+        said[id] = {
+            row["id"]: row["rationale"] for row in map(json.loads, (folder / report["folder"] / "test.jsonl").read_text().splitlines())
+        }
+    figures = evaluated(folder, environment(), "--task", "cqa", "--profile", "ours", "--templates", "64,72")
+    for id in said:
+        assert sum(text is not None for text in said[id].values()) == figures[id]["characteristics"]["total_responses"]
+    assert said["64"] != said["72"]
+
+
+def test_files_without_prompt_values(shared, tmp_path):
+    "The oldest have none: what cannot be known of a row is not known, and nothing breaks."
+    source = shared / "thesis" / "query-results" / "cqa" / "train" / "2" / "responses.json"
+    part = tmp_path / "clone" / "querie-results" / "cqa" / "train" / "2"
+    part.mkdir(parents=True)
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    (part / "responses.json").write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "prompt_values"}) + "\n" for line in lines)
+    )
+    shutil.copytree(shared / "thesis" / "prompt-templates", tmp_path / "clone" / "prompt-templates")
+    shutil.copy(shared / "thesis" / "cqa_train_gold.jsonl", tmp_path / "clone")
+    zsd(tmp_path, "import-thesis", str(tmp_path / "clone"))
+    assert evaluated(tmp_path, environment(ZSD_DATA=str(tmp_path)), "--task", "cqa", "--profile", "thesis")["2"]["n_rows"] == 75
+
+
+def test_replies_of_two_models(shared, folder, tmp_path):
+    part = str(shared / "thesis" / "query-results" / "svamp")
+    for model in ("gpt-a", "gpt-b"):
+        zsd(tmp_path, "import-thesis", part, "--model", model)
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    for model in ("gpt-a", "gpt-b"):
+        figures = evaluated(tmp_path, with_data(shared), "--task", "svamp", "--model", model, "--profile", "thesis")
+        assert figures["2"]["performance"]["n_correct"] == 621
+
+
+def test_annotating_as_the_thesis_read(shared, folder):
+    "Both read every one of the 800 replies; ours leaves no calculator marks and no LaTeX."
+    _, ours = annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published")
+    _, thesis = annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published", "--profile", "thesis")
+    assert all(row["rationale"] for row in thesis["train"])
+    assert [row["label"] for row in thesis["train"]] == [row["label"] for row in ours["train"]]
+    assert sum(len(row["rationale"]) for row in thesis["train"]) == 330_225  # as published
+    assert not any("<<" in row["rationale"] or "boxed" in row["rationale"] for row in ours["train"])
+
+
+def test_a_changed_template_has_no_old_replies(shared, tmp_path):
+    "What its author changed is another question; the replies to the old one are not credited to it."
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    ours = tmp_path / "zsd-work" / "thesis" / "prompts" / "svamp.yaml"
+    ours.write_text(ours.read_text().replace("Go step by step", "Think"))
+    figures = evaluated(tmp_path, with_data(shared), "--task", "svamp")
+    assert {id: one["n_rows"] for id, one in figures.items()} == {"1": 222, "3": 80}
+
+
+def test_importing_where_the_work_directory_is(shared, tmp_path):
+    "Inside the clone, twice, with an evaluation between: what was imported is not imported again."
+    shutil.copytree(shared / "thesis" / "prompt-metadata", tmp_path / "prompt-metadata")
+    shutil.copytree(shared / "thesis" / "prompt-templates", tmp_path / "prompt-templates")
+    shutil.copytree(shared / "thesis" / "query-results" / "svamp", tmp_path / "query-results" / "svamp")
+    first = json.loads(zsd(tmp_path, "import-thesis", ".", "--json").out)
+    evaluated(tmp_path, with_data(shared), "--task", "svamp", "--templates", "3")
+    again = json.loads(zsd(tmp_path, "import-thesis", ".", "--json").out)
+    assert (again["skipped"], again["templates"]) == (first["skipped"], first["templates"])
+    assert evaluated(tmp_path, with_data(shared), "--task", "svamp")["2"]["costs"]["total_performed_queries"] == 1000
+
+
 def test_an_edited_template_file_stays(shared, folder, tmp_path):
     part = str(shared / "thesis" / "prompt-templates" / "svamp.yaml")
     zsd(tmp_path, "import-thesis", part)
@@ -207,6 +299,11 @@ def imported_words(folder: Path) -> str:
         (("evaluate", "--task", "cqa", "--templates", "1000"), ["no template '1000' for task 'cqa'"]),
         (("evaluate", "--task", "svamp", "--split", "nope"), ["task 'svamp' has no split 'nope'; it has train, valid, test"]),
         (("annotate", "--task", "svamp", "--mix", "1", "--explanation-rate", "0.3", "--explanation-rate-of-existing", "0.3"), ["not both"]),
+        (
+            ("annotate", "--task", "svamp", "--mix", "2", "--published", "--splits", "train,valid", *TEACHER),
+            ["'valid' is a share of 'train'"],
+        ),
+        (("annotate", "--task", "svamp", "--mix", "2", "--published", "--splits", "nope", *TEACHER), ["has no split 'nope'"]),
         (("annotate", "--task", "svamp", "--mix", "5", *TEACHER), ["mixes/5.yaml: no template '100'; known: "]),
     ],
 )

@@ -42,6 +42,8 @@ def _check_wishes(table: Table, wishes: Wishes) -> None:
         if name not in table.columns:
             raise DataError(f"{table.where}: no column {name!r}; there are {', '.join(map(repr, table.columns))}")
     singles = [name for name in (wishes.label, wishes.rationale, wishes.id) if name is not None]
+    if repeated := [name for name in wishes.fields if wishes.fields.count(name) > 1]:
+        raise DataError(f"column {repeated[0]!r} is named twice among the fields; once is enough")
     twice = [name for name in singles if singles.count(name) > 1 or name in wishes.fields]
     if twice:
         raise DataError(f"column {twice[0]!r} is named for two things; what tells the label or names the row is no input")

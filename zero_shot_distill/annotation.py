@@ -8,9 +8,10 @@ __all__ = ['AnnotationJob', 'Unanswered', 'AnnotationReport', 'find_unanswered',
 # %% ../nbs/15_annotation.ipynb #448d11b9
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from zero_shot_distill.annotate import (
 from .asking import Terms, count_spent
 from .console import Screen
 from .cost import Price, Usage, total_usage
-from .parse import ReadReply, imported_for, requests_for
-from .prompt import PromptMix, PromptTemplate
+from .evaluation import Profile, read_as_the_thesis
+from .parse import NO_RESPONSE, ReadReply, requests_for
+from .prompt import PromptError, PromptMix, PromptTemplate
 from .request import Request
 from .score import Interval, bootstrap_mean
 from .store import ResponseStore
@@ -47,6 +49,7 @@ class AnnotationJob:
     model: str  # whose replies
     sampling: Mapping[str, Any]  # sampling parameters of the requests
     rate: ExplanationRate = field(default_factory=ExplanationRate)  # how many rows keep a rationale
+    profile: Profile = "ours"  # whose rules the replies are read by
 
     @property
     def used_templates(self) -> dict[str, PromptTemplate]:
@@ -59,28 +62,22 @@ class AnnotationJob:
         used = [template.model_dump() for template in self.used_templates.values()]
         rows = {split: [example.id for example in examples] for split, examples in self.rows.items()}
         task = self.task.model_dump(mode="json", exclude={"splits"})
-        what = fingerprint(task, rows, used, self.mix.model_dump(), self.model, dict(self.sampling), asdict(self.rate))
+        what = fingerprint(task, rows, used, self.mix.model_dump(), self.model, dict(self.sampling), asdict(self.rate), self.profile)
         return f"{self.task.name}-{what}"
 
-    @cached_property
-    def requests(self) -> dict[tuple[str, Question], tuple[Request, ...]]:
-        "Split and question -> every request under which a reply may lie, for all questions that may have to be asked."
-        return {
-            (split, (template_id, row)): self._ways(self.templates[template_id], examples[row])
-            for split, examples in self.rows.items()
-            for template_id, row in planned_questions(self.mix, len(examples))
-        }
-
-    def _ways(self, template: PromptTemplate, example: Example) -> tuple[Request, ...]:
-        imported = imported_for(template, example, self.model)
-        return requests_for(template, example, self.task, self.model, self.sampling) + ((imported,) if imported else ())
-
-    def requests_of(
+    def requests(
         self,
-        read: Mapping[str, Mapping[Question, ReadReply]],  # split -> what was asked
-    ) -> list[str]:
-        "Keys of the requests of some questions."
-        return [request.key for split, questions in read.items() for question in questions for request in self.requests[split, question]]
+        questions: Mapping[str, Iterable[Question]] | None = None,  # split -> some of its questions; None: all that may have to be asked
+    ) -> list[Request]:
+        "What may be sent for some questions; a row that a template cannot be shown has no request."
+        found: list[Request] = []
+        if questions is None:
+            questions = {split: planned_questions(self.mix, len(rows)) for split, rows in self.rows.items()}
+        for split, asked in questions.items():
+            for id, row in asked:
+                with suppress(PromptError):
+                    found += requests_for(self.templates[id], self.rows[split][row], self.task, self.model, self.sampling)
+        return found
 
 # %% ../nbs/15_annotation.ipynb #d0b088ae
 @dataclass(frozen=True)
@@ -116,10 +113,10 @@ def find_unanswered(
 ) -> list[Unanswered]:  # in the order of asking
     "What still has no reply."
     return [
-        Unanswered(split, reply.example.id, reply.template_id, reply.error.removeprefix("no response: "))
+        Unanswered(split, reply.example.id, reply.template_id, reply.error.removeprefix(NO_RESPONSE))
         for split, questions in read.items()
         for reply in questions.values()
-        if reply.response is None
+        if reply.is_open
     ]
 
 
@@ -133,20 +130,21 @@ def report_annotation(
     notes: Sequence[str] = (),  # what was said on the way
 ) -> AnnotationReport:
     "Count what the store holds for an annotation."
-    keys = job.requests_of(read)
-    stored = store.get_many(keys).values()
-    responses = [response for response in stored if response.via != "import"]
+    # Each reply once, for rows with the same words share one.
+    used = {reply.response.key: reply.response for questions in read.values() for reply in questions.values() if reply.response}
+    responses = [response for response in used.values() if response.via != "import"]
     costs = [cost for response in responses if price and (cost := price.cost_of(response)) is not None]
     mean = bootstrap_mean(costs) if costs else None
     left = find_unanswered(read)
+    open_attempts = store.open_attempts(request.key for request in job.requests(read))
     return AnnotationReport(
         id=job.id,
         folder=str(folder),
         splits=splits,
-        outcomes=dict(Counter(response.outcome for response in stored)),
-        n_imported=len(stored) - len(responses),
+        outcomes=dict(Counter(response.outcome for response in used.values())),
+        n_imported=len(used) - len(responses),
         n_attempts=sum(response.attempts for response in responses),
-        n_open_attempts=sum(response.open_attempts for response in responses) + sum(store.open_attempts(keys).values()),
+        n_open_attempts=sum(response.open_attempts for response in responses) + sum(open_attempts.values()),
         usage=total_usage(responses, price),
         price=price and price.source,
         n_rows_left=len({(question.split, question.row) for question in left}),
@@ -166,7 +164,7 @@ def run_annotation(
     "Annotate all splits and write the rows, also those that a budget has left without a label."
     folder = work_dir / "annotations" / job.id
     if terms.budget:
-        count_spent(terms.budget, [request for ways in job.requests.values() for request in ways], store, terms.via)
+        count_spent(terms.budget, job.requests(), store, terms.via)
     notes: list[str] = []
 
     def say(line: str) -> None:
@@ -174,10 +172,13 @@ def run_annotation(
         terms.say(line)
 
     asking = replace(terms, say=say)
+    by_profile = partial(read_as_the_thesis, job.task, job.templates) if job.profile == "thesis" else None
     splits, read = {}, {}
     for split, examples in job.rows.items():
         with screen.bar(f"annotating {len(examples)} {split} rows") as on_progress:
-            read[split] = ask_split(job.task, examples, job.templates, job.mix, teacher, store, job.sampling, on_progress, asking, job.rate)
+            read[split] = ask_split(
+                job.task, examples, job.templates, job.mix, teacher, store, job.sampling, on_progress, asking, job.rate, by_profile
+            )
         rows = annotated_rows(job.task, examples, job.mix, read[split], job.rate)
         write_annotations(rows, folder / f"{split}.jsonl")
         splits[split] = summarise_annotations(rows, job.task.is_right)

@@ -21,16 +21,19 @@ from zero_shot_distill.options import (
     Model,
     PriceIn,
     PriceOut,
+    ProfileName,
     PromptsFile,
     TaskName,
     TeacherFile,
+    check_profile,
+    imported_model,
     known_templates,
     teacher_settings,
 )
 from .prompt import PromptMix, load_mix
 from .request import OUTCOMES
 from .settings import OpenedTeacher, TeacherSettings, open_teacher
-from .task import DataError, Example, Task, load_examples, load_task, load_whole, sample_examples
+from .task import DataError, Example, Task, load_examples, load_task, sample_examples
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate import ExplanationRate
@@ -38,7 +41,10 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
 
 # %% ../nbs/16_asking_commands.ipynb #960bc7be
 MixName = Annotated[
-    str, typer.Option("--mix", help="A template's id, an imported mix's number, or the path of a YAML file with shares of templates.")
+    str,
+    typer.Option(
+        "--mix", help="A template's id, an imported mix's number (template:2 is never a mix), or a YAML file with shares of templates."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Draws the rows; fewer rows are part of more.")]
 Published = Annotated[
@@ -71,8 +77,14 @@ def _rows(
     published: bool,
 ) -> Sequence[Example]:
     "The rows that the options name."
-    if published:  # those that are held out for validation are among them
-        return load_whole(task, task.splits[split].of or split if split in task.splits else split)[:n_rows]
+    if published:
+        from zero_shot_distill.experiment import published_rows
+
+        if split in task.splits and task.splits[split].of:
+            raise DataError(
+                f"--published: split {split!r} is a share of {task.splits[split].of!r}, whose rows hold it already; leave it out"
+            )
+        return published_rows(task, split)[:n_rows]
     examples = load_examples(task, split)
     return sample_examples(examples, min(n_rows or len(examples), len(examples)), seed)
 
@@ -87,6 +99,7 @@ def _job(
     settings: TeacherSettings,
     work_dir: Path,  # may hold imported templates and mixes
     screen: Screen,  # is told what the mix is, where it is not a template alone
+    profile: str = "ours",
 ) -> "AnnotationJob":
     "The annotation that the options describe."
     from zero_shot_distill.annotation import AnnotationJob
@@ -96,11 +109,15 @@ def _job(
     templates = known_templates(task, prompts, work_dir)
     # Imported mixes are of imported templates, not of those in a file of the user's.
     chosen = load_mix(mix, templates, None if prompts else ImportedFolder.of(work_dir).mixes)
-    if chosen != PromptMix.single(mix):
+    if mix.isdecimal() or chosen != PromptMix.single(mix):  # a number may be a mix's or a template's
         parts = ("labels", chosen.label), ("rationales", chosen.explanation)
         said = (f"{part} by {', '.join(f'{id} ({share:.0%})' for id, share in shares.items())}" for part, shares in parts)
         screen.say(f"mix {mix}: {'; '.join(said)}")
-    return AnnotationJob(task, rows, templates, chosen, opened.teacher.model, settings.sampling, rate)
+    if any(templates[id].imported for id in (*chosen.label, *chosen.explanation)):
+        bought = imported_model(task, work_dir)
+        if bought and bought != opened.teacher.model:
+            screen.say(f"the imported replies are of {bought}: give --model {bought} to use them")
+    return AnnotationJob(task, rows, templates, chosen, opened.teacher.model, settings.sampling, rate, profile)
 
 # %% ../nbs/16_asking_commands.ipynb #98212d2b
 def forecast(
@@ -167,7 +184,8 @@ def forecast(
         if row["note"]:
             print(f"{row['way']}: {row['note']}")
     answered = ", ".join(f"{n} of {id}" for id, n in made.pilot.items())
-    print(f"{made.n_rows} rows, totals with 90 % prediction intervals; from {answered} that are stored and will not be asked again")
+    if answered:
+        print(f"{made.n_rows} rows, totals with 90 % prediction intervals; from {answered} that are stored and will not be asked again")
     if made.open_usd is not None:
         low, high = format_usd(made.open_usd.low), format_usd(made.open_usd.high)
         print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {opened.price.source})")
@@ -197,6 +215,7 @@ def annotate(
     price_out: PriceOut = None,
     seed: Seed = 42,
     published: Published = False,
+    profile: ProfileName = "ours",
     work_dir: WorkDir = DEFAULT_WORK_DIR,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -212,19 +231,21 @@ def annotate(
         raise typer.BadParameter(f"--retry {min(strays)}: use {', '.join(OUTCOMES[1:])}")
     if via not in ("chat", "batch"):
         raise typer.BadParameter(f"--via {via}: use chat or batch")
+    check_profile(profile)
     settings = teacher_settings(teacher, model, price_in, price_out)
     rate, screen, loaded = _rate(explanation_rate, explanation_rate_of_existing), Screen(quiet), load_task(task)
 
     from zero_shot_distill.annotation import run_annotation
     from zero_shot_distill.asking import Terms
     from zero_shot_distill.cost import Budget
-    from zero_shot_distill.release import write_release
+    from zero_shot_distill.release import check_split_names, write_release
     from zero_shot_distill.store import ResponseStore
 
     opened = open_teacher(settings, screen, work_dir / "teacher.log", offline)
     names = [name for name in (part.strip() for part in splits.split(",")) if name]
+    check_split_names(names)
     chosen = {split: _rows(loaded, split, rows, seed, published) for split in names}
-    job = _job(loaded, mix, prompts, chosen, rate, opened, settings, work_dir, screen)
+    job = _job(loaded, mix, prompts, chosen, rate, opened, settings, work_dir, screen, profile)
     budget = None if budget_usd is None else Budget(budget_usd, opened.price, batch=via == "batch")
     price = opened.price
     if via == "batch" and settings.price and price:  # what the user says is what the user pays
@@ -232,11 +253,11 @@ def annotate(
     terms = Terms(price, budget, again, via, screen.say)
     with ResponseStore(work_dir / "responses.sqlite") as store, opened.teacher:
         report = run_annotation(job, opened.teacher, store, work_dir, screen, terms)
-    write_release(job, report)
     if as_json:
         print(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:
         _show_report(report, budget_usd)
+    write_release(job, report)
     if report.n_rows_left:
         raise typer.Exit(1)
 

@@ -8,7 +8,6 @@ __all__ = ['COLUMNS', 'SplitCounts', 'annotation_card']
 # %% ../nbs/15_card.ipynb #a3d29d4a
 import json
 import re
-import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from .annotate import NOT_WANTED, AnnotationSummary, ExplanationRate
 from .annotation import AnnotationJob, AnnotationReport
 from .cost import format_usd
 from .parse import MIN_RATIONALE_WORDS
-from .prompt import PromptTemplate
+from .prompt import PromptTemplate, shows_label
 from .score import wilson
 from .task import Task
 
@@ -140,7 +139,8 @@ def _kept(rate: ExplanationRate) -> str:
     "How many rationales were wanted."
     if rate.share == 1:
         return "Every rationale that came was kept."
-    return f"Rationales were kept for {100 * rate.share:.4g}% of the {'rows that had one' if rate.of_existing else 'rows'}, and left out elsewhere."
+    of = "rows that had one" if rate.of_existing else "rows"
+    return f"Rationales were wanted for {100 * rate.share:.4g}% of the {of}; what came beyond that is left out."
 
 
 def _counts_part(job: AnnotationJob, report: AnnotationReport, counts: Mapping[str, SplitCounts]) -> str:
@@ -173,11 +173,6 @@ _FLAWED = {
 }
 
 
-def _shows_gold(template: PromptTemplate, task: Task) -> bool:
-    shown = string.Formatter().parse(template.system_message + template.user_message)
-    return "label" not in task.fields and any(name == "label" for _, name, _, _ in shown)
-
-
 def _faults(job: AnnotationJob, report: AnnotationReport, counts: Mapping[str, SplitCounts]) -> Iterator[str]:
     "What is wrong with the rows, as far as it is known."
     summaries = [each.summary for each in counts.values()]
@@ -198,7 +193,7 @@ def _faults(job: AnnotationJob, report: AnnotationReport, counts: Mapping[str, S
         if outcome in _FLAWED:
             yield _FLAWED[outcome].format(f"{n:,}")
     for id, template in job.used_templates.items():
-        if _shows_gold(template, job.task):
+        if shows_label(template, job.task):
             yield f"Template {_code(id)} shows the gold label to the teacher: a rationale from it argues for that label, and a label from it is no finding."
     if report.n_imported:
         yield f"Replies taken over from elsewhere, not asked here: {report.n_imported:,}. Their sampling parameters and their cost are not known."
@@ -251,7 +246,7 @@ def _teacher_part(job: AnnotationJob, report: AnnotationReport) -> str:
 
 - Model, as it was asked for: {_code(job.model)}
 - Labels read: {ways}{notes}
-- Sampling parameters:
+- Sampling parameters{" of what is asked here (those of replies taken over are not known)" if report.n_imported else ""}:
 
 {_fence(json.dumps(dict(job.sampling), ensure_ascii=False, indent=1, sort_keys=True), "json")}"""
 
@@ -269,6 +264,12 @@ def _template_part(template: PromptTemplate, task: Task) -> str:
         parts.append(f"Where the server takes a JSON schema, the reply is an object with {keys}, in this order, as text{among}.")
     parts.append(f"Pattern that reads {'other replies' if template.reply_schema else 'a reply'}:\n\n{_fence(template.reply_pattern)}")
     return "\n\n".join(parts)
+
+
+_RULES = {
+    "ours": f"""A pattern is searched for once, ignoring case, with a dot that matches line breaks, too. Its group `label`, or the label of a JSON reply, counts where the task knows such a label; otherwise the row has none, and a reason. Nothing is guessed. A rationale of fewer than {MIN_RATIONALE_WORDS} words counts as none; white space is made single, calculator marks (`<<3+4=7>>`) and `\\boxed{{}}` are taken out.""",
+    "thesis": "By the rules of the thesis of arXiv 2403.15886 (`zero_shot_distill.thesis`): one search with the pattern, then a fixed tidying of the explanation, of which fewer than five words are none. A label that the task does not know is none.",
+}
 
 
 def _prompts_part(job: AnnotationJob) -> str:
@@ -289,7 +290,7 @@ In a message, `{{name}}` stands for a field of the row and a doubled brace for a
 
 ### How replies were read
 
-A pattern is searched for once, ignoring case, with a dot that matches line breaks, too. Its group `label`, or the label of a JSON reply, counts where the task knows such a label; otherwise the row has none, and a reason. Nothing is guessed. A rationale of fewer than {MIN_RATIONALE_WORDS} words counts as none; white space is made single."""
+{_RULES[job.profile]}"""
 
 # %% ../nbs/15_card.ipynb #baa8a8b9
 def _price_part(report: AnnotationReport, now: datetime) -> str:

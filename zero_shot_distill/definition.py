@@ -72,7 +72,7 @@ def write_text(
 ) -> None:
     "Write a file in one step: a reader sees the old content or the new, never a part."
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two processes may write the same file
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from .annotate import ExplanationRate, Question, planned_questions
+from .annotate import ExplanationRate, Question, likely_explained, planned_questions
 from .asking import Terms
 from .cost import Price, format_usd
 from .estimate import Estimate, Stratum, predict_total
-from .parse import ReadReply, collect_replies, imported_for, requests_for
+from .parse import ReadReply, collect_replies, requests_for
 from .prompt import PromptMix, PromptTemplate, render
 from .request import Request, Response
 from .store import ResponseStore
 from .task import Example, OnProgress, Task, ZsdError
-from .teacher import Teacher
+from .teacher import StoredTeacher, Teacher
 
 # %% ../nbs/09_forecast.ipynb #7ba3f58d
 def render_few_shot(
@@ -105,21 +105,24 @@ def _imported(
     mix: PromptMix,
     model: str,
     store: ResponseStore,
-) -> set[Question]:
+    sampling: Mapping[str, Any],
+    terms: Terms,
+) -> dict[Question, ReadReply]:
     "Questions whose replies were taken over from elsewhere: they cost nothing here, and their tokens are not known."
-    keys = {
-        request.key: (id, row)
-        for id, row in planned_questions(mix, len(examples))
-        if (request := imported_for(templates[id], examples[row], model))
-    }
-    return {keys[key] for key in store.get_many(keys)}
-
-
-def _likely_explained(mix: PromptMix, n_rows: int, pilot: Sequence[Question], replies: Sequence[ReadReply]) -> dict[int, float]:
-    "Row -> whether it has a rationale; where that is not known, how many of the pilot's replies to its template have one."
-    has_one = {question: bool(read.reply and read.reply.rationale) for question, read in zip(pilot, replies, strict=True) if read.response}
-    shares = {id: np.mean([had for (asked, _), had in has_one.items() if asked == id]) for id in {id for id, _ in has_one}}
-    return {row: float(has_one.get((id, row), shares.get(id, 1))) for row, (_, id) in enumerate(mix.assign(n_rows))}
+    found: dict[Question, ReadReply] = {}
+    questions = [question for question in planned_questions(mix, len(examples)) if templates[question[0]].imported]
+    for start in range(0, len(questions), _N_BLOCK):
+        block = questions[start : start + _N_BLOCK]
+        replies = collect_replies(
+            [(templates[id], examples[row]) for id, row in block],
+            task,
+            StoredTeacher(model),
+            store,
+            sampling,
+            terms=Terms(again=terms.again),
+        )
+        found |= {question: read for question, read in zip(block, replies, strict=True) if read.response and read.response.via == "import"}
+    return found
 
 # %% ../nbs/09_forecast.ipynb #45e8a8cd
 def _predicted_prompts(questions: _Questions) -> np.ndarray:  # (n,)
@@ -243,15 +246,19 @@ def forecast(
 ) -> Forecast:  # `ForecastError` where a template has fewer than two replies with token counts
     "Ask the pilot, where it is not stored, and predict what all the rows will take."
     place = {row: place for place, row in enumerate(mix.order(len(examples)))}
-    imported = _imported(task, examples, templates, mix, teacher.model, store)
-    wanted = _by_template(planned_questions(mix, len(examples), rate.n_wanted(len(examples))), place, imported)
+    imported = _imported(task, examples, templates, mix, teacher.model, store, sampling, terms)
+    read = dict(imported)
+    while True:  # again where the pilot shows that more rows must be asked for a rationale, by templates that had no part in it
+        likely = likely_explained(mix, len(examples), read)
+        wanted = _by_template(planned_questions(mix, len(examples), rate.n_wanted(len(examples)), likely), place, imported)
+        pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot] if (id, row) not in read]
+        if not pilot:
+            break
+        pairs = [(templates[id], examples[row]) for id, row in pilot]
+        read |= zip(pilot, collect_replies(pairs, task, teacher, store, sampling, on_progress, terms), strict=True)
+    replies = [reply for question, reply in read.items() if question not in imported]
     if not wanted:
-        raise ForecastError(f"nothing is to be asked: all {len(imported)} replies were taken over from elsewhere and are stored")
-    pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot]]
-    pairs = [(templates[id], examples[row]) for id, row in pilot]
-    replies = collect_replies(pairs, task, teacher, store, sampling, on_progress, terms)
-    likely = _likely_explained(mix, len(examples), pilot, replies)
-    wanted = _by_template(planned_questions(mix, len(examples), rate.n_wanted(len(examples)), likely), place, imported)
+        return _nothing_to_ask(len(examples), rate, len(imported), terms.price)
     questions = _look_up(task, examples, templates, wanted, teacher.model, store, sampling, terms)
     for id in wanted:
         _check_pilot(id, questions[id], [read for read in replies if read.template_id == id])
@@ -267,10 +274,17 @@ def forecast(
         pilot={id: int(questions[id].is_answered.sum()) for id in wanted},
         n_stored=int(sum(questions[id].is_answered.sum() for id in wanted)),
         plan=_scenario("this plan", totals, None, _pilot_note(questions)),
-        open_usd=totals.open_usd,
+        open_usd=Estimate(0.0, 0.0, 0.0) if all(asked.is_answered.all() for asked in questions.values()) else totals.open_usd,
         others=tuple(other for other in others if other is not None),
         price=terms.price,
     )
+
+
+def _nothing_to_ask(n_rows: int, rate: ExplanationRate, n_imported: int, price: Price | None) -> Forecast:
+    "All replies were taken over."
+    none = Estimate(0.0, 0.0, 0.0)
+    plan = Scenario("this plan", 0, none, none, none, None, f"all {n_imported:,} replies were taken over from elsewhere and are stored")
+    return Forecast(n_rows, rate.share, {}, 0, plan, none, (), price)
 
 
 def _check_pilot(id: str, questions: _Questions, replies: Sequence[ReadReply]) -> None:

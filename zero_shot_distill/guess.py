@@ -178,9 +178,10 @@ def _are_amounts(values: Collection[str] | None, n_rows: int) -> bool:
 
 def _as_numbers(table: Table, column: Column, metric: Metric | None) -> Answers | None:
     "Amounts; None where the column holds something else."
-    is_number = column.kind == "number" and all(numeric_value(value) is not None for value in column.values or ())
+    filled = (*_sample_of(table, column), *(column.values or ()))
+    is_number = bool(filled) and all(numeric_value(value) is not None for value in filled)
     if metric == "numeric" and not is_number:
-        odd = next(value for value in (*_sample_of(table, column), *(column.values or ())) if numeric_value(value) is None)
+        odd = next((value for value in filled if numeric_value(value) is None), "")
         raise DataError(
             f"{table.where}: column {column.name!r} holds {odd!r}, which is no arithmetic; leave --metric away, or empty those cells"
         )

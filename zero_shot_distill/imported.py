@@ -7,6 +7,7 @@ __all__ = ['ImportedReply', 'ImportedFolder']
 
 # %% ../nbs/14_imported.ipynb #10a8850d
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from .definition import fingerprint, read_yaml, write_json, write_text
+from .definition import DataError, fingerprint, read_yaml, write_json, write_text
 
 # %% ../nbs/14_imported.ipynb #32dea440
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ImportedFolder:
         "Add to what is known of one template, in one step."
         path = self.path / "replies" / task / split / f"{template_id}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two imports may run at once
         seen: set[tuple[int, str]] = set()
         try:
             with partial.open("w", encoding="utf-8") as file:
@@ -106,8 +107,7 @@ class ImportedFolder:
         split: str,
     ) -> dict[int, str]:  # row -> label
         "Gold labels that came with the replies."
-        path = self._gold_path(task, split)
-        return {int(row): label for row, label in json.loads(path.read_text(encoding="utf-8")).items()} if path.is_file() else {}
+        return {int(row): label for row, label in _read_json(self._gold_path(task, split)).items()}
 
     def add_gold(
         self,
@@ -154,17 +154,40 @@ class ImportedFolder:
         text: str,  # the whole content
     ) -> bool:  # False: the user has changed the file since it was written; it stays
         "Write a file that users may edit."
-        record = self.path / "written.json"
-        written = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        name = str(path.relative_to(self.path))
-        if path.is_file() and written.get(name) != fingerprint(path):
+        if self.is_edited(path):
             return path.read_text(encoding="utf-8") == text
         write_text(path, text)
-        write_json(record, written | {name: fingerprint(path)})
+        record = self.path / "written.json"
+        write_json(record, _read_json(record) | {str(path.relative_to(self.path)): fingerprint(path)})
         return True
+
+    def is_edited(
+        self,
+        path: Path,  # below this folder
+    ) -> bool:  # False where it is not there
+        "Whether the user has changed a file that `write_definition` wrote."
+        return path.is_file() and _read_json(self.path / "written.json").get(str(path.relative_to(self.path))) != fingerprint(path)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: damaged ({error}); delete it and import again")
+
+
+def _read_json(path: Path) -> dict[str, Any]:  # empty where it is not there
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, TypeError("no JSON object"))
+    return content
 
 
 def _read_lines(path: Path) -> Iterator[ImportedReply]:
     if path.is_file():
         with path.open(encoding="utf-8") as file:
-            yield from (ImportedReply(**json.loads(line)) for line in file)
+            for line in file:
+                try:
+                    yield ImportedReply(**json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise _damaged(path, error) from None

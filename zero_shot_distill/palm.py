@@ -144,7 +144,7 @@ def read_palm_outputs(
     folder: Path,  # `datasets` of the repository, or a clone of it
     split: str,  # one of `task.splits`
     model: Literal["palm", "gpt-neox"] = "palm",  # whose outputs: `<task>/llm/<split>_CoT_<number>.json`, or `gpt-neox/<task>/<split>.json`
-) -> list[AnnotatedRow]:  # one for each row of the split, in order; `write_annotations` writes them for `zsd train`
+) -> list[AnnotatedRow]:  # one for each row of the split, in order; `student.train_student` trains on them
     """The labels and rationales that Distilling Step-by-Step took from a model's outputs.
 
     Rows and outputs must be those that were published, whole; `PalmError` where their numbers differ or a file cannot be read. Rows whose file is

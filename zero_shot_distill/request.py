@@ -87,9 +87,11 @@ class Request:
 def imported_request(
     words: str,  # all that the teacher was shown, e.g. system and user message joined by a line break
     model: str,  # who answered
+    template: str
+    | None = None,  # id of the template that asked, for a reply that differs from that to another template with the same words
 ) -> Request:  # is looked up, never sent
     "The request under which a reply taken over from elsewhere is kept."
-    return Request.build(model, [{"role": "user", "content": words}])
+    return Request.build(model, [{"role": "user", "content": words}], **({} if template is None else {"template": template}))
 
 # %% ../nbs/02_request.ipynb #06a7e717
 OUTCOMES = ("complete", "length", "refused", "filtered", "empty")

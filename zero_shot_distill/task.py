@@ -193,7 +193,10 @@ class Task(BaseModel):
         text = self.aliases.get(text, text)
         if self.labels:
             return text if text in self.labels else None
-        return _chosen(text, [example.fields[name] for name in self.choices]) if example else text or None
+        if example is None:
+            return text or None
+        # Rows of other people's files may come without their choices: then no words are one of them.
+        return _chosen(text, [example.fields[name] for name in self.choices if name in example.fields])
 
     def is_right(
         self,

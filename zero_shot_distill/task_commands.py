@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .console import AsJson, Quiet, Screen, show_rows
-from .prompt import load_templates
+from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir, show_rows
+from .options import PromptsFile, known_templates
 from .task import count_rows, is_here, list_tasks, load_task
 
 if TYPE_CHECKING:  # numpy comes with them, which would slow every command down
@@ -57,14 +57,15 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
 # %% ../nbs/16_task_commands.ipynb #fdd56b7a
 def templates(
     task: Annotated[str, typer.Argument(help="A built-in task, or the path of a task definition.")],
-    file: Annotated[Path | None, typer.Option("--file", help="Your own template file.")] = None,
+    prompts: PromptsFile = None,
+    work_dir: WorkDir = DEFAULT_WORK_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List and check the prompt templates of a task.
+    """List and check the prompt templates of a task, those among them that were imported into the work directory.
 
     Example: `zsd templates pocket_nli`
     """
-    loaded = load_templates(load_task(task), file)
+    loaded = known_templates(load_task(task), prompts, work_dir)
     show_rows(
         [
             {"template": template.id, "note": template.note, "user message": template.user_message, "reply pattern": template.reply_pattern}
@@ -159,7 +160,7 @@ def _show(added: "AddedTask") -> None:
     shown = ", ".join(f"{{{field}}}" for field in added.task.fields)
     print(f"\nWritten: {added.path}. Look at what was guessed, and change what is wrong.")
     print(f"Next: put prompts that show {shown} into a file, then")
-    print(f"  zsd templates {added.path} --file prompts.yaml")
+    print(f"  zsd templates {added.path} --prompts prompts.yaml")
     print(f"  zsd experiment --task {added.path} --prompts prompts.yaml --samples 20")
 
 # %% ../nbs/16_task_commands.ipynb #600fb60d

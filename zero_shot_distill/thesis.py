@@ -17,6 +17,7 @@ from pathlib import Path
 import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .parse import TIMED_OUT
 from .prompt import PromptMix, PromptTemplate, filled_pattern, pattern_placeholders
 from .task import ZsdError, check_definition, read_yaml
 
@@ -191,7 +192,7 @@ def read_thesis_reply(
         match = regex.compile(pattern, regex.IGNORECASE | regex.DOTALL).search(text, timeout=timeout_s)
         return ThesisReply(None, None, "no match") if match is None else _reply(match, dataset, values, timeout_s)
     except TimeoutError:
-        return ThesisReply(None, None, f"pattern of template {template.id} ran for more than {timeout_s:g} s")
+        return ThesisReply(None, None, f"pattern of template {template.id} {TIMED_OUT} {timeout_s:g} s")
     except regex.error as error:
         return ThesisReply(None, None, f"pattern of template {template.id} does not compile: {error.msg}")
 
@@ -214,7 +215,7 @@ class ThesisResponse(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     split: str
-    idx: int  # row of the split
+    idx: int = Field(ge=0)  # row of the split
     prompt_template_id: int
     prompt_values: dict[str, str] = {}  # placeholder -> text; the oldest files have none
     complete_prompt: str  # system and user message, joined by a line break

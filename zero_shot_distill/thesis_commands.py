@@ -8,11 +8,15 @@ __all__ = ['import_thesis']
 # %% ../nbs/16_thesis_commands.ipynb #32b64523
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import DEFAULT_WORK_DIR, AsJson, Quiet, Screen, WorkDir
+from .task import list_tasks
+
+if TYPE_CHECKING:  # brings YAML, and most commands read none
+    from zero_shot_distill.imported import ImportedFolder
 
 # %% ../nbs/16_thesis_commands.ipynb #92211a49
 def import_thesis(
@@ -32,16 +36,17 @@ def import_thesis(
 
     if not path.exists():  # before a store is made for nothing
         raise thesis_import.ThesisError(f"{path}: no such file or folder; name a clone of the thesis repository, or a part of one")
+    folder = ImportedFolder.of(work_dir)
     with ResponseStore(work_dir / "responses.sqlite") as store, Screen(quiet).bar("importing (files)") as on_progress:
-        report = thesis_import.import_thesis(path, store, ImportedFolder.of(work_dir), model, on_progress)
+        report = thesis_import.import_thesis(path, store, folder, model, on_progress)
     if not as_json:
         print("\n".join(report.lines()))
-        if tasks := sorted(path.name for path in (work_dir / "thesis" / "replies").glob("*")):
-            print(f"templates, mixes and figures are below {work_dir / 'thesis'}; next: zsd evaluate --task {tasks[0]} --profile thesis")
+        _say_what_next(folder, work_dir)
         return
     counts = {
         "replies": {"new": report.n_taken, "known": report.n_known, "aside": report.n_aside},
         "templates": {dataset: len(templates) for dataset, templates in report.templates.items()},
+        "usable_templates": report.n_templates,
         "mixes": len(report.mixes),
         "runs": len(report.runs),
         "results": len(report.results),
@@ -51,3 +56,14 @@ def import_thesis(
         "skipped": dict(report.n_skipped),
     }
     print(json.dumps(counts, ensure_ascii=False, indent=1))
+
+
+def _say_what_next(folder: "ImportedFolder", work_dir: Path) -> None:
+    "The command that scores what was imported."
+    there = f" --work-dir {work_dir}" if work_dir != DEFAULT_WORK_DIR else ""
+    for task in list_tasks():
+        if folder.splits(task) and folder.templates(task).is_file():
+            print(f"templates, mixes and figures are below {folder.path}; next: zsd evaluate --task {task} --profile thesis{there}")
+            return
+        if folder.splits(task):
+            print(f"the templates that the replies to {task} are about are not there; import prompt-templates, too")

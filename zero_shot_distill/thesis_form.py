@@ -12,20 +12,22 @@ from pathlib import Path
 
 import yaml
 
+from .prompt import PromptError, check_placeholders
+from .task import list_tasks, load_task
 from .thesis import ThesisError, read_thesis_mix, read_thesis_templates
 
 # %% ../nbs/14_thesis_form.ipynb #cc94532d
 def _comments(
     text: str,  # of a YAML file
 ) -> Iterator[tuple[int, str]]:  # line from 0, and the comment with its #
-    end = 0
+    end, line = 0, 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
-        start = token.start_mark.index
-        for number, line in enumerate(text[end:start].split("\n"), text.count("\n", 0, end)):
-            _, mark, comment = line.partition("#")
+        # A block of text ends with its line break, of which its mark knows.
+        for number, between in enumerate(text[end : token.start_mark.index].split("\n"), line):
+            _, mark, comment = between.partition("#")
             if mark:
                 yield number, f"#{comment}".rstrip()
-        end = max(end, token.end_mark.index)
+        end, line = max((end, line), (token.end_mark.index, token.end_mark.line))
 
 
 def _last_line(node: yaml.Node) -> int:
@@ -40,23 +42,23 @@ def _last_line(node: yaml.Node) -> int:
 class _Comments:
     "The comments of a file by what they stand at."
 
+    head: list[str]  # before everything, or before the parent
     above: dict[str, list[str]]  # key -> comments before it or within it
     rest: list[str]  # at the end
 
 
 def _comments_by_key(text: str, parent: str | None) -> _Comments:
-    "The comments at the keys of the file, or of the mapping under `parent`; those before that mapping are at its first key."
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    "The comments at the keys of the file, or of the mapping under `parent`."
+    node, begin = yaml.compose(text, Loader=yaml.SafeLoader), 0
     for key, value in node.value:
         if key.value == parent:
-            node = value
+            node, begin = value, key.start_mark.line
     ends = [(_last_line(value), key.value) for key, value in node.value]
-    above: dict[str, list[str]] = {}
-    rest: list[str] = []
+    found = _Comments([], {}, [])
     for line, comment in _comments(text):
         at = next((key for end, key in ends if line <= end), None)
-        (rest if at is None else above.setdefault(at, [])).append(comment)
-    return _Comments(above, rest)
+        (found.head if line < begin else found.rest if at is None else found.above.setdefault(at, [])).append(comment)
+    return found
 
 # %% ../nbs/14_thesis_form.ipynb #18d7c9c2
 class _Dumper(yaml.SafeDumper):
@@ -72,7 +74,8 @@ _Dumper.add_representer(str, _represent_text)
 
 def _dumped(content: object, indent: int) -> str:
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
-    return "".join(f"{' ' * indent}{line}\n" if line else "\n" for line in text.splitlines())
+    # Not `splitlines`: a message may hold one of the rarer line breaks that it knows.
+    return "".join(f"{' ' * indent}{line}\n" if line else "\n" for line in text.removesuffix("\n").split("\n"))
 
 
 def templates_in_our_form(
@@ -83,17 +86,26 @@ def templates_in_our_form(
 ]:  # the text of a template file, and what was left out; empty where nothing is left. Raises as `read_thesis_templates`
     "The templates of a data set as `load_templates` reads them."
     comments = _comments_by_key(path.read_text(encoding="utf-8"), "templates")
+    task = load_task(dataset) if dataset in list_tasks() else None  # of another task is not known what a prompt may show
     written, faults = [], []
     for id, template in read_thesis_templates(path).items():
+        written += [f"  {comment}\n" for comment in comments.above.get(str(id), [])]
         try:
             ours = template.in_our_form(dataset)
-        except ThesisError as error:
-            faults.append(ThesisError(f"{path}: {error}"))
+            if task:
+                check_placeholders(ours, task, str(path))
+        except (ThesisError, PromptError) as error:
+            told = str(error) if str(path) in str(error) else f"{path}: {error}"
+            faults.append(ThesisError(told))
             continue
-        said = "".join(f"  {comment}\n" for comment in comments.above.get(str(id), []))
-        written.append(said + _dumped([ours.model_dump(include=_KEYS, exclude_defaults=True)], 2))
-    head = f"# From {path.name} of the thesis repository of arXiv 2403.15886.\ntask: {dataset}\nversion: 1\ntemplates:\n"
-    return (head + "".join(written) + "".join(f"{comment}\n" for comment in comments.rest) if written else ""), faults
+        written.append(_dumped([ours.model_dump(include=_KEYS, exclude_defaults=True)], 2))
+    if not any(part.startswith("  - ") for part in written):
+        return "", faults
+    head = [f"# From {path.name} of the thesis repository of arXiv 2403.15886.", *comments.head]
+    keys = f"task: {dataset}\nversion: 1\ntemplates:\n"
+    return "".join(f"{comment}\n" for comment in head) + keys + "".join(written) + "".join(
+        f"{comment}\n" for comment in comments.rest
+    ), faults
 
 
 _KEYS = {"id", "system_message", "user_message", "reply_pattern", "imported"}
@@ -105,6 +117,7 @@ def mix_in_our_form(
     "A mix as `load_mix` reads it."
     comments = _comments_by_key(path.read_text(encoding="utf-8"), None)
     text = f"# From {path.name} of the thesis repository of arXiv 2403.15886.\n"
+    text += "".join(f"{comment}\n" for comment in comments.head)
     for key, value in read_thesis_mix(path).model_dump().items():
         text += "".join(f"{comment}\n" for comment in comments.above.get(key, [])) + _dumped({key: value}, 0)
     return text + "".join(f"{comment}\n" for comment in comments.rest)

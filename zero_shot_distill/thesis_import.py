@@ -145,19 +145,20 @@ def _keep(
     counts: Counter[str] = Counter()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     replies = iter(replies)
-    while block := [(imported_request(reply.complete_prompt, model), reply) for reply in islice(replies, _REPLIES_A_TRANSACTION)]:
+    while block := list(islice(replies, _REPLIES_A_TRANSACTION)):
+        ways = [[imported_request(reply.complete_prompt, model, id) for id in (None, str(reply.prompt_template_id))] for reply in block]
         with store.writing() as connection:
-            texts = {key: response.text for key, response in store.get_many(request.key for request, _ in block).items()}
-            known = set(texts)
-            for request, reply in block:
-                key, text = request.key, reply.response
-                stored = texts.setdefault(key, text)
-                if key in known and (stored == text or connection.execute(_ASIDE, (key, text)).fetchone()):
+            texts = {key: response.text for key, response in store.get_many(way.key for pair in ways for way in pair).items()}
+            for pair, reply in zip(ways, block, strict=True):
+                text = reply.response
+                # Under its words; where another reply to the same words is there, under its template, too.
+                way = next((way for way in pair if texts.get(way.key, text) == text), pair[1])
+                if texts.get(way.key) == text or connection.execute(_ASIDE, (way.key, text)).fetchone():
                     counts["known"] += 1
                 else:
-                    counts[keep_reply(connection, Kept(_imported(key, model, text, now), request.to_json()))] += 1
-                    known.add(key)
-                add(ImportedReply(reply.idx, key, model, reply.prompt_values, None if stored == text else text))
+                    counts[keep_reply(connection, Kept(_imported(way.key, model, text, now), way.to_json()))] += 1
+                stored = texts.setdefault(way.key, text)
+                add(ImportedReply(reply.idx, way.key, model, reply.prompt_values, None if stored == text else text))
     return counts
 
 # %% ../nbs/14_thesis_import.ipynb #8c4d489f
@@ -172,12 +173,14 @@ class ImportReport:
     n_known: int = 0  # replies that the store had
     n_response_files: int = 0
     templates: dict[str, dict[int, ThesisTemplate]] = field(default_factory=dict)  # data set -> id -> template
+    n_templates: int = 0  # of these that can be used
     mixes: dict[str, PromptMix] = field(default_factory=dict)  # name -> mix
     metadata: dict[str, dict] = field(default_factory=dict)  # data set -> template -> "characteristics", "costs", "performance" -> figures
     runs: list[ThesisRun] = field(default_factory=list)
     results: list[ThesisResult] = field(default_factory=list)
     meta_prompts: dict[str, str] = field(default_factory=dict)  # name -> text
     gold: Counter[str] = field(default_factory=Counter)  # data set and split -> gold labels
+    unplaced: list[str] = field(default_factory=list)  # response files whose folders do not say which rows they are about
     edited: list[str] = field(default_factory=list)  # files of ours that the user has changed, and that were not written anew
     n_skipped: Counter[str] = field(default_factory=Counter)  # reason -> lines or files
     skipped: list[str] = field(default_factory=list)  # the first hundred: file, line and reason
@@ -197,7 +200,7 @@ class ImportReport:
         "The report in words: what was taken, what is not there, what was skipped and why."
         found = {
             "replies": self.n_taken + self.n_aside + self.n_known,
-            "templates": sum(map(len, self.templates.values())),
+            "templates": self.n_templates,
             "mixes": len(self.mixes),
             "templates' figures": sum(map(len, self.metadata.values())),
             "runs in a tracking table": len(self.runs),
@@ -212,6 +215,10 @@ class ImportReport:
         ]
         if (rows := Path(self.path, "datasets")).is_dir():
             told.append(f"the rows of its data sets are found with ZSD_DATA={rows.absolute()}")
+        told += [
+            f"{path}: not in <data set>/<split>/<template> of query-results; its replies are found by their words alone"
+            for path in self.unplaced
+        ]
         told += [f"{path} has changes of yours and stays as it is; move it away to have it written anew" for path in self.edited]
         absent = [name for name, n in found.items() if not n]
         told += [f"not found: {', '.join(absent)}"] if absent else []
@@ -230,6 +237,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
         return
     for folder, names, files in os.walk(path):
+        if "responses.sqlite" in files:  # a work directory of ours: what was imported is not imported again
+            names.clear()
+            continue
         names[:] = sorted((name for name in names if not name.startswith(".")), key=_by_number)
         yield from (Path(folder, name) for name in sorted(files, key=_by_number) if not name.startswith("."))
 
@@ -242,10 +252,11 @@ def _take_yaml(path: Path, report: ImportReport, folder: ImportedFolder) -> None
     "Templates, a mix or figures: the keys say which."
     content = read_yaml(path)
     if "templates" in content:
-        report.templates[path.stem] = read_thesis_templates(path)
         text, faults = templates_in_our_form(path, path.stem)
         for fault in faults:
             report.skip(fault, "template that cannot be used")
+        report.templates[path.stem] = read_thesis_templates(path)
+        report.n_templates += len(report.templates[path.stem]) - len(faults)
         if text:
             _write(folder.templates(path.stem), text, report, folder)
     elif {"label", "explanation"} <= set(content):
@@ -263,6 +274,9 @@ def _write(path: Path, text: str, report: ImportReport, folder: ImportedFolder) 
         report.edited.append(str(path))
 
 
+_RESULTS = ("query-results", "querie-results")  # the latter until the last months of the repository
+
+
 def _take_responses(path: Path, report: ImportReport, store: ResponseStore, folder: ImportedFolder) -> None:
     def sound() -> Iterator[ThesisResponse]:
         for line in read_thesis_responses(path):
@@ -271,12 +285,13 @@ def _take_responses(path: Path, report: ImportReport, store: ResponseStore, fold
             else:
                 yield line
 
-    *_, dataset, split, template, _ = ("", "", "", *path.absolute().parts)
-    if template.isdecimal():
+    *_, results, dataset, split, template, _ = ("", "", "", "", *path.absolute().parts)
+    if results in _RESULTS and template.isdecimal():
         with folder.adding_replies(dataset, split, template) as add:
             counts = _keep(sound(), store, report.model, add)
-    else:  # a file by itself: its replies are found by their words alone
+    else:
         counts = _keep(sound(), store, report.model, lambda reply: None)
+        report.unplaced.append(str(path))
     report.n_taken += counts["taken"]
     report.n_aside += counts["aside"]
     report.n_known += counts["known"]
@@ -290,7 +305,7 @@ def _take_gold(path: Path, report: ImportReport, folder: ImportedFolder) -> None
     "Lines of JSON with `idx` and `label`."
     name = _GOLD_NAME.fullmatch(path.name)
     labels = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
         try:
             row = json.loads(line)
             labels[int(row["idx"])] = str(row["label"])

@@ -207,7 +207,11 @@ def over_templates(data: Path, count: CountTokens, n_pilot: int, n_pilots: int) 
     "Each of the 84 templates of cqa on its first 75 rows."
     folder = data / "thesis" / "query-results" / "cqa" / "train"
     ids = sorted((path.parent.name for path in folder.glob("*/responses.json") if len(_first_replies(path)) <= 100), key=int)
-    return [measure(load_replies(folder, [id], count, 75), PromptMix.single(id), n_pilot, n_pilots) for id in ids]
+    # The same seed draws the same rows: with seeds of its own, each template has pilots of its own.
+    return [
+        measure(load_replies(folder, [id], count, 75), PromptMix.single(id), n_pilot, n_pilots, first_seed=place * n_pilots)
+        for place, id in enumerate(ids)
+    ]
 
 
 def main() -> None:
