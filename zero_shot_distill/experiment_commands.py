@@ -204,7 +204,7 @@ def evaluate(
             if others:
                 stored = _score_stored(loaded, split, others, store, settings, name, samples, seed, screen)
         except (DataError, ExperimentError):
-            if not bought or templates or prompts:  # what was not named need not be looked for
+            if not bought:
                 raise
     replies = {id: (bought | stored)[id] for id in chosen if id in bought or id in stored}
     if not replies:

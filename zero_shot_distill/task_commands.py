@@ -66,13 +66,17 @@ def templates(
     Example: `zsd templates pocket_nli`
     """
     loaded = known_templates(load_task(task), prompts, work_dir)
-    show_rows(
-        [
+    if as_json:
+        rows = [
             {"template": template.id, "note": template.note, "user message": template.user_message, "reply pattern": template.reply_pattern}
             for template in loaded.values()
-        ],
-        as_json,
-    )
+        ]
+    else:  # a pattern is not for a narrow column
+        rows = [
+            {"template": template.id, "user message": template.user_message + (f"\n({template.note})" if template.note else "")}
+            for template in loaded.values()
+        ]
+    show_rows(rows, as_json)
 
 # %% ../nbs/16_task_commands.ipynb #0610e9c3
 def _right(rows: list[dict[str, Any]], columns: Collection[str]) -> list[dict[str, Any]]:
