@@ -105,7 +105,7 @@ def test_experiment_then_evaluate(tmp_path):
         assert (again.status, json.loads(again.out)) == (0, scores)
         assert list(json.loads(zsd(tmp_path, "evaluate", *TASK, *MODEL, "--json").out)) == list(scores)  # of all rows: what is stored
         shown = zsd(tmp_path, "evaluate", *options[:-1], env=environment(COLUMNS="110"))
-        assert "the best of several is flattered by chance" in shown.out
+        assert "it is flattered by chance: confirm it on other rows" in shown.out
 
 
 @pytest.mark.parametrize(

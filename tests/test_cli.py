@@ -144,7 +144,7 @@ def test_faults_in_files(project, fault):
         (("predict", "--input", "test.jsonl"), ["Missing option '--student'"]),
         (("teacher", "pull", "qwen"), ["no weights are known as 'qwen'"]),
         (("teacher", "pull", "--path", "mine.yaml"), ["mine.yaml is not a GGUF file"]),
-        (("predict", "--student", "x", "--input", "nowhere.csv"), ["nowhere.csv: no such file"]),
+        (("predict", "--student", "x", "--input", "nowhere.csv"), ["x: no trained student"]),
     ],
 )
 def test_faults_on_the_command_line(project, arguments, parts):
@@ -269,17 +269,18 @@ def test_tasks(tmp_path):
 
 def test_templates(project):
     project.write()
-    listed = zsd(project.folder, "templates", "my_task.yaml", "--file", "my_prompts.yaml", "--json")
+    listed = zsd(project.folder, "templates", "my_task.yaml", "--prompts", "my_prompts.yaml", "--json")
     assert [template["template"] for template in json.loads(listed.out)] == ["tell", "explain"]
     assert not listed.modules & HEAVY
     # Brackets are no mark-up of ours.
     project.texts["my_prompts.yaml"] = (
         "task: my_task\ntemplates: [{id: a, user_message: '{premise} {hypothesis} [right / wrong][/x]', reply_pattern: '(?P<label>[a-z])'}]"
     )
-    listed = zsd(project.write().folder, "templates", "my_task.yaml", "--file", "my_prompts.yaml")
+    listed = zsd(project.write().folder, "templates", "my_task.yaml", "--prompts", "my_prompts.yaml")
     assert (listed.status, listed.err) == (0, "")
     assert "[right / wrong][/x]" in listed.out
-    assert "(?P<label>[a-z])" in listed.out
+    as_json = zsd(project.folder, "templates", "my_task.yaml", "--prompts", "my_prompts.yaml", "--json")
+    assert json.loads(as_json.out)[0]["reply pattern"] == "(?P<label>[a-z])"
 
 
 EVERY_HELP = """
@@ -356,6 +357,10 @@ def test_predict_without_labels(students):
     assert (done.status, done.err) == (0, "")
     assert "new-2" in done.out
     assert "rationale" not in done.out
+
+
+def test_predict_without_rows(students):
+    is_one_line(zsd(students, "predict", "--student", "standard", "--input", "nowhere.csv"), 2, "nowhere.csv: no such file")
 
 
 def test_a_standard_student_cannot_explain(students):
