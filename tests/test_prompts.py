@@ -81,6 +81,11 @@ READ = [
         *("svamp", "plain-words", "Take eleven away from eighteen peaches. So the answer is $1,007."),
         *("1,007", "Take eleven away from eighteen peaches."),
     ),
+    (
+        *("svamp", "calculation-then-reason", "Calculation: 18 - 11 = 6\nReason: The difference is what he has more."),
+        *("18 - 11", "The difference is what he has more."),
+    ),
+    ("svamp", "plain-words", "Take them away. So the answer is 18 - 11 = 7.", "7", None),
     ("svamp", "label-only", "`18 - 11`", "18 - 11", None),
 ]
 
@@ -102,6 +107,16 @@ REFUSED = [
     ("svamp", "calculation-then-reason", "Calculation: 18 peaches - 11 apples\nReason: that is the difference."),
     ("svamp", "plain-words", "He has some more peaches than apples."),
     ("svamp", "label-only", "Take 11 from 18."),
+    # a list is no answer, nor is the beginning of another word or number
+    ("esnli", "label-only", "Entailment, contradiction or neutral?"),
+    ("esnli", "complete-sentence", "For this scene, the caption is [false / uncertain / true] because"),
+    ("cqa", "label-only", "A fork would go there."),
+    ("cqa", "label-only", "d) sink"),
+    ("cqa", "plain-words", "Table, high street, cupboard, kitchen (top) or sink."),
+    ("cqa", "plain-words", "Tablecloths are kept in there."),
+    ("svamp", "plain-words", "He has fewer. So the answer is 5 or 6."),
+    ("svamp", "plain-words", "It is a large number. So the answer is 1.5 million."),
+    ("svamp", "calculation-then-reason", "Calculation: 528 minus what is left\nReason: that is what was sold."),
 ]
 
 
