@@ -31,7 +31,7 @@ from zero_shot_distill.options import (
 )
 from .prompt import PromptTemplate, shows_label
 from .settings import OpenedTeacher, TeacherSettings, open_teacher
-from .task import DataError, Example, Task, ZsdError, load_task
+from .task import DataError, Example, Task, ZsdError, is_here, load_task
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.evaluation import TemplateFigures
@@ -201,7 +201,8 @@ def evaluate(
         others = {id: template for id, template in chosen.items() if id not in bought}
         stored: dict[str, list[ReadReply]] = {}
         try:
-            if others:
+            # What was not named need not be fetched from afar.
+            if others and (not bought or templates or prompts or is_here(loaded, split)):
                 stored = _score_stored(loaded, split, others, store, settings, name, samples, seed, screen)
         except (DataError, ExperimentError):
             if not bought:
@@ -215,7 +216,8 @@ def evaluate(
     about = f"{name} on {n_rows} {split} rows" + (
         " (imported; --samples scores what was asked since, too)" if bought and not stored else ""
     )
-    _show(loaded, chosen, replies, split, about, profile, opened, work_dir, as_json)
+    named = chosen if templates else {id: chosen[id] for id in replies}
+    _show(loaded, named, replies, split, about, profile, opened, work_dir, as_json)
 
 
 def _score_imported(
