@@ -121,6 +121,8 @@ def test_missing_weights_are_an_error_of_their_own_and_leave_no_process(tmp_path
 
 
 ASK_MANY = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 import sys, threading
 from zero_shot_distill.asking import ask
 from zero_shot_distill.store import ResponseStore

@@ -24,8 +24,10 @@ LABELS = ["entailment", "neutral", "contradiction"]
 SEED = 24  # draws two rows with the first label among the three that decide between templates
 
 # What the entry point does, and then the names of all imported packages, for tests of what must not be imported.
+# Where the tests run in the background, a shell has SIGINT ignored, and children inherit that: a terminal's do not.
 LAUNCHER = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 modules = os.open(os.environ.pop("MODULES_FILE"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 from zero_shot_distill.cli import main
 sys.argv[0] = "zsd"
