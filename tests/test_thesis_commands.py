@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from test_thesis import SIX_COUNTS, shared_data_dir
-from zsd_command import environment, is_one_line, zsd
+from zsd_command import environment, finish, is_one_line, start, zsd
 
 from zero_shot_distill.experiment import draw_samples
 from zero_shot_distill.task import Example
@@ -216,6 +216,20 @@ def test_files_without_prompt_values(shared, tmp_path):
     shutil.copy(shared / "thesis" / "cqa_train_gold.jsonl", tmp_path / "clone")
     zsd(tmp_path, "import-thesis", str(tmp_path / "clone"))
     assert evaluated(tmp_path, environment(ZSD_DATA=str(tmp_path)), "--task", "cqa", "--profile", "thesis")["2"]["n_rows"] == 75
+
+
+def test_two_imports_at_once(shared, tmp_path):
+    "Neither loses what the other has brought."
+    part = str(shared / "thesis" / "query-results" / "cqa")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    there = ("--work-dir", str(tmp_path / "work"))
+    first = start(tmp_path / "a", "import-thesis", part, "--model", "gpt-a", *there)
+    second = zsd(tmp_path / "b", "import-thesis", part, "--model", "gpt-b", *there)
+    assert (finish(tmp_path / "a", first).status, second.status) == (0, 0)
+    lines = [line for path in (tmp_path / "work" / "thesis" / "replies").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    models = [json.loads(line)["model"] for line in lines]
+    assert models.count("gpt-a") == models.count("gpt-b") == 7571
 
 
 def test_replies_of_two_models(shared, folder, tmp_path):

@@ -7,7 +7,6 @@ __all__ = ['ImportedReply', 'ImportedFolder']
 
 # %% ../nbs/14_imported.ipynb #10a8850d
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from .definition import DataError, fingerprint, read_yaml, write_json, write_text
 
@@ -84,10 +84,10 @@ class ImportedFolder:
         "Add to what is known of one template, in one step."
         path = self.path / "replies" / task / split / f"{template_id}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two imports may run at once
+        partial = path.with_name(path.name + ".partial")
         seen: set[tuple[int, str]] = set()
         try:
-            with partial.open("w", encoding="utf-8") as file:
+            with self._alone(), partial.open("w", encoding="utf-8") as file:
 
                 def add(reply: ImportedReply) -> None:
                     if (reply.row, reply.model) not in seen:
@@ -97,7 +97,8 @@ class ImportedFolder:
                 for reply in _read_lines(path):
                     add(reply)
                 yield add
-            partial.replace(path)
+                file.flush()
+                partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -116,7 +117,9 @@ class ImportedFolder:
         labels: Mapping[int, str],  # row -> label; a newer one replaces an older one
     ) -> None:
         "Keep gold labels."
-        write_json(self._gold_path(task, split), {str(row): label for row, label in sorted({**self.gold(task, split), **labels}.items())})
+        with self._alone():
+            known = {**self.gold(task, split), **labels}
+            write_json(self._gold_path(task, split), {str(row): label for row, label in sorted(known.items())})
 
     def _gold_path(self, task: str, split: str) -> Path:
         return self.path / "gold" / task / f"{split}.json"
@@ -154,12 +157,18 @@ class ImportedFolder:
         text: str,  # the whole content
     ) -> bool:  # False: the user has changed the file since it was written; it stays
         "Write a file that users may edit."
-        if self.is_edited(path):
-            return path.read_text(encoding="utf-8") == text
-        write_text(path, text)
-        record = self.path / "written.json"
-        write_json(record, _read_json(record) | {str(path.relative_to(self.path)): fingerprint(path)})
-        return True
+        with self._alone():
+            if self.is_edited(path):
+                return path.read_text(encoding="utf-8") == text
+            write_text(path, text)
+            record = self.path / "written.json"
+            write_json(record, _read_json(record) | {str(path.relative_to(self.path)): fingerprint(path)})
+            return True
+
+    def _alone(self) -> FileLock:
+        "While it is held, no other import changes what is here."
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / ".lock")
 
     def is_edited(
         self,
