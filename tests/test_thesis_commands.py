@@ -218,6 +218,17 @@ def test_files_without_prompt_values(shared, tmp_path):
     assert evaluated(tmp_path, environment(ZSD_DATA=str(tmp_path)), "--task", "cqa", "--profile", "thesis")["2"]["n_rows"] == 75
 
 
+def test_a_split_that_the_task_does_not_know(shared, tmp_path):
+    "Its replies are scored; what the task has under other names is no matter."
+    part = tmp_path / "query-results" / "svamp" / "extra" / "3"
+    part.mkdir(parents=True)
+    shutil.copy(shared / "thesis" / "query-results" / "svamp" / "test" / "3" / "responses.json", part)
+    zsd(tmp_path, "import-thesis", str(tmp_path / "query-results"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    figures = evaluated(tmp_path, with_data(shared), "--task", "svamp", "--split", "extra")
+    assert {id: one["performance"] for id, one in figures.items()} == {"3": None}
+
+
 def test_two_imports_at_once(shared, tmp_path):
     "Neither loses what the other has brought."
     part = str(shared / "thesis" / "query-results" / "cqa")

@@ -122,13 +122,16 @@ def ask_split(
 ) -> dict[Question, ReadReply]:  # everything that was asked. Raises as `collect_replies`
     "Ask the teacher about every row, and about more rationales until there are enough."
     read: dict[Question, ReadReply] = {}
+    told: set[str] = set()
     n_wanted = rate.n_wanted(len(examples))
     while True:
         # A question without a reply may have one next time: it is not replaced by another row.
         likely = likely_explained(mix, len(examples), read)
         new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
         if read and (silent := {id for id, _ in new} & _silent(mix, read)):
-            terms.say(f"no rationale in {_N_SILENT} replies or more to {', '.join(sorted(silent))}: no further rows are asked for one")
+            for id in sorted(silent - told):
+                terms.say(f"no rationale in {_N_SILENT} replies or more to {id}: no further rows are asked for one")
+            told |= silent
             new = [question for question in new if question[0] not in silent]
         if not new:
             return read

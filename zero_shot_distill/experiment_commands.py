@@ -202,7 +202,7 @@ def evaluate(
         stored: dict[str, list[ReadReply]] = {}
         try:
             # What was not named need not be fetched from afar.
-            if others and (not bought or templates or prompts or is_here(loaded, split)):
+            if others and (not bought or templates or prompts or (split in loaded.splits and is_here(loaded, split))):
                 stored = _score_stored(loaded, split, others, store, settings, name, samples, seed, screen)
         except (DataError, ExperimentError):
             if not bought:

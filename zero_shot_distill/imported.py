@@ -72,6 +72,14 @@ class ImportedFolder:
         paths = sorted((self.path / "replies" / task / split).glob("*.jsonl"), key=lambda path: int(path.stem))
         return {path.stem: list(_read_lines(path)) for path in paths}
 
+    def models(
+        self,
+        task: str,  # its name
+    ) -> Iterator[str]:  # reply by reply, so that the first is known without reading the rest
+        "Who answered."
+        for path in sorted((self.path / "replies" / task).glob("*/*.jsonl")):
+            yield from (reply.model for reply in _read_lines(path))
+
     @contextmanager
     def adding_replies(
         self,

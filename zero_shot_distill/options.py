@@ -82,6 +82,4 @@ def imported_model(
     work_dir: Path,
 ) -> str | None:  # None: nothing was imported; the first where there are several
     "Whose replies were imported."
-    folder = ImportedFolder.of(work_dir)
-    known = (reply for split in folder.splits(task.name) for replies in folder.replies(task.name, split).values() for reply in replies)
-    return next((reply.model for reply in known), None)
+    return next(ImportedFolder.of(work_dir).models(task.name), None)
