@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="])
@@ -26,7 +26,7 @@ setup(
     extras_require={"dev": cfg["dev_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     # The definitions and the experiment notebooks travel inside the wheel, so that `zsd` finds them after `pip install`.
-    packages=[package, f"{package}.data", f"{package}.experiments"],
+    packages=[*find_packages(include=[package, f"{package}.*"]), f"{package}.data", f"{package}.experiments"],
     package_dir={package: package, f"{package}.data": "data", f"{package}.experiments": "nbs/experiments"},
     package_data={f"{package}.data": ["**/*.yaml", "**/*.json", "**/*.jsonl", "**/*.md"], f"{package}.experiments": ["*.ipynb"]},
 )

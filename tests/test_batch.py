@@ -21,16 +21,17 @@ from typing import Any
 import pytest
 from scripted_server import NAME, BatchScript, Scripted, ScriptedServer, echo
 
-from zero_shot_distill import batch
-from zero_shot_distill.asking import BUDGET_REACHED, Terms, ask, count_spent
-from zero_shot_distill.batch import ask_by_batch, obtain
-from zero_shot_distill.cost import Budget, Price
-from zero_shot_distill.ledger import BatchRecords
-from zero_shot_distill.provider import Provider
-from zero_shot_distill.request import Request
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
-from zero_shot_distill.wire import SCHEMA_REFUSED
+from zero_shot_distill.store.request import Request
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher import batch
+from zero_shot_distill.teacher.batch import ask_by_batch, obtain
+from zero_shot_distill.teacher.batch_api import Provider
+from zero_shot_distill.teacher.batch_ledger import BatchRecords
+from zero_shot_distill.teacher.budget import Budget
+from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, count_spent
+from zero_shot_distill.teacher.completion import SCHEMA_REFUSED
+from zero_shot_distill.teacher.price import Price
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
 
 KEY = "sk-this-key-is-secret"
 POLL_S = 0.01
@@ -38,7 +39,7 @@ QUICK = BatchScript(validating_s=0.01, in_progress_s=0.02)
 PRICE = Price(2.0, 8.0, "scripted", batch=Price(1.0, 4.0, "scripted"))
 # Children of a process that has imported everything begin within milliseconds, and can be killed within the first of them.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["zero_shot_distill.batch", "scripted_server", "pytest"])
+FORKS.set_forkserver_preload(["zero_shot_distill.teacher.batch", "scripted_server", "pytest"])
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
 
 
 def by_batch(server: ScriptedServer, requests: list[Request], store: ResponseStore, on_progress=None, **terms):
-    return ask_by_batch(hosted(server), requests, store, on_progress, Terms(**terms), poll_s=POLL_S)
+    return ask_by_batch(hosted(server), requests, store, on_progress, AskOptions(**terms), poll_s=POLL_S)
 
 
 def calls(server: ScriptedServer, call: str) -> int:
@@ -180,8 +181,8 @@ def test_one_door(store):
         assert obtain(hosted(server), requests[:2], store).n_asked == 2
         assert len(server.bodies) == 2
         # As a user calls it: the first look comes after five seconds.
-        assert obtain(hosted(server), requests[:2], store, terms=Terms(via="batch")).n_asked == 0
-        offline = obtain(StoredTeacher("some-model"), requests, store, terms=Terms(via="batch"))
+        assert obtain(hosted(server), requests[:2], store, terms=AskOptions(via="batch")).n_asked == 0
+        offline = obtain(StoredTeacher("some-model"), requests, store, terms=AskOptions(via="batch"))
         assert (len(offline.responses), len(offline.failures)) == (2, 2)
         assert "POST /files" not in server.calls
 

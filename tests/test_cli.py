@@ -12,7 +12,7 @@ import pytest
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import LABELS, LAUNCHER, Project, environment, interrupt, is_one_line, said, stored, zsd
 
-from zero_shot_distill.task import load_task
+from zero_shot_distill.task.task import load_task
 
 HEAVY = {"torch", "transformers", "openai", "datasets", "matplotlib", "scipy", "statsmodels", "papermill", "pandas", "numpy"}
 KEY = "sk-this-key-is-secret"
@@ -285,7 +285,7 @@ def test_templates(project):
 
 EVERY_HELP = """
 import sys
-from zero_shot_distill.cli import main
+from zero_shot_distill.cli.main import main
 for command in ("", "tasks", "templates", "run", "predict", "teacher", "teacher pull", "teacher serve"):
     sys.argv = ["zsd", *command.split(), "--help"]
     print(f"=== {command}")
@@ -320,8 +320,8 @@ def test_no_arguments_show_the_help(tmp_path):
 @pytest.fixture(scope="module")
 def students(tmp_path_factory):
     "A folder with a tiny student of each method."
-    from zero_shot_distill.annotate import AnnotatedRow
-    from zero_shot_distill.student import TrainingConfig, train_student
+    from zero_shot_distill.annotate.rows import AnnotatedRow
+    from zero_shot_distill.student.student import TrainingConfig, train_student
 
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()

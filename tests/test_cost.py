@@ -9,9 +9,10 @@ from fractions import Fraction
 import pytest
 from genai_prices.types import ModelPrice, Tier, TieredPrices
 
-from zero_shot_distill import cost
-from zero_shot_distill.cost import EMBEDDED_PRICE, Budget, BudgetError, Price, Usage, format_usd, price_of, total_usage
-from zero_shot_distill.request import Request, Response
+from zero_shot_distill.store.request import Request, Response
+from zero_shot_distill.teacher import price as cost
+from zero_shot_distill.teacher.budget import Budget, BudgetError
+from zero_shot_distill.teacher.price import EMBEDDED_PRICE, Price, Usage, format_usd, price_of, total_usage
 
 PRICE = Price(0.5, 1.5, "example", cached_input_usd_per_million=0.05, batch=Price(0.25, 0.75, "example, batch"))
 DEAR = Price(2.0, 10.0, "example", 0.2, reasoning_usd_per_million=12.0, cache_write_usd_per_million=2.5, usd_per_request=0.012)

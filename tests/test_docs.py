@@ -1,5 +1,6 @@
 "The documentation pages: they build without a warning, and a browser shows them whole without asking any other machine."
 
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,13 @@ def pages(tmp_path_factory) -> Path:
 
 
 def test_every_room_has_a_page_with_its_api(pages):
-    rooms = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+    rooms = sorted((ROOT / "nbs").glob("**/[0-9]*_*.ipynb"))
     assert rooms
     for notebook in rooms:
-        page = (pages / notebook.name).with_suffix(".html").read_text(encoding="utf-8")
-        module = ROOT / "zero_shot_distill" / f"{notebook.stem.partition('_')[2]}.py"
-        lacking = [name for name in Module(module).public if f'id="zero_shot_distill.{module.stem}.{name}"' not in page]
+        page = (pages / notebook.relative_to(ROOT / "nbs")).with_suffix(".html").read_text(encoding="utf-8")
+        exported = re.search(r"default_exp ([\w.]+)", notebook.read_text(encoding="utf-8"))[1]
+        module = Module((ROOT / "zero_shot_distill").joinpath(*exported.split(".")).with_suffix(".py"), ROOT / "zero_shot_distill")
+        lacking = [name for name in module.public if f'id="zero_shot_distill.{exported}.{name}"' not in page]
         assert lacking == [], notebook.name
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate import ExplanationRate, annotate, ask_split
-from zero_shot_distill.annotation import AnnotationJob, run_annotation
-from zero_shot_distill.asking import Terms
-from zero_shot_distill.console import Screen
-from zero_shot_distill.cost import Budget, Price
-from zero_shot_distill.forecast import forecast
-from zero_shot_distill.parse import imported_for
-from zero_shot_distill.prompt import PromptMix, PromptTemplate
-from zero_shot_distill.request import Response
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import load_examples, load_task
-from zero_shot_distill.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.annotate.forecast import forecast
+from zero_shot_distill.annotate.job import AnnotationJob, run_annotation
+from zero_shot_distill.annotate.rows import ExplanationRate, annotate, ask_split
+from zero_shot_distill.core.progress import Progress
+from zero_shot_distill.prompt.parse import imported_for
+from zero_shot_distill.prompt.template import PromptMix, PromptTemplate
+from zero_shot_distill.store.request import Response
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import load_task
+from zero_shot_distill.teacher.budget import Budget
+from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.price import Price
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
 
 PRICE = Price(1.0, 2.0, "example")
 MODEL = "scripted-model"
@@ -102,8 +104,8 @@ def test_the_rate_of_existing_rationales(server, teacher, store):
 def test_few_rounds(monkeypatch, server, teacher, store):
     "A round may be a provider's batch of a day."
     rounds = []
-    terms = Terms()
-    import zero_shot_distill.annotate as module
+    terms = AskOptions()
+    import zero_shot_distill.annotate.rows as module
 
     collect = module.collect_replies
     monkeypatch.setattr(module, "collect_replies", lambda pairs, *rest: rounds.append(len(pairs)) or collect(pairs, *rest))
@@ -115,7 +117,7 @@ def test_few_rounds(monkeypatch, server, teacher, store):
 def test_a_template_that_never_explains_is_given_up(server, teacher, store):
     said = []
     mix = PromptMix(label={"label": 1.0}, explanation={"mute": 1.0})
-    rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, terms=Terms(say=said.append), rate=ExplanationRate(0.3))
+    rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, terms=AskOptions(say=said.append), rate=ExplanationRate(0.3))
     assert explained(rows) == set()
     assert len(server.bodies) == 200 + 60
     assert "mute: no further rows are asked" in said[-1]
@@ -130,17 +132,17 @@ def test_another_template_steps_in(server, teacher, store):
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_the_forecast_knows_how_often_it_explains_itself(server, teacher, store, rate):
-    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, Terms(price=PRICE), ExplanationRate(rate), n_pilot=40)
+    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(rate), n_pilot=40)
     annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=ExplanationRate(rate))
     assert abs(made.plan.n_questions - len(server.bodies)) <= 0.1 * len(server.bodies)
-    after = forecast(TASK, EXAMPLES, TEMPLATES, MIX, StoredTeacher(MODEL), store, SAMPLING, Terms(price=PRICE), ExplanationRate(rate))
+    after = forecast(TASK, EXAMPLES, TEMPLATES, MIX, StoredTeacher(MODEL), store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(rate))
     assert after.open_usd.value < 0.1 * made.open_usd.value
 
 
 def test_a_forecast_pilots_every_template_that_the_rate_needs(server, teacher, store):
     "The first half of the rows has too few rationales, so the second template is needed, which the first plan did not see."
     mix = PromptMix(label={"label": 1.0}, explanation={"why": 0.5, "other": 0.5}, seed=7)
-    made = forecast(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, Terms(price=PRICE), ExplanationRate(0.4), n_pilot=20)
+    made = forecast(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(0.4), n_pilot=20)
     assert set(made.pilot) == {"label", "why", "other"}
     rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, rate=ExplanationRate(0.4))
     assert len(explained(rows)) == 80
@@ -151,7 +153,7 @@ def test_imported_replies_are_not_asked_again_nor_forecast(server, teacher, stor
     order = MIX.order(len(EXAMPLES))
     import_replies(store, {row: REASON if place % 2 else "Neutral." for place, row in enumerate(order[:80])})
     rate = ExplanationRate(0.4)
-    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, Terms(price=PRICE), rate, n_pilot=20)
+    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, AskOptions(price=PRICE), rate, n_pilot=20)
     rows = annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=rate)
     assert len(explained(rows)) == 80
     asked = [body["messages"][-1]["content"] for body in server.bodies]
@@ -162,7 +164,7 @@ def test_imported_replies_are_not_asked_again_nor_forecast(server, teacher, stor
 
 def test_where_all_was_imported_nothing_is_to_be_paid(store):
     import_replies(store, dict.fromkeys(range(len(EXAMPLES)), REASON))
-    made = forecast(TASK, EXAMPLES, TEMPLATES, PromptMix.single("why"), StoredTeacher(MODEL), store, SAMPLING, Terms(price=PRICE))
+    made = forecast(TASK, EXAMPLES, TEMPLATES, PromptMix.single("why"), StoredTeacher(MODEL), store, SAMPLING, AskOptions(price=PRICE))
     assert (made.plan.n_questions, made.open_usd.value) == (0, 0.0)
     assert "all 200 replies were taken over" in made.plan.note
 
@@ -176,7 +178,7 @@ def test_a_budget_is_not_charged_for_imported_replies(server, teacher, store, tm
     "200 labels at 46 millionths of a dollar, and nothing for the rationales, which are there."
     import_replies(store, dict.fromkeys(range(len(EXAMPLES)), REASON))
     budget = Budget(0.02, PRICE)
-    report = run_annotation(job(), teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE, budget))
+    report = run_annotation(job(), teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, budget))
     assert (report.n_rows_left, report.splits["train"].n_rationales) == (0, 80)
     assert report.n_imported == 80
     assert report.usage.n_responses == len(server.bodies) == 200
@@ -186,11 +188,11 @@ def test_a_budget_is_not_charged_for_imported_replies(server, teacher, store, tm
 def test_retry_asks_for_imported_replies_that_are_empty(server, teacher, store, tmp_path):
     import_replies(store, {row: "" if row < 5 else REASON for row in range(20)})
     some = job(rows={"train": EXAMPLES[:20]}, mix=PromptMix.single("why"), rate=ExplanationRate())
-    first = run_annotation(some, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE))
+    first = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (len(server.bodies), first.outcomes, first.n_imported) == (0, {"empty": 5, "complete": 15}, 20)
-    again = run_annotation(some, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE, again=frozenset({"empty"})))
+    again = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, again=frozenset({"empty"})))
     assert (len(server.bodies), again.outcomes, again.n_imported, again.usage.n_responses) == (5, {"complete": 20}, 15, 5)
-    later = run_annotation(some, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE))
+    later = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (later.outcomes, later.n_imported) == ({"complete": 20}, 15)
 
 
@@ -198,7 +200,7 @@ def test_a_row_without_gold_is_not_shown_to_a_template_that_shows_it(server, tea
     "It is a row with a reason; the others are asked, the report is written, and nothing is left to be asked."
     rows = [replace(example, label=None) if place == 3 else example for place, example in enumerate(EXAMPLES[:40])]
     given = job(rows={"train": rows}, mix=PromptMix(label={"label": 1.0}, explanation={"given": 1.0}), rate=ExplanationRate())
-    report = run_annotation(given, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE))
+    report = run_annotation(given, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (report.n_rows_left, len(server.bodies)) == (0, 79)
     lines = [json.loads(line) for line in (Path(report.folder) / "train.jsonl").read_text().splitlines()]
     assert "shows {label}, which row" in lines[3]["rationale_error"]

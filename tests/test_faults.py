@@ -25,11 +25,12 @@ from typing import Any
 import pytest
 from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, ScriptedServer, echo, key_of
 
-from zero_shot_distill.asking import BUDGET_REACHED, Terms, ask, ask_each
-from zero_shot_distill.cost import Budget, Price
-from zero_shot_distill.request import Request
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.teacher import HostedTeacher, TeacherError
+from zero_shot_distill.store.request import Request
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher.budget import Budget
+from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, ask_each
+from zero_shot_distill.teacher.price import Price
+from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError
 
 MODEL = "scripted-model"
 KEY = "no-key-is-needed"
@@ -239,7 +240,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
         with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
-            asked = ask(teacher, requests, store, terms=Terms(PRICE, budget))
+            asked = ask(teacher, requests, store, terms=AskOptions(PRICE, budget))
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
         assert set(asked.failures.values()) <= {BUDGET_REACHED}

@@ -12,17 +12,19 @@ import pytest
 import regex
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate import ExplanationRate, annotate, planned_questions
-from zero_shot_distill.asking import BUDGET_REACHED, Terms
-from zero_shot_distill.cost import Budget, Price
-from zero_shot_distill.estimate import Estimate, Stratum, predict_total
-from zero_shot_distill.forecast import ForecastError, forecast, forecast_table, render_few_shot
-from zero_shot_distill.parse import requests_for
-from zero_shot_distill.prompt import PromptMix, PromptTemplate, load_templates, render
-from zero_shot_distill.request import Response
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import load_examples, load_task
-from zero_shot_distill.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table, render_few_shot
+from zero_shot_distill.annotate.rows import ExplanationRate, annotate, planned_questions
+from zero_shot_distill.prompt.parse import requests_for
+from zero_shot_distill.prompt.template import PromptMix, PromptTemplate, load_templates, render
+from zero_shot_distill.stats.total import Estimate, Stratum, predict_total
+from zero_shot_distill.store.request import Response
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import load_task
+from zero_shot_distill.teacher.budget import Budget
+from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions
+from zero_shot_distill.teacher.price import Price
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
 
 BENCHMARK = Path(__file__).parent / "benchmarks" / "forecast_coverage.py"
 PRICE = Price(0.5, 1.5, "example", cached_input_usd_per_million=0.05, batch=Price(0.25, 0.75, "example, batch"))
@@ -81,7 +83,7 @@ def forecast_stored(store: ResponseStore, mix: PromptMix, n_stored: int = 40, **
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_the_pilot_is_part_of_the_annotation(store, rate):
     "Asked once: the annotation after a forecast asks for the rest, and all of it costs what was forecast."
-    terms = Terms(price=PRICE)
+    terms = AskOptions(price=PRICE)
     examples = EXAMPLES[:120]
     with ScriptedServer(scripted) as server, HostedTeacher(MODEL, server.base_url, "sk-x") as teacher:
         made = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, ExplanationRate(rate), n_pilot=15)
@@ -105,7 +107,7 @@ def test_a_larger_pilot_contains_a_smaller_one(store):
 
 
 def test_a_budget_for_the_pilot_is_kept(store):
-    terms = Terms(price=PRICE, budget=Budget(0.0, PRICE))
+    terms = AskOptions(price=PRICE, budget=Budget(0.0, PRICE))
     with (
         ScriptedServer(scripted) as server,
         HostedTeacher(MODEL, server.base_url, "sk-x") as teacher,
@@ -136,7 +138,7 @@ def test_what_is_asked_again_is_open(store):
     )
     arguments = (TASK, EXAMPLES, TEMPLATES, mix, StoredTeacher(MODEL), store, SAMPLING)
     assert forecast(*arguments).n_stored == 40
-    assert forecast(*arguments, Terms(again=frozenset({"length"}))).n_stored == 30
+    assert forecast(*arguments, AskOptions(again=frozenset({"length"}))).n_stored == 30
 
 
 # What stands beside the plan
@@ -145,7 +147,7 @@ def test_what_is_asked_again_is_open(store):
 def test_few_shot_is_what_few_shot_would_take(store):
     "The predicted prompts of a few-shot request, beside their true size under the same tokenizer."
     mix = PromptMix.single("one-sentence")
-    made = forecast_stored(store, mix, n_pilot=20, n_shots=4, terms=Terms(price=PRICE))
+    made = forecast_stored(store, mix, n_pilot=20, n_shots=4, terms=AskOptions(price=PRICE))
     shown = [EXAMPLES[row] for row in mix.order(len(EXAMPLES))[:4]]
     template, turns = TEMPLATES["one-sentence"], 2 * 4 * 4
     replies = {row: reply for (_, row), (_, reply) in stored_replies(mix)}
@@ -164,7 +166,7 @@ def test_few_shot_is_what_few_shot_would_take(store):
 
 
 def test_savings_are_told_as_they_are(store):
-    made = forecast_stored(store, TWO_TEMPLATES, terms=Terms(price=PRICE))
+    made = forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=PRICE))
     few_shot, batch, fewer = made.others
     assert batch.against_plan == pytest.approx(-0.5)
     assert (batch.prompt_tokens, fewer.n_questions) == (made.plan.prompt_tokens, 240 + 72)
@@ -181,13 +183,13 @@ def test_savings_are_told_as_they_are(store):
 
 
 def test_one_reply_for_both_saves_nothing_by_explaining_less(store):
-    made = forecast_stored(store, PromptMix.single("one-sentence"), terms=Terms(price=PRICE))
+    made = forecast_stored(store, PromptMix.single("one-sentence"), terms=AskOptions(price=PRICE))
     assert made.others[-1].note.startswith("saves nothing")
     assert made.others[-1].cost_usd == made.plan.cost_usd
 
 
 def test_fewer_explanations_than_the_comparison_has(store):
-    made = forecast_stored(store, TWO_TEMPLATES, terms=Terms(price=PRICE), rate=ExplanationRate(0.2))
+    made = forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=PRICE), rate=ExplanationRate(0.2))
     assert len(made.others) == 2
     assert made.plan.n_questions == 240 + 48
 
@@ -201,7 +203,7 @@ def test_fewer_explanations_than_the_comparison_has(store):
     ],
 )
 def test_what_is_unknown_stays_unknown(store, price, unknown):
-    rows = forecast_table(forecast_stored(store, TWO_TEMPLATES, terms=Terms(price=price)))
+    rows = forecast_table(forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=price)))
     assert [row["cost"] == "unknown" for row in rows] == unknown
     assert all("unknown" not in row["prompt tokens"] + row["reply tokens"] for row in rows)
 

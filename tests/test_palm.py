@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-from zero_shot_distill.annotate import read_annotations, write_annotations
-from zero_shot_distill.palm import PalmError, read_palm_outputs
-from zero_shot_distill.task import DataError, Example, Split, Task, load_examples, load_task, load_whole
+from zero_shot_distill.annotate.rows import read_annotations, write_annotations
+from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.task.load import load_examples, load_whole
+from zero_shot_distill.task.task import Example, Split, Task, load_task
+from zero_shot_distill.thesis.palm import PalmError, read_palm_outputs
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 

@@ -22,7 +22,7 @@ import pytest
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import SMALL, Done, Project, ended, environment, interrupt, runs, said, start, stored, wait_until, zsd
 
-from zero_shot_distill.student import predict
+from zero_shot_distill.student.student import predict
 
 RUN = ("run", "mine.yaml")
 HOW_TO_GO_ON = "zsd: stopped; what arrived is stored, the same command goes on from there"

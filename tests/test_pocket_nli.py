@@ -12,7 +12,9 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
-from zero_shot_distill.task import definitions_dir, load_examples, load_task
+from zero_shot_distill.core.files import definitions_dir
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import load_task
 
 TASK = load_task("pocket_nli")
 SPLITS = {split: load_examples(TASK, split) for split in TASK.splits}

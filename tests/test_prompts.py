@@ -2,10 +2,10 @@
 
 import pytest
 
-from zero_shot_distill.parse import TIMED_OUT, ParseError, parse_reply, read_each
-from zero_shot_distill.prompt import PromptTemplate, load_templates, render
-from zero_shot_distill.request import Response
-from zero_shot_distill.task import Example, Task, load_task
+from zero_shot_distill.prompt.parse import TIMED_OUT, ParseError, parse_reply, read_each
+from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render
+from zero_shot_distill.store.request import Response
+from zero_shot_distill.task.task import Example, Task, load_task
 
 TASKS = ("esnli", "anli1", "cqa", "svamp", "asdiv")
 CHOICES = {"choice_a": "table", "choice_b": "high street", "choice_c": "cupboard", "choice_d": "kitchen (top)", "choice_e": "sink"}

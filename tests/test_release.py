@@ -16,18 +16,27 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate import NOT_WANTED, AnnotatedRow, ExplanationRate, read_annotations, summarise_annotations, write_annotations
-from zero_shot_distill.annotation import AnnotationJob, AnnotationReport, run_annotation
-from zero_shot_distill.asking import Terms
-from zero_shot_distill.card import COLUMNS
-from zero_shot_distill.console import Screen
-from zero_shot_distill.cost import Price, Usage
-from zero_shot_distill.prompt import PromptMix, PromptTemplate, load_templates
-from zero_shot_distill.release import ReleaseError, write_release
-from zero_shot_distill.score import wilson
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import DataError, Example, Task, load_examples, load_task
-from zero_shot_distill.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.annotate.card import COLUMNS
+from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport, run_annotation
+from zero_shot_distill.annotate.release import ReleaseError, write_release
+from zero_shot_distill.annotate.rows import (
+    NOT_WANTED,
+    AnnotatedRow,
+    ExplanationRate,
+    read_annotations,
+    summarise_annotations,
+    write_annotations,
+)
+from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.core.progress import Progress
+from zero_shot_distill.prompt.template import PromptMix, PromptTemplate, load_templates
+from zero_shot_distill.stats.interval import wilson
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import Example, Task, load_task
+from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.price import Price, Usage
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MODEL = "scripted-model"
@@ -123,7 +132,7 @@ from pathlib import Path
 job, report = pickle.loads(Path(sys.argv[1]).read_bytes())
 import datasets
 level = datasets.logging.get_verbosity()
-from zero_shot_distill.release import write_release
+from zero_shot_distill.annotate.release import write_release
 write_release(job, report)
 assert not datasets.are_progress_bars_disabled() and datasets.logging.get_verbosity() == level
 """
@@ -323,10 +332,10 @@ def test_what_a_run_leaves_is_told(tmp_path):
         ResponseStore(tmp_path / "responses.sqlite") as store,
     ):
         only_train = replace(job, rows={"train": rows["train"]})
-        run_annotation(only_train, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE))
+        run_annotation(only_train, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
         address = server.base_url
-        first = run_annotation(only_train, teacher, store, tmp_path, Screen(quiet=True), Terms(PRICE))
-        report = run_annotation(job, StoredTeacher(MODEL), store, tmp_path, Screen(quiet=True), Terms(PRICE))
+        first = run_annotation(only_train, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+        report = run_annotation(job, StoredTeacher(MODEL), store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (first.n_rows_left, report.n_rows_left) == (0, 5)
     release = write_release(job, report, NOW)
     page = DatasetCard.load(release.folder / "README.md").text
@@ -464,7 +473,7 @@ def test_a_full_disk(pocket, tmp_path, limit):
     code = """
 import pickle, resource, sys
 from pathlib import Path
-from zero_shot_distill.release import ReleaseError, write_release
+from zero_shot_distill.annotate.release import ReleaseError, write_release
 import datasets, pyarrow, statsmodels.stats.proportion
 job, report = pickle.loads(Path(sys.argv[1]).read_bytes())
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -491,7 +500,7 @@ def test_nothing_is_half_written(pocket, monkeypatch):
 
     for name in ("_write_split", "_save_dataset", "annotation_card"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"zero_shot_distill.release.{name}", fails)
+            patch.setattr(f"zero_shot_distill.annotate.release.{name}", fails)
             with pytest.raises(ReleaseError, match=r"cannot be written \(No space left on device\); make room"):
                 write_release(job, report, NOW)
         assert everything(Path(report.folder)) == before

@@ -56,19 +56,19 @@ def test_checkout_is_in_step():
 
 
 def test_edited_module_is_seen(checkout):
-    with (checkout / check_sync.PACKAGE / "task.py").open("a") as module:
+    with (checkout / check_sync.PACKAGE / "task" / "task.py").open("a") as module:
         module.write("\nedited = True\n")
     assert any("task.py differs from its notebook" in problem for problem in problems(checkout))
 
 
 def test_orphan_module_is_seen(checkout):
-    (checkout / "nbs" / "00_task.ipynb").unlink()
+    (checkout / "nbs" / "1_task" / "02_task.ipynb").unlink()
     assert any("task.py comes from no notebook" in problem for problem in problems(checkout))
 
 
 def test_renamed_notebook_is_seen(checkout):
-    notebook = checkout / "nbs" / "00_task.ipynb"
-    notebook.rename(notebook.with_name("00_assignment.ipynb"))
+    notebook = checkout / "nbs" / "1_task" / "02_task.ipynb"
+    notebook.rename(notebook.with_name("02_assignment.ipynb"))
     assert any("task.py differs from its notebook" in problem for problem in problems(checkout))
 
 
@@ -78,22 +78,39 @@ def test_module_that_is_not_exported_yet_is_seen(checkout):
 
 
 def test_module_that_git_does_not_have_is_seen(checkout):
-    module = f"{check_sync.PACKAGE}/task.py"
+    module = f"{check_sync.PACKAGE}/task/task.py"
     subprocess.run(["git", "rm", "--quiet", "--cached", module], cwd=checkout, check=True)
-    assert problems(checkout) == [f"git has nbs/00_task.ipynb but not {module}: git add {module}"]
+    assert problems(checkout) == [f"git has nbs/1_task/02_task.ipynb but not {module}: git add {module}"]
 
 
 def test_two_notebooks_for_one_module_are_seen(checkout):
-    write_notebook(checkout / "nbs" / "90_again.ipynb", "#| default_exp task", "#| export\nagain = 1")
-    assert any("00_task.ipynb and 90_again.ipynb all say `#| default_exp task`" in problem for problem in problems(checkout))
+    write_notebook(checkout / "nbs" / "90_again.ipynb", "#| default_exp task.task", "#| export\nagain = 1")
+    assert any("02_task.ipynb and 90_again.ipynb all say `#| default_exp task.task`" in problem for problem in problems(checkout))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("from zero_shot_distill.teacher.teacher import Teacher", "only wings with a smaller number than 1"),
+        ("from zero_shot_distill.store.store import ResponseStore", "only wings with a smaller number than 1"),
+        ("from zero_shot_distill.core import files", None),
+        ("from zero_shot_distill import core", "which is no module"),
+    ],
+)
+def test_import_against_the_direction_is_seen(checkout, line, said):
+    module = checkout / check_sync.PACKAGE / "task" / "task.py"
+    module.write_text(f"{module.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    found = check_sync.imports_against_the_direction(checkout)
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
 
 
 def test_unclean_notebook_is_seen(checkout):
-    path = checkout / "nbs" / "00_task.ipynb"
+    path = checkout / "nbs" / "1_task" / "02_task.ipynb"
     notebook = json.loads(path.read_text(encoding="utf-8"))
     next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")["execution_count"] = 7
     path.write_text(json.dumps(notebook), encoding="utf-8")
-    assert problems(checkout) == ["nbs/00_task.ipynb is not clean: make export"]
+    assert problems(checkout) == ["nbs/1_task/02_task.ipynb is not clean: make export"]
 
 
 @pytest.mark.parametrize("tagged", [0, 2])
@@ -182,10 +199,10 @@ def run_elsewhere(installed: Path, folder: Path, *command: str) -> subprocess.Co
 
 
 def test_wheel_brings_its_definitions(installed, tmp_path):
-    code = "import zero_shot_distill.task as t; print(t.__file__); print(t.definitions_dir()); print(*t.list_tasks())"
+    code = "import zero_shot_distill.core.files as f; import zero_shot_distill.task.task as t; print(f.__file__, f.definitions_dir(), *t.list_tasks(), sep=chr(10))"
     done = run_elsewhere(installed, tmp_path, "python", "-c", code)
     assert done.returncode == 0, done.stderr
-    module, definitions, tasks = done.stdout.splitlines()
+    module, definitions, *tasks = done.stdout.splitlines()
     for path in (module, definitions):
         assert Path(path).resolve().is_relative_to(installed.resolve())
     assert "pocket_nli" in tasks

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from zero_shot_distill.request import Request, Response, Settlement
-from zero_shot_distill.store import ResponseStore, StoreError
+from zero_shot_distill.store.request import AttemptResult, Request, Response
+from zero_shot_distill.store.store import ResponseStore, StoreError
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")
@@ -278,7 +278,7 @@ def test_a_second_reply_ends_the_claim(tmp_path):
     with ResponseStore(tmp_path / "responses.sqlite") as store:
         store.exchange(wanted=[a_request(0)])
         store.put(a_request(0), a_response(a_request(0), "first"))
-        claim = store.exchange([Settlement(a_request(0), a_response(a_request(0), "second"))])
+        claim = store.exchange([AttemptResult(a_request(0), a_response(a_request(0), "second"))])
         assert claim.settled[a_request(0).key].text == "first"
         assert [reply.text for reply in store.superseded([a_request(0).key])] == ["second"]
         assert store.open_attempts([a_request(0).key]) == {}

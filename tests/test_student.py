@@ -16,12 +16,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from zero_shot_distill import seq2seq, student, training
-from zero_shot_distill.annotate import AnnotatedRow
-from zero_shot_distill.seq2seq import StudentError, UnusableInput, load_weights, make_tiny_t5, rounded_weights, save_weights
-from zero_shot_distill.student import TrainingConfig, evaluate_student, load_student, predict, train_student, write_run_record
-from zero_shot_distill.task import Example, Split, Task
-from zero_shot_distill.training import EncodedRow, training_loss
+from zero_shot_distill.annotate.rows import AnnotatedRow
+from zero_shot_distill.student import model as seq2seq
+from zero_shot_distill.student import student
+from zero_shot_distill.student import train as training
+from zero_shot_distill.student.model import StudentError, UnusableInput, load_weights, make_tiny_t5, rounded_weights, save_weights
+from zero_shot_distill.student.student import TrainingConfig, evaluate_student, load_student, predict, train_student, write_run_record
+from zero_shot_distill.student.train import EncodedRow, training_loss
+from zero_shot_distill.task.task import Example, Split, Task
 
 LABELS = ("entailment", "neutral", "contradiction")
 TASK = Task(name="colours", fields={"text": "text"}, label_column="label", labels=LABELS, student_input="{text}", splits={})
@@ -622,8 +624,9 @@ def test_test_rows_without_gold(trained):
 @pytest.mark.slow
 def test_the_restored_flan_t5_small_learns(tmp_path):
     "With the weights of the demo: readable answers and a falling loss after 40 steps on gold labels."
-    from zero_shot_distill.task import load_examples, load_task
-    from zero_shot_distill.weights import pull
+    from zero_shot_distill.task.load import load_examples
+    from zero_shot_distill.task.task import load_task
+    from zero_shot_distill.weights.pull import pull
 
     torch.set_num_threads(os.cpu_count() or 1)
     task, pulled = load_task("pocket_nli"), pull("flan-t5-small")

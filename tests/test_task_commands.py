@@ -13,8 +13,9 @@ from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import Done, environment, is_one_line, rows_of, zsd
 
-from zero_shot_distill.inspection import CHARACTERS_READ
-from zero_shot_distill.task import load_examples, load_task
+from zero_shot_distill.task.inspect import CHARACTERS_READ
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import load_task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 
@@ -274,7 +275,7 @@ def test_the_report_fits_a_terminal(tmp_path, columns):
 
 
 def test_long_is_what_a_student_cuts():
-    from zero_shot_distill.training import TrainingConfig
+    from zero_shot_distill.student.train import TrainingConfig
 
     assert abs(4 * TrainingConfig.max_input_tokens - CHARACTERS_READ) <= 100
 

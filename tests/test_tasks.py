@@ -11,7 +11,9 @@ import pytest
 from repository import ROOT
 from zsd_command import zsd
 
-from zero_shot_distill.task import DataError, Split, Task, count_rows, list_tasks, load_examples, load_task, load_whole
+from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.task.load import count_rows, load_examples, load_whole
+from zero_shot_distill.task.task import Split, Task, list_tasks, load_task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
 PUBLISHED = {

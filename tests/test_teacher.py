@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from scripted_server import NAME, Scripted, ScriptedServer
 
-from zero_shot_distill.asking import ask
-from zero_shot_distill.request import Request
-from zero_shot_distill.store import ResponseStore, StoreError
-from zero_shot_distill.teacher import EmbeddedTeacher, HostedTeacher, TeacherError, TeacherSettingsError, teacher_from_environment
-from zero_shot_distill.weights import pull
+from zero_shot_distill.store.request import Request
+from zero_shot_distill.store.store import ResponseStore, StoreError
+from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.teacher.embedded import EmbeddedTeacher
+from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError, TeacherSettingsError, teacher_from_environment
+from zero_shot_distill.weights.pull import pull
 
 # For scripts: they find this folder and the package as we do, installed or not.
 HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
@@ -124,10 +125,10 @@ ASK_MANY = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 import sys, threading
-from zero_shot_distill.asking import ask
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.teacher import EmbeddedTeacher
-from zero_shot_distill.weights import pull
+from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher.embedded import EmbeddedTeacher
+from zero_shot_distill.weights.pull import pull
 from test_teacher import SMALL, requests_for
 
 def show(done, total, note=""):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
-from zero_shot_distill.evaluation import TemplateFigures, imported_replies, template_figures
-from zero_shot_distill.imported import ImportedFolder
-from zero_shot_distill.parse import imported_for
-from zero_shot_distill.prompt import load_templates
-from zero_shot_distill.request import imported_request
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import Example, load_task
-from zero_shot_distill.thesis import ThesisResponse, read_thesis_mix, read_thesis_responses, read_thesis_templates
-from zero_shot_distill.thesis_import import ImportReport, ThesisRun, import_thesis
+from zero_shot_distill.prompt.parse import imported_for
+from zero_shot_distill.prompt.template import load_templates
+from zero_shot_distill.store.request import imported_request
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.task import Example, load_task
+from zero_shot_distill.thesis.evaluation import TemplateFigures, imported_replies, template_figures
+from zero_shot_distill.thesis.files import ThesisResponse, read_thesis_mix, read_thesis_responses, read_thesis_templates
+from zero_shot_distill.thesis.imported import ImportedFolder
+from zero_shot_distill.thesis.importer import ImportReport, ThesisRun, import_thesis
 
 SIX_COUNTS = (
     "n_none_responses",
@@ -145,7 +145,7 @@ def test_characteristics_of_svamp(imported, svamp_gold):
 
 def test_the_published_lengths_of_two_svamp_templates_are_of_an_older_rule(imported, svamp_gold, monkeypatch):
     "They come out where fewer than six words are no explanation, as an earlier version of the thesis code had it; cqa was counted with five."
-    monkeypatch.setattr("zero_shot_distill.thesis.MIN_EXPLANATION_WORDS", 6)
+    monkeypatch.setattr("zero_shot_distill.thesis.files.MIN_EXPLANATION_WORDS", 6)
     figures = figures_of(imported, "svamp", "train", svamp_gold["train"])
     counted = {
         id: (one.characteristics["n_none_responses"], one.characteristics["total_length_of_explanations"]) for id, one in figures.items()

@@ -10,8 +10,8 @@ import yaml
 from test_thesis import SIX_COUNTS, shared_data_dir
 from zsd_command import environment, finish, is_one_line, start, zsd
 
-from zero_shot_distill.experiment import draw_samples
-from zero_shot_distill.task import Example
+from zero_shot_distill.prompt.collect import draw_samples
+from zero_shot_distill.task.task import Example
 
 TEACHER = ("--model", "gpt-3.5-turbo", "--offline", "--json")
 

@@ -18,11 +18,11 @@ import pandas
 import pytest
 from zsd_command import environment, is_one_line, zsd
 
-from zero_shot_distill.export import export_parquet, parquet_schema
-from zero_shot_distill.request import Request, Response, Settlement
-from zero_shot_distill.salvage import salvage_store
-from zero_shot_distill.store import _MIGRATIONS, ResponseStore, StoreError
-from zero_shot_distill.upkeep import Kept, ReadOnlyStore, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.export import export_parquet, parquet_schema
+from zero_shot_distill.store.maintenance import Kept, ReadOnlyStore, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.request import AttemptResult, Request, Response
+from zero_shot_distill.store.salvage import salvage_store
+from zero_shot_distill.store.store import _MIGRATIONS, ResponseStore, StoreError
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")
@@ -71,11 +71,11 @@ def fill(path: Path, numbers: range) -> None:
         store.exchange(wanted=[request for request, _ in again], again=["refused"])
         later = "2026-02-01T12:00:00+00:00"
         store.exchange(
-            [Settlement(request, a_response(request, "yes", created_at=later)) for request, response in again], again=["refused"]
+            [AttemptResult(request, a_response(request, "yes", created_at=later)) for request, response in again], again=["refused"]
         )
         failed = [a_request(10_000 + n) for n in numbers[:40]]
         store.exchange(wanted=failed)
-        store.exchange([Settlement(request, None, failure="timed out") for request in failed])
+        store.exchange([AttemptResult(request, None, failure="timed out") for request in failed])
         with store.writing() as connection:
             for n in range(3):
                 values = (f"batch{n}{numbers[0]}", "some-model", "https://example.org/v1", None, f"b-{n}", "running", 50, later)
@@ -660,7 +660,7 @@ def test_newest_reply_counts_after_salvage(tmp_path):
         store.put(request, a_response(request, "cut", finish_reason="length"))
         store.exchange(wanted=[request], again=["length"])
         later = a_response(request, "the whole", created_at="2026-01-02T12:00:00+00:00")
-        store.exchange([Settlement(request, later)], again=["length"])
+        store.exchange([AttemptResult(request, later)], again=["length"])
         stored = store.get(request.key)
         salvage_store(path, tmp_path / "new.sqlite")
     back = contents(tmp_path / "new.sqlite")

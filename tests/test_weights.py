@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zero_shot_distill import weights
-from zero_shot_distill.catalogue import (
+from zero_shot_distill.weights import pull as weights
+from zero_shot_distill.weights.catalogue import (
     CATALOGUE,
     Edition,
     HubSource,
@@ -30,7 +30,7 @@ from zero_shot_distill.catalogue import (
     WheelFile,
     known_weights,
 )
-from zero_shot_distill.weights import Pulled, pull, pull_first
+from zero_shot_distill.weights.pull import LocalWeights, pull, pull_first
 
 PARTS = (b"GGUF" + bytes(range(256)) * 40, b"second part " * 700, b"third " * 500)
 WHOLE = b"".join(PARTS)
@@ -101,7 +101,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def pull_tiny(cache: Path, known: KnownWeights | None = None, **options: Any) -> Pulled:
+def pull_tiny(cache: Path, known: KnownWeights | None = None, **options: Any) -> LocalWeights:
     known = known or tiny()
     return pull(known.name, cache=cache, catalogue={known.name: known}, **options)
 
@@ -713,7 +713,7 @@ def test_the_catalogue_is_sound() -> None:
 
 
 def test_importing_the_module_is_light() -> None:
-    program = "import sys, zero_shot_distill.weights; print([m for m in sys.argv[1:] if m in sys.modules])"
+    program = "import sys, zero_shot_distill.weights.pull; print([m for m in sys.argv[1:] if m in sys.modules])"
     heavy = ["torch", "transformers", "onnx", "huggingface_hub", "datasets"]
     output = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import yaml
 
-from zero_shot_distill.task import definitions_dir
+from zero_shot_distill.core.files import definitions_dir
 
 SMALL = "smollm2-135m-instruct"
 LABELS = ["entailment", "neutral", "contradiction"]
@@ -29,7 +29,7 @@ LAUNCHER = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 modules = os.open(os.environ.pop("MODULES_FILE"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-from zero_shot_distill.cli import main
+from zero_shot_distill.cli.main import main
 sys.argv[0] = "zsd"
 try:
     main()
@@ -226,7 +226,7 @@ class Project:
 
     def make_student(self) -> None:
         "A T5 of two narrow layers to train, where the pipeline looks for it."
-        from zero_shot_distill.seq2seq import make_tiny_t5
+        from zero_shot_distill.student.model import make_tiny_t5
 
         texts = [text for rows in self.rows.values() for row in rows for text in row.values()]
         make_tiny_t5(self.folder / "tiny", [*texts, "predict: explain: premise: hypothesis:"])

@@ -27,9 +27,14 @@ class Parameter:
 class Module:
     "A Python file, its top-level functions and classes, and the comment at the end of each line."
 
-    def __init__(self, path: Path):
+    def __init__(
+        self,
+        path: Path,
+        package_dir: Path | None = None,  # the top of its package; None: the folder that it lies in
+    ):
         source = path.read_text(encoding="utf-8")
-        self.name = f"{path.parent.name}.{path.stem}"
+        top = package_dir or path.parent
+        self.name = ".".join([top.name, *path.relative_to(top).with_suffix("").parts])
         self.nodes = {node.name: node for node in ast.parse(source).body if isinstance(node, FunctionNode | ast.ClassDef)}
         tokens = tokenize.generate_tokens(StringIO(source).readline)
         self.comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}

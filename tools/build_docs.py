@@ -27,13 +27,16 @@ class Site:
 
     def __init__(self, source_dir: Path):
         self.source_dir = source_dir
-        self.modules = {path.stem: Module(path) for path in sorted(PACKAGE_DIR.glob("[a-z]*.py"))}
+        self.modules = {
+            module.name.partition(".")[2]: module
+            for module in (Module(path, PACKAGE_DIR) for path in sorted(PACKAGE_DIR.rglob("[a-z]*.py")))
+        }
         owners: dict[str, list[str]] = {}
         for module in self.modules.values():
             for name in module.public:
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
         self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
-        self.pages: dict[str, list[str]] = {"The rooms": [], "Experiments": [], "Tutorials": [], "Project": []}
+        self.pages: dict[str, list[str]] = {"Tutorials": [], "Experiments": []}
 
     def add_notebook(
         self,
@@ -42,7 +45,7 @@ class Site:
     ) -> None:
         "Turn one notebook into a page."
         name = original.relative_to(ROOT / "nbs").as_posix()
-        exported = re.search(r"#\|\s*default_exp\s+(\w+)", original.read_text(encoding="utf-8"))
+        exported = re.search(r"#\|\s*default_exp\s+([\w.]+)", original.read_text(encoding="utf-8"))
         module = self.modules.get(exported[1]) if exported else None
         cells: list[Cell] = []
         waiting: list[str] = []  # names whose entries follow; nbdev puts those of one cell in reverse order
@@ -59,14 +62,14 @@ class Site:
             cells.append(_markdown("TOCTREE"))  # filled in when every page is known
         else:
             folder = posixpath.dirname(name)
-            caption = {"experiments": "Experiments", "tutorials": "Tutorials"}.get(folder, "The rooms" if module else "Project")
-            self.pages[caption].append(name)
+            caption = re.sub(r"^\d+_", "", folder or (posixpath.splitext(name)[0] if module else "project"))
+            self.pages.setdefault(caption.capitalize(), []).append(name)
         self._write(name, cells)
 
     def add_text(self, path: Path) -> None:
         "Take a Markdown file of the repository as a page."
         name = path.relative_to(ROOT).as_posix()
-        self.pages["Project"].append(name)
+        self.pages.setdefault("Project", []).append(name)
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
@@ -110,7 +113,7 @@ class Site:
             repository_path = posixpath.normpath(posixpath.join(folder, path))
             target = ROOT / repository_path
             if target.is_file() and target.suffix != ".ipynb" and repository_path not in PROJECT_PAGES:
-                if target.suffix == ".md" and repository_path not in self.pages["Project"]:
+                if target.suffix == ".md" and repository_path not in self.pages.get("Project", []):
                     self.add_text(target)
                 elif target.suffix != ".md":
                     copy = self.source_dir / _place(repository_path)

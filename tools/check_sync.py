@@ -2,10 +2,12 @@
 
 It sees modules that differ from their notebook, that no notebook writes (a renamed or deleted one), that are not there, that git
 does not have yet although it has the notebook; two notebooks for one module; notebooks that are not clean; experiments without
-exactly one cell tagged `parameters`; a README that index.ipynb does not say. Nothing is written, nothing is run.
+exactly one cell tagged `parameters`; imports against the direction of the wings; a README that index.ipynb does not say. Nothing is written, nothing is run.
 """
 
+import ast
 import contextlib
+import importlib.util
 import json
 import re
 import shutil
@@ -95,7 +97,7 @@ def modules_git_lacks(root: Path) -> list[str]:
     problems = []
     for module in sorted((root / PACKAGE).rglob("*.py")):
         path = module.relative_to(root).as_posix()
-        source = re.search(r"File to edit: \.\./(\S+\.ipynb)", module.read_text(encoding="utf-8"))
+        source = re.search(r"File to edit: (?:\.\./)+(\S+\.ipynb)", module.read_text(encoding="utf-8"))
         if source and (path in tracked) != (source[1] in tracked):
             lacking, had = (source[1], path) if path in tracked else (path, source[1])
             problems.append(f"git has {had} but not {lacking}: git add {lacking}")
@@ -123,7 +125,51 @@ def stale_readme(root: Path) -> list[str]:
     return [f"README.md is not what nbs/index.ipynb says: {MEND}"]
 
 
-CHECKS = (two_notebooks_one_module, parameters_cells, unclean_notebooks, stale_modules, modules_git_lacks, stale_readme)
+def imports_against_the_direction(root: Path) -> list[str]:
+    "Modules that import from a wing with no smaller number than their own, or from a package instead of a module."
+    floors = {}
+    for entry in (root / "nbs").iterdir():
+        if found := re.fullmatch(r"(\d)\d?_(\w+)(?:\.ipynb)?", entry.name):
+            floors[found[2]] = int(found[1])
+    problems = []
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        wing = path.relative_to(root / PACKAGE).parts[0].removesuffix(".py")
+        if wing not in floors or path.name == "__init__.py":
+            continue
+        package = ".".join((PACKAGE, *path.relative_to(root / PACKAGE).parent.parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                named = (
+                    [base]
+                    if (root / Path(*base.split("."))).with_suffix(".py").is_file()
+                    else [f"{base}.{alias.name}" for alias in node.names]
+                )
+            elif isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in named:
+                parts = name.split(".")
+                if parts[0] != PACKAGE or name == PACKAGE:
+                    continue
+                where = f"{path.relative_to(root)}:{node.lineno} imports {name}"
+                if not (root / Path(*parts)).with_suffix(".py").is_file():
+                    problems.append(f"{where}, which is no module: import from the module that defines it")
+                elif parts[1] != wing and floors.get(parts[1], -1) >= floors[wing]:
+                    problems.append(f"{where}: only wings with a smaller number than {floors[wing]}, or its own, may be imported")
+    return problems
+
+
+CHECKS = (
+    two_notebooks_one_module,
+    parameters_cells,
+    unclean_notebooks,
+    stale_modules,
+    modules_git_lacks,
+    imports_against_the_direction,
+    stale_readme,
+)
 
 
 def main(root: Path = ROOT) -> int:  # exit status

@@ -10,7 +10,7 @@ import sys
 import yaml
 from make_readme import ROOT
 
-from zero_shot_distill.notebooks import execute_notebook
+from zero_shot_distill.study.notebook import execute_notebook
 
 
 def main(names: list[str]) -> None:

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from zero_shot_distill.annotate import ExplanationRate, ask_split, planned_questions
-from zero_shot_distill.asking import Terms
-from zero_shot_distill.cost import price_of
-from zero_shot_distill.estimate import Estimate
-from zero_shot_distill.forecast import forecast
-from zero_shot_distill.parse import requests_for
-from zero_shot_distill.prompt import PromptMix, PromptTemplate
-from zero_shot_distill.request import Request, Response
-from zero_shot_distill.score import wilson
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import Example, Task
-from zero_shot_distill.teacher import StoredTeacher
+from zero_shot_distill.annotate.forecast import forecast
+from zero_shot_distill.annotate.rows import ExplanationRate, ask_split, planned_questions
+from zero_shot_distill.prompt.parse import requests_for
+from zero_shot_distill.prompt.template import PromptMix, PromptTemplate
+from zero_shot_distill.stats.interval import wilson
+from zero_shot_distill.stats.total import Estimate
+from zero_shot_distill.store.request import Request, Response
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.task import Example, Task
+from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.price import price_of
+from zero_shot_distill.teacher.teacher import StoredTeacher
 
 MODEL = "gpt-3.5-turbo"
 PRICE = replace(price_of(MODEL), batch=None)  # without it, as nobody looks at the comparison here
@@ -58,7 +58,7 @@ def tokenizer(vocabulary: Path | None) -> tuple[CountTokens, str]:
         return lambda text: len(encoding.encode_ordinary(text)), "cl100k_base, GPT-3.5's own"
     from transformers import AutoTokenizer
 
-    from zero_shot_distill.weights import pull
+    from zero_shot_distill.weights.pull import pull
 
     t5 = AutoTokenizer.from_pretrained(pull("flan-t5-small").path)
     return lambda text: len(t5(text, truncation=False).input_ids), "flan-t5-small, a stand-in for GPT-3.5's"
@@ -155,7 +155,7 @@ def measure(replies: Replies, mix: PromptMix, n_pilot: int, n_pilots: int, expla
                 StoredTeacher(MODEL),
                 store,
                 SAMPLING,
-                Terms(price=PRICE),
+                AskOptions(price=PRICE),
                 ExplanationRate(explanation_rate),
                 n_pilot,
             )

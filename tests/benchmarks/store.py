@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from zero_shot_distill.request import Request, Response, Settlement
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.upkeep import ReadOnlyStore, store_info, verify_store
+from zero_shot_distill.store.maintenance import ReadOnlyStore, store_info, verify_store
+from zero_shot_distill.store.request import AttemptResult, Request, Response
+from zero_shot_distill.store.store import ResponseStore
 
 GROUP = 100  # replies a transaction: what arrives in about a second
 WORDS = "a dog sleeps on the grey roof while two children watch from an open window and wonder how it climbed up there"
@@ -144,12 +144,12 @@ def look_up(path: Path, n_rows: int, n_keys: int = 20_000) -> str:
 def exchange(path: Path, n_rows: int) -> str:
     "What an asking run does: claim some, settle them while claiming the next."
     groups = [list(requests(range(10 * n_rows + start, 10 * n_rows + start + 32))) for start in range(0, 6400, 32)]
-    settlements: list[Settlement] = []
+    settlements: list[AttemptResult] = []
     start = time.perf_counter()
     with ResponseStore(path) as store:
         for group in [*groups, []]:
             taken = store.exchange(settlements, group).taken
-            settlements = [Settlement(request, response_number(n, request)) for n, request in enumerate(taken)]
+            settlements = [AttemptResult(request, response_number(n, request)) for n, request in enumerate(taken)]
         each = (time.perf_counter() - start) / (len(groups) * 32)
         with store.reading() as connection:
             connection.executemany("DELETE FROM responses WHERE key = ?", [(request.key,) for group in groups for request in group])
@@ -167,7 +167,7 @@ def verify(path: Path, n_rows: int) -> str:
 
 
 def export(path: Path, n_rows: int) -> str:
-    from zero_shot_distill.export import export_parquet
+    from zero_shot_distill.store.export import export_parquet
 
     with tempfile.TemporaryDirectory() as folder, ReadOnlyStore(path) as store:
         table = Path(folder) / "responses.parquet"
@@ -175,7 +175,7 @@ def export(path: Path, n_rows: int) -> str:
 
 
 def salvage(path: Path, n_rows: int) -> str:
-    from zero_shot_distill.salvage import salvage_store
+    from zero_shot_distill.store.salvage import salvage_store
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         return f"{salvage_store(path, Path(folder) / 'new.sqlite').n_responses} replies, of a sound file"

@@ -69,10 +69,10 @@ def body(number: int) -> dict[str, Any]:
 
 def ask_ours(base_url: str, n: int, load: Load) -> int:
     "zero_shot_distill: adaptive, and every reply stored on disk before it counts."
-    from zero_shot_distill.asking import ask
-    from zero_shot_distill.request import Request
-    from zero_shot_distill.store import ResponseStore
-    from zero_shot_distill.teacher import HostedTeacher
+    from zero_shot_distill.store.request import Request
+    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.teacher.client import ask
+    from zero_shot_distill.teacher.teacher import HostedTeacher
 
     requests = [Request.build(**body(number)) for number in range(n)]
     with (
@@ -170,8 +170,8 @@ def _cpu_s() -> float:
 def _be_peer(name: str, base_url: str, n: int, load: Load) -> None:
     "Body of the child process. Imports are done before the clock starts: they are paid once, not for each request."
     if name == "ours":
-        import zero_shot_distill.asking
-        import zero_shot_distill.teacher  # noqa: F401
+        import zero_shot_distill.teacher.client
+        import zero_shot_distill.teacher.teacher  # noqa: F401
     elif name == "curator":
         # It fetches a tokenizer's file from the network; the same file comes with one of its requirements.
         bundled = Path(importlib.util.find_spec("litellm").origin).parent / "litellm_core_utils" / "tokenizers"

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from zero_shot_distill.evaluation import imported_replies, template_figures
-from zero_shot_distill.imported import ImportedFolder
-from zero_shot_distill.prompt import load_templates
-from zero_shot_distill.store import ResponseStore
-from zero_shot_distill.task import load_task, load_whole
-from zero_shot_distill.thesis_import import import_thesis
+from zero_shot_distill.prompt.template import load_templates
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.task.load import load_whole
+from zero_shot_distill.task.task import load_task
+from zero_shot_distill.thesis.evaluation import imported_replies, template_figures
+from zero_shot_distill.thesis.imported import ImportedFolder
+from zero_shot_distill.thesis.importer import import_thesis
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
