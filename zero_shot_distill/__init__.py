@@ -19,7 +19,7 @@ _MODULES = {  # module -> its names that stand here
     "teacher.embedded": ("EmbeddedTeacher",),
     "teacher.price": ("Price",),
     "teacher.budget": ("Budget",),
-    "teacher.client": ("AskOptions",),
+    "teacher.client": ("AskOptions", "TeacherClient"),
     "prompt.template": ("PromptMix", "PromptTemplate", "load_templates"),
     "prompt.parse": ("collect_replies", "parse_reply"),
     "prompt.score": ("score_replies",),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Replies', 'ResultTable', 'Templates', 'scores_table', 'forecast_result', 'annotation_result']
 
-# %% ../../nbs/7_study/04_display.ipynb #27621d35
+# %% ../../nbs/7_study/04_display.ipynb #6d297c42
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from ..stats.interval import Interval
 from .figures import REPORT_STYLE, mean_text, replies_html, share_text, table_html
 from ..teacher.price import format_usd
 
-# %% ../../nbs/7_study/04_display.ipynb #4692ed28
+# %% ../../nbs/7_study/04_display.ipynb #556a6baa
 @dataclass(frozen=True, repr=False)
 class Replies:
     "Replies of a teacher and what was read from them, in the order in which they were asked for."
@@ -107,7 +107,7 @@ class Replies:
         unread = "".join(f", {n} not read ({reason})" for reason, n in self.reasons.items())
         return f"{len(self)} {'reply' if len(self) == 1 else 'replies'}{right}, {explained} with a rationale{unread}"
 
-# %% ../../nbs/7_study/04_display.ipynb #fbafce29
+# %% ../../nbs/7_study/04_display.ipynb #8d8a4983
 @dataclass(frozen=True, repr=False)
 class ResultTable:
     "A table for a notebook, a terminal and further work."
@@ -123,11 +123,16 @@ class ResultTable:
         return f"{REPORT_STYLE}<p><b>{escape(self.title)}</b></p>{table_html(self.cells, wide=self.wide)}{note}"
 
     def __repr__(self) -> str:
-        texts = [{name: " ".join(text.split()) for name, text in row.items()} for row in self.cells]
+        texts = [{name: _one_line(text) for name, text in row.items()} for row in self.cells]
         shown = pd.DataFrame(texts).to_string(index=False, max_colwidth=60) if texts else "none"
         return "\n".join(filter(None, [self.title, shown, self.note]))
 
-# %% ../../nbs/7_study/04_display.ipynb #203fa07c
+
+def _one_line(text: str) -> str:
+    first, _, rest = text.partition("\n")
+    return " ".join(f"{first} ({rest})".split()) if rest and not rest.startswith("[") else " ".join(text.split())
+
+# %% ../../nbs/7_study/04_display.ipynb #55119caf
 class Templates(dict[str, PromptTemplate]):
     "Prompt templates by id. Put a template of your own in, and it can be named like the others."
 
@@ -160,7 +165,7 @@ def _rule(template: PromptTemplate) -> str:
     "In words where a server writes JSON, otherwise the pattern."
     return f"JSON: {', '.join(template.reply_keys.values())}" if template.reply_schema else template.reply_pattern
 
-# %% ../../nbs/7_study/04_display.ipynb #535b4413
+# %% ../../nbs/7_study/04_display.ipynb #82e7602b
 def scores_table(
     scores: Iterable[PromptScore],  # on the same rows
     title: str,  # whose replies on which rows
@@ -196,7 +201,7 @@ def _score_numbers(score: PromptScore) -> dict[str, object]:
 def _interval_numbers(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
-# %% ../../nbs/7_study/04_display.ipynb #63804254
+# %% ../../nbs/7_study/04_display.ipynb #2488900f
 def forecast_result(
     made: Forecast,
 ) -> ResultTable:  # the plan first, then what stands beside it for comparison
