@@ -12,7 +12,7 @@ from scripted_server import RateLimit, Scripted, ScriptedServer
 from zero_shot_distill.store.request import AttemptResult, Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import AskOptions, ask, ask_each, ask_each_async, count_spent
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError, teacher_from_environment
 
@@ -32,6 +32,18 @@ def requests_for(n: int, **sampling) -> list[Request]:
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, KEY, **settings)
+
+
+def ask(teacher, requests, store, **options):
+    return TeacherClient(teacher, store, options=AskOptions(**options)).ask(requests)
+
+
+def ask_each(teacher, requests, store):
+    return TeacherClient(teacher, store).ask_each(requests)
+
+
+def ask_each_async(teacher, requests, store):
+    return TeacherClient(teacher, store).ask_each_async(requests)
 
 
 # How many at once
@@ -119,7 +131,7 @@ def test_reasoning_models(store):
     "max_tokens goes as max_completion_tokens, temperature is left out, the reasoning is counted, and the report says so."
     script = lambda body, n: Scripted(completion_tokens=50, reasoning_tokens=40, cached_tokens=6)  # noqa: E731
     with ScriptedServer(script, refuses=("max_tokens", "temperature")) as server:
-        asked = ask(hosted(server), requests_for(30), store, terms=AskOptions(price=Price(1.0, 2.0, "test")))
+        asked = ask(hosted(server), requests_for(30), store, price=Price(1.0, 2.0, "test"))
         assert not {"max_tokens", "temperature"} & set(server.bodies[-1])
         assert server.bodies[-1]["max_completion_tokens"] == 8
     assert (len(asked.responses), asked.failures) == (30, {})
@@ -163,7 +175,7 @@ def test_incomplete_replies_are_kept_and_asked_again_on_demand(store):
         assert ask(hosted(server), requests, store).n_asked == 0
         script.clear()
         server.bodies.clear()
-        again = ask(hosted(server), requests, store, terms=AskOptions(again=frozenset({"length", "refused"})))
+        again = ask(hosted(server), requests, store, retry_outcomes=frozenset({"length", "refused"}))
         assert (again.n_asked, len(server.bodies)) == (2, 2)
     assert Counter(response.outcome for response in again.responses.values()) == {"complete": 4, "filtered": 1, "empty": 1}
     assert [old.outcome for old in store.superseded([requests[0].key])] == ["length"]
@@ -175,7 +187,7 @@ def test_what_earlier_runs_spent_counts(store):
     price = Price(1000.0, 1000.0, "test")
     with ScriptedServer(lambda body, n: Scripted(finish_reason="length")) as server:
         ask(hosted(server), requests[:2], store)
-        ask(hosted(server), requests[:1], store, terms=AskOptions(again=frozenset({"length"})))
+        ask(hosted(server), requests[:1], store, retry_outcomes=frozenset({"length"}))
     store.exchange(wanted=[requests[2]])
     store.exchange([AttemptResult(requests[2], None, "no reply within 1 s")])
     budget = Budget(100.0, price)

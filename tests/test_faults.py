@@ -29,7 +29,8 @@ from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, S
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, ask_each
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
+from zero_shot_distill.teacher.options import BUDGET_REACHED
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError
 
@@ -124,7 +125,7 @@ def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[
     for n_runs in range(1, most_runs + 1):
         with HostedTeacher(MODEL, server.base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
             try:
-                if not ask(teacher, requests, store).failures:
+                if not TeacherClient(teacher, store).ask(requests).failures:
                     return n_runs
             except TeacherError:
                 pass  # the circuit breaker: a user runs again later
@@ -193,13 +194,13 @@ def run_through_outage(n: int) -> Row:
     with ScriptedServer(script) as server, _store() as store:
         with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S, n_retries=0) as teacher:
             with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
-                ask(teacher, requests, store)
+                TeacherClient(teacher, store).ask(requests)
             assert len(store) >= n // 3 - 1
             n_runs = 1
             while len(store) < n and n_runs < 20:
                 n_runs += 1
                 with suppress(TeacherError):
-                    ask(teacher, requests, store)
+                    TeacherClient(teacher, store).ask(requests)
         return compare("outage (circuit breaker)", n_runs, server, store, requests, "60 replies HTTP 500 in a row, no retries")
 
 
@@ -241,7 +242,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
         with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
-            asked = ask(teacher, requests, store, terms=AskOptions(PRICE, budget))
+            asked = TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
         assert set(asked.failures.values()) <= {BUDGET_REACHED}
@@ -278,7 +279,7 @@ def test_what_is_given_out_is_on_the_disk(tmp_path):
         ResponseStore(tmp_path / "responses.sqlite") as other,
         HostedTeacher(MODEL, server.base_url, KEY, 16) as teacher,
     ):
-        assert all(other.get(answer.request.key) == answer.response for answer in ask_each(teacher, requests_for(200), store))
+        assert all(other.get(answer.request.key) == answer.response for answer in TeacherClient(teacher, store).ask_each(requests_for(200)))
 
 
 def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_path: str, seed: int = 0) -> None:
@@ -287,7 +288,7 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
     random.Random(seed).shuffle(requests)
     notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, 5.0) as teacher:
-        for answer in ask_each(teacher, requests, store):
+        for answer in TeacherClient(teacher, store).ask_each(requests):
             if answer.response is not None:
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
 

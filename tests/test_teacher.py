@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from scripted_server import NAME, Scripted, ScriptedServer
 
+from zero_shot_distill.core.progress import OnProgress
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore, StoreError
-from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
-from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError, TeacherSettingsError, teacher_from_environment
+from zero_shot_distill.teacher.options import Asked
+from zero_shot_distill.teacher.teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError, teacher_from_environment
 from zero_shot_distill.weights.pull import pull
 
 # For scripts: they find this folder and the package as we do, installed or not.
@@ -45,6 +47,10 @@ def requests_for(model: str, n: int, start: int = 0, **sampling) -> list[Request
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, KEY, **{"n_parallel": 4, "n_retries": 0, **settings})
+
+
+def ask(teacher: Teacher, requests: list[Request], store: ResponseStore, on_progress: OnProgress | None = None) -> Asked:
+    return TeacherClient(teacher, store).ask(requests, on_progress)
 
 
 def number_of(body: dict) -> int:
@@ -91,7 +97,7 @@ def test_too_long_a_question_is_a_counted_failure(small, store):
     too_long = Request.build(SMALL, [{"role": "user", "content": "word " * 3000}], max_tokens=8)
     asked = ask(small, [*requests_for(SMALL, 2), too_long], store)
     assert (asked.n_asked, list(asked.failures)) == (2, [too_long.key])
-    assert asked.failures[too_long.key].startswith("HTTP 400: ")
+    assert str(asked.failures[too_long.key]).startswith("HTTP 400: ")
 
 
 def test_the_server_keeps_others_out(small):
@@ -125,7 +131,7 @@ ASK_MANY = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 import sys, threading
-from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
 from zero_shot_distill.weights.pull import pull
@@ -138,7 +144,7 @@ with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=4) as teacher, Respo
     teacher.client
     print("child", teacher._child.pid, flush=True)
     try:
-        ask(teacher, requests_for(SMALL, 2000, max_tokens=16), store, show)
+        TeacherClient(teacher, store).ask(requests_for(SMALL, 2000, max_tokens=16), show)
     except KeyboardInterrupt:
         print("interrupted", len(store), flush=True)
         raise
@@ -238,8 +244,9 @@ def test_key_in_other_errors(store):
     with ScriptedServer(lambda body, n: Scripted(400, error=f"bad\nheader: Bearer {KEY}") if n else Scripted()) as server:
         asked = ask(hosted(server, n_parallel=1), requests_for("some-model", 3), store)
     assert len(asked.failures) == 2
-    assert all("Bearer ***" in reason and "\n" not in reason for reason in asked.failures.values())
-    holds_no_secret(store, *asked.failures.values())
+    reasons = [failure.reason for failure in asked.failures.values()]
+    assert all("Bearer ***" in reason and "\n" not in reason for reason in reasons)
+    holds_no_secret(store, *reasons)
 
 
 def test_unknown_model(store):
@@ -265,7 +272,7 @@ def test_single_bad_rows_are_counted(store):
         requests = requests_for("some-model", 30)
         asked = ask(hosted(server), requests, store)
         assert (asked.n_asked, len(asked.failures), len(asked.responses), len(store)) == (27, 3, 27, 27)
-        assert [asked.failures[requests[n].key].split(":")[0] for n in (3, 17, 18)] == ["HTTP 400", "HTTP 500", "HTTP 422"]
+        assert [asked.failures[requests[n].key].reason.split(":")[0] for n in (3, 17, 18)] == ["HTTP 400", "HTTP 500", "HTTP 422"]
         assert 2 <= server.most_at_once <= 4
         server.bodies.clear()
         again = ask(hosted(server), requests, store)
@@ -318,7 +325,7 @@ def test_replies_that_are_none(store, scripted, reason):
     with ScriptedServer(lambda body, n: scripted if n == 3 else Scripted()) as server:
         asked = ask(hosted(server, timeout_s=2 if scripted.delay_s else 60, n_parallel=1), requests_for("some-model", 6), store)
     assert (asked.n_asked, len(asked.failures)) == (5, 1)
-    assert reason in next(iter(asked.failures.values()))
+    assert reason in str(next(iter(asked.failures.values())))
 
 
 def test_a_broken_connection_is_tried_again(store):

@@ -21,9 +21,8 @@ from .template import PromptError, PromptTemplate, fill, filled_pattern, render,
 from ..store.request import Request, Response, imported_request
 from ..store.store import ResponseStore
 from ..task.task import Example, Task
-from ..teacher.batch import obtain
-from ..teacher.client import AskOptions
-from ..teacher.completion import SCHEMA_REFUSED
+from ..teacher.client import AskOptions, TeacherClient
+from ..teacher.completion import SCHEMA_REFUSED, ErrorKind
 from ..teacher.teacher import Teacher
 
 # %% ../../nbs/3_prompt/02_parse.ipynb #d6ecd70c
@@ -314,7 +313,7 @@ def collect_replies(
     on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the schema was refused
     terms: AskOptions = AskOptions(),  # price, budget, what is asked again
 ) -> list[ReadReply]:  # one for each pair, in order; a row that a template cannot be shown is one with a reason
-    "Ask what is missing, by schema where the template has one and the server takes it, then read everything. Raises as `obtain`."
+    "Ask what is missing, by schema where the template has one and the server takes it, then read everything. Raises as `TeacherClient.ask`."
     ways: dict[int, tuple[Request, ...]] = {}
     read: dict[int, ReadReply] = {}
     for place, (template, example) in enumerate(pairs):
@@ -323,16 +322,18 @@ def collect_replies(
         except PromptError as error:
             read[place] = ReadReply(template.id, example, None, None, f"not asked: {error}")
     askable = [pairs[place] for place in ways]
-    chosen = _taken_over(askable, _first_asked(list(ways.values()), store), teacher.model, store, terms.again)
-    asked = obtain(teacher, chosen, store, on_progress, terms)
+    chosen = _taken_over(askable, _first_asked(list(ways.values()), store), teacher.model, store, terms.retry_outcomes)
+    client = TeacherClient(teacher, store, sampling, terms)
+    asked = client.ask(chosen, on_progress)
     responses, failures = dict(asked.responses), dict(asked.failures)
-    refused = {way[0].key: way[-1] for way in ways.values() if len(way) > 1 and _is_refusal(failures.get(way[0].key, ""))}
+    no_schema = {key for key, failure in failures.items() if failure.kind == ErrorKind.SCHEMA}
+    refused = {way[0].key: way[-1] for way in ways.values() if len(way) > 1 and way[0].key in no_schema}
     if refused:
-        asked = obtain(teacher, refused.values(), store, on_progress, terms)
+        asked = client.ask(refused.values(), on_progress)
         responses, failures = responses | asked.responses, failures | asked.failures
     keys = [refused.get(request.key, request).key for request in chosen]
     replies = read_each(((*pair, responses[key]) for pair, key in zip(askable, keys, strict=True) if key in responses), task)
     for place, (template, example), key in zip(ways, askable, keys, strict=True):
-        no_reply = ReadReply(template.id, example, None, None, NO_RESPONSE + failures.get(key, ""))
+        no_reply = ReadReply(template.id, example, None, None, f"{NO_RESPONSE}{failures.get(key, '')}")
         read[place] = next(replies) if key in responses else no_reply
     return [read[place] for place in range(len(pairs))]
