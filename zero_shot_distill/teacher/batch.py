@@ -17,7 +17,7 @@ from ..store.store import ResponseStore
 from .batch_api import N_BYTES, N_REQUESTS, BatchApiError, Provider, read_output, write_line
 from .batch_ledger import N_GROUP, Batch, BatchRecords, Questions
 from .client import BUDGET_REACHED, Asked, AskOptions, ask, notes_of
-from .completion import SCHEMA_REFUSED, AskError
+from .completion import SCHEMA_REFUSED, AskError, ErrorKind
 from .price import format_usd
 from .scheduler import check_request
 from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
@@ -240,7 +240,7 @@ class _BatchRun:
         if _NO_ROOM.search(said) or _TOO_LARGE.search(said):
             self._put_back(batch, said, is_too_large=not _NO_ROOM.search(said))
             return
-        self.questions.last_refusal = AskError(f"the provider refused the batch ({said})", "row")
+        self.questions.last_refusal = AskError(f"the provider refused the batch ({said})", ErrorKind.ROW)
         for request in self._let_go(batch, self.questions.last_refusal.reason):
             self.questions.fail(request, self.questions.last_refusal.reason)
 
@@ -272,7 +272,7 @@ class _BatchRun:
         "No more will come."
         was_ended = batch.status in ("expired", "cancelled")
         why = f"the batch was {batch.status} before it came to this" if was_ended else "the batch brought no line for it"
-        refusal = AskError(why, "again", charged=not was_ended)
+        refusal = AskError(why, ErrorKind.AGAIN, charged=not was_ended)
         self.questions.settle([(request, refusal) for request in missing], batch.changes)
         self._not_before, self._pause_s = 0.0, self._poll_s
         if self._records.claimed(batch) and not batch.is_old:  # the file with its requests is lost, and another call may know the rest
@@ -327,8 +327,8 @@ def ask_by_batch(
     finally:
         run.leave()
     questions, refusal = run.questions, run.questions.last_refusal
-    if refusal and refusal.kind != "schema" and not questions.n_asked and len(missing) == len(by_key):
-        if refusal.kind == "settings":
+    if refusal and refusal.kind != ErrorKind.SCHEMA and not questions.n_asked and len(missing) == len(by_key):
+        if refusal.kind in (ErrorKind.SETTINGS, ErrorKind.FORBIDDEN):
             raise TeacherSettingsError(refusal.reason)
         raise TeacherError(f"{teacher.where}: none of the {len(missing)} questions was answered: {refusal.reason}")
     notes = notes_of(questions.changes, sum(reason.startswith(SCHEMA_REFUSED) for reason in questions.failures.values()))

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from ..store.request import OUTCOMES, AttemptResult, Request, Response
 from ..store.store import ResponseStore, StoreError
 from .budget import Budget
-from .completion import AskError
+from .completion import AskError, ErrorKind
 from .price import Price
 from .teacher import HostedTeacher
 
@@ -285,12 +285,12 @@ class Questions:
     def _refused(self, request: Request, refusal: AskError, changes: Mapping[str, str | None]) -> None:
         "Again later, or never."
         self.last_refusal = refusal
-        is_news = refusal.kind == "parameter" and refusal.parameter not in changes
+        is_news = refusal.kind == ErrorKind.PARAMETER and refusal.parameter not in changes
         if is_news:
             self.changes.setdefault(refusal.parameter, "max_completion_tokens" if refusal.parameter == "max_tokens" else None)
         else:
             self._n_failed[request.key] += 1
-        can_pass = refusal.kind in ("again", "overload", "unreachable") and self._n_failed[request.key] <= _N_FURTHER
+        can_pass = refusal.kind.can_pass and self._n_failed[request.key] <= _N_FURTHER
         if is_news or can_pass:
             self.later.append(request)
         else:

@@ -24,7 +24,7 @@ from ..core.progress import OnProgress
 from ..store.request import AttemptResult, Request, Response
 from ..store.store import Claim, ResponseStore
 from .budget import Budget
-from .completion import SCHEMA_REFUSED, AskError, post_request
+from .completion import SCHEMA_REFUSED, AskError, ErrorKind, post_request
 from .price import Price, format_usd
 from .rate_limit import RateLimit
 from .scheduler import Answer, CircuitBreaker, Question, RequestQueue, check_request
@@ -243,18 +243,18 @@ class _Run:
         if self._terms.budget:
             self._terms.budget.settle(question.request, None, charged=refusal.charged)
         self._settlements.append(AttemptResult(question.request, None, refusal.reason, refusal.charged))
-        if refusal.kind == "overload" or refusal.reason.startswith("no reply within"):
+        if refusal.kind in (ErrorKind.OVERLOAD, ErrorKind.TIMEOUT):
             self._pace.overloaded(question.ticket, now, refusal.retry_after_s)
-        if refusal.kind == "parameter":
+        if refusal.kind == ErrorKind.PARAMETER:
             new = refusal.parameter not in self.changes
             self.changes.setdefault(refusal.parameter, "max_completion_tokens" if refusal.parameter == "max_tokens" else None)
             if new or question.n_changes_then < len(self.changes):  # it was sent before we knew
                 self._agenda.put_off(question, now)
                 return
-        self.refuses_schema = self.refuses_schema or refusal.kind == "schema"
-        if refusal.kind in ("again", "overload", "unreachable"):
+        self.refuses_schema = self.refuses_schema or refusal.kind == ErrorKind.SCHEMA
+        if refusal.kind.can_pass:
             # Overload is no fault of a question as long as others are answered.
-            waits_its_turn = refusal.kind == "overload" and self._breaker.n_answered > question.n_answered_then
+            waits_its_turn = refusal.kind == ErrorKind.OVERLOAD and self._breaker.n_answered > question.n_answered_then
             question.n_failed += not waits_its_turn
             if question.n_failed <= self._teacher.n_retries:
                 self._agenda.put_off(question, now + max(refusal.retry_after_s or 0.0, _back_off_s(question.n_failed)))
@@ -262,7 +262,7 @@ class _Run:
         retried = f" after {question.n_failed - 1} retries" if question.n_failed > 1 else ""
         reason = re.sub(r"^(HTTP \d+)", rf"\1{retried}", refusal.reason)
         self._settling[question.request.key] = Answer(question.request, None, reason)
-        if refusal.kind != "schema":
+        if refusal.kind != ErrorKind.SCHEMA:
             self._stop_for(self._breaker.failed(replace(refusal, reason=reason), question.n_answered_then))
 
     def _stop_for(self, error: TeacherError | None) -> None:

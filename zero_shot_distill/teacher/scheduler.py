@@ -14,7 +14,7 @@ from itertools import islice
 
 from ..store.request import Request, Response
 from ..store.store import ResponseStore
-from .completion import AskError
+from .completion import AskError, ErrorKind
 from .rate_limit import Reservation
 from .teacher import Teacher, TeacherError, TeacherSettingsError
 
@@ -144,11 +144,11 @@ class CircuitBreaker:
         self._n_failed += 1
         self._last = refusal.reason
         nothing_yet = not self.n_answered and not self.n_known
-        if refusal.kind == "settings" and (nothing_yet or "HTTP 403" not in refusal.reason):
+        if refusal.kind == ErrorKind.SETTINGS or (refusal.kind == ErrorKind.FORBIDDEN and nothing_yet):
             return TeacherSettingsError(refusal.reason)
-        if refusal.kind == "unreachable" and self.n_answered == n_answered_then:
+        if refusal.kind == ErrorKind.UNREACHABLE and self.n_answered == n_answered_then:
             return TeacherError(refusal.reason)
-        self._n_in_a_row = 0 if refusal.kind == "row" else self._n_in_a_row + 1
+        self._n_in_a_row = 0 if refusal.kind == ErrorKind.ROW else self._n_in_a_row + 1
         if self._n_failed >= _N_IN_A_ROW and (error := self.at_end()):
             return error
         if self._n_in_a_row >= _N_IN_A_ROW:
