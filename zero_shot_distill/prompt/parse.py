@@ -41,7 +41,7 @@ def marked_text(
     "Mark the label and the rationale in a reply."
     return mark_spans(text, {} if reply is None else {"rationale": reply.rationale_span, "label": reply.label_span})
 
-# %% ../../nbs/3_prompt/03_parse.ipynb #eac4eb75
+# %% ../../nbs/3_prompt/03_parse.ipynb #9fa191f6
 class ReadFault(StrEnum):
     "Why a question has no label. The values are also the words that are shown and stored."
 

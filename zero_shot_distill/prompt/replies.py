@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ReadReply', 'unanswered', 'read_each', 'mark_reply', 'replies_html', 'Replies']
 
-# %% ../../nbs/3_prompt/04_replies.ipynb #3aa1ab43
+# %% ../../nbs/3_prompt/04_replies.ipynb #03b93300
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -21,7 +21,7 @@ from ..task.task import Example, Task
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
 
-# %% ../../nbs/3_prompt/04_replies.ipynb #54ef9a8d
+# %% ../../nbs/3_prompt/04_replies.ipynb #110bd43d
 @dataclass(frozen=True)
 class ReadReply:
     "What came of asking one template about one row."
@@ -42,6 +42,11 @@ class ReadReply:
     def is_open(self) -> bool:
         "Tell whether there is no reply and one may still come."
         return self.response is None and self.fault is ReadFault.NO_RESPONSE
+
+    @property
+    def reason(self) -> str:  # e.g. "HTTP 500: server error" where `error` is "no response: HTTP 500: server error"
+        "Say why there is no reply, without the words of the fault."
+        return self.error.removeprefix(f"{self.fault}: ") if self.fault else self.error
 
     @property
     def is_imported(self) -> bool:
@@ -66,7 +71,7 @@ def unanswered(
     "Record that a question has no response."
     return ReadReply(template_id, example, None, None, f"{fault}: {why}", fault)
 
-# %% ../../nbs/3_prompt/04_replies.ipynb #7067d77a
+# %% ../../nbs/3_prompt/04_replies.ipynb #73df9874
 _UNREAD = {"refused": ReadFault.REFUSED, "filtered": ReadFault.FILTERED}  # outcome of a response -> fault
 
 
@@ -97,7 +102,7 @@ def read_each(
         timeouts.note(template.id, read.fault is ReadFault.TIMED_OUT)
         yield read
 
-# %% ../../nbs/3_prompt/04_replies.ipynb #bdd9f941
+# %% ../../nbs/3_prompt/04_replies.ipynb #e11697a9
 def mark_reply(
     read: ReadReply,  # with a response
 ) -> str:  # HTML, escaped
@@ -135,7 +140,7 @@ def _outcome(read: ReadReply, is_right: Callable[[str, str], bool]) -> str:
 def _said(read: ReadReply) -> str:
     return "" if read.response is None else f'<div class="said">{mark_reply(read)}</div>'
 
-# %% ../../nbs/3_prompt/04_replies.ipynb #71d27e4e
+# %% ../../nbs/3_prompt/04_replies.ipynb #55f19b54
 class Replies(list[ReadReply]):
     "Replies in a list, shown with label and rationale marked; `frame` gives them as a table."
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import eq
 
 from ..core.definition import ZsdError
-from .parse import ReadReply
+from .replies import ReadReply
 from ..stats.interval import Interval, bootstrap_mean, wilson
 from ..teacher.price import Price, Usage, total_usage
 
