@@ -25,12 +25,13 @@ from scripted_server import NAME, BatchScript, Scripted, ScriptedServer, echo
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch
-from zero_shot_distill.teacher.batch import ask_by_batch, obtain
+from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.batch_api import Provider
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, count_spent
-from zero_shot_distill.teacher.completion import SCHEMA_REFUSED
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
+from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
+from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
 
@@ -69,6 +70,15 @@ def serve(script: Callable = echo, **changes) -> ScriptedServer:
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, KEY, **{"n_retries": 2, **settings})
+
+
+def ask(teacher: HostedTeacher, requests: list[Request], store: ResponseStore) -> Asked:
+    return TeacherClient(teacher, store).ask(requests)
+
+
+def reasons(asked: Asked) -> dict[str, str]:
+    "Why there is no reply, in words."
+    return {key: failure.reason for key, failure in asked.failures.items()}
 
 
 def by_batch(server: ScriptedServer, requests: list[Request], store: ResponseStore, on_progress=None, **terms):
@@ -179,11 +189,11 @@ def test_batches_are_split_at_the_limits(store, monkeypatch):
 def test_one_door(store):
     requests = requests_for(4)
     with serve() as server:
-        assert obtain(hosted(server), requests[:2], store).n_asked == 2
+        assert TeacherClient(hosted(server), store).ask(requests[:2]).n_asked == 2
         assert len(server.bodies) == 2
         # As a user calls it: the first look comes after five seconds.
-        assert obtain(hosted(server), requests[:2], store, terms=AskOptions(via="batch")).n_asked == 0
-        offline = obtain(StoredTeacher("some-model"), requests, store, terms=AskOptions(via="batch"))
+        assert TeacherClient(hosted(server), store, options=AskOptions(via="batch")).ask(requests[:2]).n_asked == 0
+        offline = TeacherClient(StoredTeacher("some-model"), store, options=AskOptions(via="batch")).ask(requests)
         assert (len(offline.responses), len(offline.failures)) == (2, 2)
         assert "POST /files" not in server.calls
 
@@ -251,13 +261,13 @@ def test_only_what_failed_is_sent_again(store):
     requests = requests_for(40)
     with serve(script) as server:
         asked = by_batch(server, requests, store)
-        assert (asked.n_asked, asked.failures) == (39, {requests[7].key: "HTTP 400: too long"})
+        assert (asked.n_asked, reasons(asked)) == (39, {requests[7].key: "HTTP 400: too long"})
         assert asked.responses[requests[8].key].outcome == "filtered"
         assert paid_once(server, 38)
         assert [row["n_requests"] for row in rows(store)] == [40, 4]
     assert [asked.responses[requests[n].key].attempts for n in (0, 1, 10)] == [2, 1, 2]
     assert asked.responses[requests[0].key].open_attempts == 0
-    assert store.failures(asked.failures) == asked.failures
+    assert store.failures(asked.failures) == reasons(asked)
     assert left_over(store) == []
 
 
@@ -265,7 +275,7 @@ def test_what_never_works_is_given_up_after_two_further_batches(store):
     requests = requests_for(10)
     with serve(lambda body, n: Scripted(503, error="busy") if number_of(body) == 3 else echo(body, n)) as server:
         asked = by_batch(server, requests, store)
-    assert (asked.n_asked, asked.failures) == (9, {requests[3].key: "HTTP 503: busy"})
+    assert (asked.n_asked, reasons(asked)) == (9, {requests[3].key: "HTTP 503: busy"})
     assert [row["n_requests"] for row in rows(store)] == [10, 1, 1]
 
 
@@ -348,7 +358,7 @@ def test_a_schema_that_the_server_does_not_take(store):
     with serve(refuses=("response_format",)) as server:
         asked = by_batch(server, requests_for(5, response_format=schema), store)
     assert asked.n_asked == 0
-    assert all(reason.startswith(SCHEMA_REFUSED) for reason in asked.failures.values())
+    assert {failure.kind for failure in asked.failures.values()} == {ErrorKind.SCHEMA}
     assert asked.notes == (f"{SCHEMA_REFUSED}: 5 requests",)
 
 
@@ -357,7 +367,7 @@ def test_replies_that_are_asked_again_replace_the_old_ones(store):
     with serve(lambda body, n: Scripted(finish_reason="length" if n < 10 else "stop")) as server:
         assert by_batch(server, requests, store).n_asked == 10
         assert by_batch(server, requests, store).n_asked == 0
-        asked = by_batch(server, requests, store, again=frozenset({"length"}))
+        asked = by_batch(server, requests, store, retry_outcomes=frozenset({"length"}))
     assert asked.n_asked == 10
     assert {response.outcome for response in asked.responses.values()} == {"complete"}
     with store.reading() as connection:
@@ -589,7 +599,7 @@ def test_files_that_cannot_be_fetched(store):
             ask_by_batch(hosted(server, n_retries=0), requests, store, poll_s=POLL_S)
         status = 404
         asked = by_batch(server, requests, store)
-        assert all("which some-model" in reason and "does not know" in reason for reason in asked.failures.values())
+        assert all("which some-model" in reason and "does not know" in reason for reason in reasons(asked).values())
         assert len(asked.failures) == 4
         # A provider keeps files for thirty days; after that they are asked again.
         with store.writing() as connection:
@@ -617,7 +627,7 @@ def test_a_batch_that_the_provider_does_not_know(store):
         asked = by_batch(server, requests_for(10), store)
         assert asked.n_asked == 4
         assert asked.failures.keys() == {request.key for request in requests}
-        assert all("is in batch batch_scripted_0, begun 20" in reason for reason in asked.failures.values())
+        assert all("is in batch batch_scripted_0, begun 20" in reason for reason in reasons(asked).values())
         is_hidden = False
         assert by_batch(server, requests_for(10), store).n_asked == 6
         assert paid_once(server, 10)
@@ -647,7 +657,7 @@ def test_ctrl_c_leaves_the_batch_running(store):
         asked = ask(hosted(server), requests_for(12), store)
         server.batches.release()
         assert (asked.n_asked, len(asked.failures)) == (2, 10)
-        assert all("--via batch" in reason for reason in asked.failures.values())
+        assert all("--via batch" in reason for reason in reasons(asked).values())
         assert by_batch(server, requests, store).n_asked == 10
         assert (calls(server, "POST /batches"), calls(server, "POST /files")) == (1, 1)
         assert paid_once(server, 10)
@@ -686,7 +696,7 @@ def test_a_batch_that_had_not_begun_is_not_begun_for_other_requests(tmp_path):
     with serve() as server:
         for step in ("write#2", "upload", "write#3"):
             process = start_run(server, path, 20, step, "after")
-            process.join(60)
+            process.join(300)
             assert process.exitcode == -signal.SIGKILL
             with ResponseStore(path) as store:
                 n_stored = len(store)
@@ -704,7 +714,7 @@ def test_a_batch_at_another_address(store):
     with serve(in_progress_s=math.inf) as here, serve() as there:
         interrupt(here, requests, store)
         asked = by_batch(there, requests, store)
-        assert set(asked.failures.values()) == {f"is in a provider's batch at {here.base_url}; `--via batch` with that address fetches it"}
+        assert set(reasons(asked).values()) == {f"is in a provider's batch at {here.base_url}; `--via batch` with that address fetches it"}
         assert there.calls == []
         here.batches.release()
         assert by_batch(here, requests, store).n_asked == 4
@@ -830,7 +840,7 @@ def test_killed_at_a_step(tmp_path, step, when):
     requests = requests_for(50)
     with serve(min_looks=3 if "look" in step else 0) as server:
         killed = start_run(server, path, 50, step, when)
-        killed.join(60)
+        killed.join(300)
         assert killed.exitcode == -signal.SIGKILL
         with ResponseStore(path) as store:
             n_stored = len(store)
@@ -900,7 +910,7 @@ def test_what_a_killed_process_drove_is_taken_over_by_one_that_waits(tmp_path):
         assert second.is_alive()
         first.kill()
         server.batches.release()
-        second.join(60)
+        second.join(300)
         assert (second.exitcode, told(path)) == (0, [[30, 0]])
         assert paid_once(server, 30)
 
@@ -920,7 +930,7 @@ def test_chat_and_batch_side_by_side(tmp_path):
         assert not chat.is_alive()
         server.batches.release()
         assert (asked[0].n_asked, len(asked[0].failures)) == (10, 30)
-        process.join(60)
+        process.join(300)
         assert all_right(store, requests_for(40))
         assert paid_once(server, 30)
         assert len(server.bodies) == 10
@@ -962,7 +972,7 @@ def test_no_key_anywhere(tmp_path, monkeypatch, caplog):
         assert len(failed.failures) == 4
         assert not any(KEY.encode() in file.content for file in server.batches.files.values() if file.purpose == "batch")
     store.close()
-    texts = [*asked.failures.values(), *failed.failures.values(), repr(teacher), *asked.notes]
+    texts = [*reasons(asked).values(), *reasons(failed).values(), repr(teacher), *asked.notes]
     texts += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
     assert [text for text in texts if KEY in text or url_secret in text] == []
     assert KEY not in caplog.text

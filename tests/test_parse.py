@@ -271,7 +271,7 @@ def test_a_plain_reply_that_was_cut_off_is_asked_again_plainly(store):
     with ScriptedServer(script) as server:
         collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING)
         n_before, finish_reason = len(server.bodies), "stop"
-        terms = AskOptions(again=frozenset({"length"}))
+        terms = AskOptions(retry_outcomes=frozenset({"length"}))
         read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING, terms=terms)
         assert len(server.bodies) == n_before + 4
     assert {one.response.outcome for one in read} == {"complete"}

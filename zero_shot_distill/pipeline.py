@@ -383,7 +383,7 @@ def run_pipeline(
         progress.message("2/6 teacher")
         opened = open_teacher(pipeline.teacher, progress, job.folder / "teacher.log")
         progress.message(f"  {opened.title}" + (f" - NOTE: {opened.note}" if opened.note else ""))
-        terms = AskOptions(opened.price, say=progress.message)
+        terms = AskOptions(opened.price, on_message=progress.message)
         # Closed before training: a teacher and a training run on the same cores slow each other many times over.
         with opened.teacher as teacher:
             progress.message(f"3/6 prompts   {', '.join(job.templates)}")

@@ -171,9 +171,9 @@ def run_annotation(
 
     def say(line: str) -> None:
         notes.append(line.strip())
-        terms.say(line)
+        terms.on_message(line)
 
-    asking = replace(terms, say=say)
+    asking = replace(terms, on_message=say)
     splits, read = {}, {}
     for split, examples in job.rows.items():
         with progress.bar(f"annotating {len(examples)} {split} rows") as on_progress:

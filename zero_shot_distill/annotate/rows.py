@@ -135,7 +135,7 @@ def ask_split(
         new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
         if read and (silent := {id for id, _ in new} & _silent(mix, read)):
             for id in sorted(silent - told):
-                terms.say(f"no rationale in {_N_SILENT} replies or more to {id}: no further rows are asked for one")
+                terms.on_message(f"no rationale in {_N_SILENT} replies or more to {id}: no further rows are asked for one")
             told |= silent
             new = [question for question in new if question[0] not in silent]
         if not new:

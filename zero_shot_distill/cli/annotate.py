@@ -178,7 +178,7 @@ def forecast(
             opened.teacher,
             store,
             job.sampling,
-            AskOptions(opened.price, budget, say=progress.message),
+            AskOptions(opened.price, budget, on_message=progress.message),
             rate,
             n_pilot=pilot,
             on_progress=on_progress,

@@ -154,7 +154,7 @@ def experiment(
     chosen = chosen_templates(known_templates(loaded, prompts, work_dir), templates, loaded)
     rows = draw_samples(published_rows(loaded, split), samples, seed)
     opened = open_teacher(settings, progress, work_dir / "teacher.log")
-    terms = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), say=progress.message)
+    terms = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), on_message=progress.message)
     what = f"asking {len(chosen)} templates on {len(rows)} rows"
     with ResponseStore(work_dir / "responses.sqlite") as store, opened.teacher, progress.bar(what) as on_progress:
         replies = run_experiment(loaded, chosen, rows, opened.teacher, store, settings.sampling, on_progress, terms)

@@ -20,9 +20,9 @@ from ..store.request import Request, imported_request
 from ..store.store import ResponseStore
 from ..task.load import load_examples, load_whole
 from ..task.task import Example, Task
-from ..teacher.batch import obtain
-from ..teacher.client import AskOptions
-from ..teacher.completion import SCHEMA_REFUSED
+from ..teacher.client import TeacherClient
+from ..teacher.completion import SCHEMA_REFUSED, ErrorKind
+from ..teacher.options import AskOptions
 from ..teacher.teacher import Teacher
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #7623eae2785240b9bd12b16a66d81610
@@ -108,17 +108,19 @@ def collect_replies(
         except PromptError as error:
             read[place] = unanswered(template.id, example, ReadFault.NOT_ASKED, str(error))
     askable = [pairs[place] for place in ways]
-    chosen = _with_imported(askable, _first_asked(list(ways.values()), store), teacher.model, store, terms.again)
-    asked = obtain(teacher, chosen, store, on_progress, terms)
+    chosen = _with_imported(askable, _first_asked(list(ways.values()), store), teacher.model, store, terms.retry_outcomes)
+    client = TeacherClient(teacher, store, sampling, terms)
+    asked = client.ask(chosen, on_progress)
     responses, failures = dict(asked.responses), dict(asked.failures)
-    refused = {way[0].key: way[-1] for way in ways.values() if len(way) > 1 and _is_refusal(failures.get(way[0].key, ""))}
+    no_schema = {key for key, failure in failures.items() if failure.kind == ErrorKind.SCHEMA}
+    refused = {way[0].key: way[-1] for way in ways.values() if len(way) > 1 and way[0].key in no_schema}
     if refused:
-        asked = obtain(teacher, refused.values(), store, on_progress, terms)
+        asked = client.ask(refused.values(), on_progress)
         responses, failures = responses | asked.responses, failures | asked.failures
     keys = [refused.get(request.key, request).key for request in chosen]
     replies = read_each(((*pair, responses[key]) for pair, key in zip(askable, keys, strict=True) if key in responses), task)
     for place, (template, example), key in zip(ways, askable, keys, strict=True):
-        no_reply = unanswered(template.id, example, ReadFault.NO_RESPONSE, failures.get(key, ""))
+        no_reply = unanswered(template.id, example, ReadFault.NO_RESPONSE, str(failures.get(key, "")))
         read[place] = next(replies) if key in responses else no_reply
     return Replies((read[place] for place in range(len(pairs))), task.is_right)
 

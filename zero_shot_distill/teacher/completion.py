@@ -41,6 +41,9 @@ class ErrorKind(StrEnum):
     SETTINGS = "settings"  # final for every request: key, address, model name or credit
     SCHEMA = "schema"  # the server takes no JSON schema
     PARAMETER = "parameter"  # the model does not take one sampling parameter
+    BUDGET = "budget"  # not sent: the budget is used up
+    OFFLINE = "offline"  # not sent: only stored replies are used
+    IN_BATCH = "in_batch"  # not sent: a batch of the provider is answering it
 
     @property
     def can_pass(self) -> bool:
@@ -56,7 +59,10 @@ class AskError:
     kind: ErrorKind  # what it means for the request and for the run
     charged: bool = False  # whether the attempt may have been charged
     retry_after_s: float | None = None  # as the server asks
-    parameter: str = ""
+    parameter: str = ""  # with `ErrorKind.PARAMETER`: its name
+
+    def __str__(self) -> str:
+        return self.reason
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #d515f527
 def one_line(
