@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['named_teacher', 'Annotation', 'Project', 'recorded_project']
 
-# %% ../nbs/81_project.ipynb #bf6efbd6
+# %% ../nbs/81_project.ipynb #4e8f5cda
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,19 +22,21 @@ from .annotate.rows import ExplanationRate, read_annotations
 from .core.definition import DataError
 from .core.files import definitions_dir
 from .prompt.collect import run_experiment
+from .prompt.mix import PromptMix, load_mix
+from .prompt.replies import Replies
 from .prompt.score import score_replies
-from .prompt.template import PromptMix, PromptTemplate, check_placeholders, load_mix, load_templates
+from .prompt.template import PromptTemplate, check_placeholders, load_templates
 from .store.request import Request, Response
 from .store.store import ResponseStore
-from .study.display import Replies, ResultTable, Templates, annotation_result, forecast_result, scores_table
 from .study.notebook_progress import progress_here
+from .study.results import ResultTable, annotation_result, forecast_result, scores_table
 from .task.load import load_examples, sample_examples
 from .task.task import Example, load_task
 from .teacher.budget import Budget
 from .teacher.client import AskOptions, TeacherClient
 from .teacher.settings import OpenedTeacher, TeacherSettings, load_teacher_settings, open_teacher
 
-# %% ../nbs/81_project.ipynb #bfa88bdb
+# %% ../nbs/81_project.ipynb #5527c94d
 def named_teacher(
     teacher: TeacherSettings | str | Path | None = None,  # known weights, a GGUF file, a YAML file, or settings; None: the default weights
     model: str | None = None,  # a hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY
@@ -49,7 +51,7 @@ def named_teacher(
         settings = TeacherSettings(weights=(str(path.resolve()) if path.suffix == ".gguf" else str(teacher),))
     return settings.model_copy(update={"model": model}) if model else settings
 
-# %% ../nbs/81_project.ipynb #20d6572b
+# %% ../nbs/81_project.ipynb #f0d911c3
 @dataclass(frozen=True, repr=False)
 class Annotation:
     "Rows with the teacher's labels and rationales, ready to train on."
@@ -80,7 +82,7 @@ class Annotation:
     def __repr__(self) -> str:
         return repr(annotation_result(self.report))
 
-# %% ../nbs/81_project.ipynb #903a9dd4
+# %% ../nbs/81_project.ipynb #b19d2f2d
 class Project:
     """Walk from prompts to a trained student in a notebook, with the same names as on the command line.
 
@@ -101,7 +103,7 @@ class Project:
         offline: bool = False,  # use stored replies only, ask nothing
     ):
         self.task = load_task(str(task))
-        self.templates = Templates(load_templates(self.task, None if prompts is None else Path(prompts)))
+        self.templates = load_templates(self.task, None if prompts is None else Path(prompts))
         self.settings = named_teacher(teacher, model)
         self.work_dir, self.offline = Path(work_dir), offline
         self.progress = progress_here()
@@ -239,7 +241,7 @@ class Project:
         who = self.settings.model or self.settings.weights[0]
         return f"Project: task {self.task.name}, teacher {who}{' (stored replies only)' if self.offline else ''}, {len(self.templates)} templates, {self.work_dir}"
 
-# %% ../nbs/81_project.ipynb #3a027071
+# %% ../nbs/81_project.ipynb #10c489ec
 def recorded_project(
     work_dir: str | Path,  # the replies are copied into its store
 ) -> Project:  # asks nothing; rows whose replies were not recorded are shown as unanswered
