@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OnProgress', 'TimeLeft', 'duration_text', 'rate_text', 'Progress']
 
-# %% ../../nbs/0_core/02_progress.ipynb #f50bc028
+# %% ../../nbs/0_core/02_progress.ipynb #c263864c
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from rich.progress import Progress as RichProgress
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
-# %% ../../nbs/0_core/02_progress.ipynb #aeb4a205
+# %% ../../nbs/0_core/02_progress.ipynb #2faeb253
 class OnProgress(Protocol):
     "What long work calls as it goes on: once before it begins, then whenever something is done."
 
@@ -30,7 +30,7 @@ class OnProgress(Protocol):
         /,
     ) -> None: ...
 
-# %% ../../nbs/0_core/02_progress.ipynb #4ba00ccc
+# %% ../../nbs/0_core/02_progress.ipynb #22c56d19
 _FEWEST_UNITS = 8  # that a mean is taken of, once there are so many
 _TAIL = 0.35  # of a unit: at the end, some of those at once have nothing to do; chosen on simulated replies of uneven length
 _MOST_POINTS = 4000  # of the curve that are kept
@@ -113,7 +113,7 @@ class TimeLeft:
         "When a unit was done; the beginning for those before the first."
         return self._curve[bisect_left(self._curve, max(unit, 0), key=lambda point: point[0])][1]
 
-# %% ../../nbs/0_core/02_progress.ipynb #b3196613
+# %% ../../nbs/0_core/02_progress.ipynb #911da022
 def duration_text(
     seconds: float,
 ) -> str:  # e.g. "0:07", "12:40" or "1:02:05"
@@ -130,7 +130,7 @@ def rate_text(
         return ""
     return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
-# %% ../../nbs/0_core/02_progress.ipynb #2db66e25
+# %% ../../nbs/0_core/02_progress.ipynb #5914f81a
 class _RateColumn(ProgressColumn):
     "Units a second, of what was really done."
 
@@ -175,7 +175,7 @@ class Progress:
         n_parallel: int = 1,  # units that are worked on at once, where that is known and stays the same: an embedded teacher's questions
     ) -> Iterator[OnProgress]:  # to be handed to the function that does the work
         "Show a progress bar for as long as the block runs."
-        bar_width = 6 if self.console.width < 100 else 30  # all in one line of 80 columns
+        bar_width = 5 if self.console.width < 100 else 30  # all in one line of 80 columns
         columns = [
             TextColumn("{task.description}"),
             BarColumn(bar_width),
