@@ -113,5 +113,5 @@ def test_a_bar_fits_80_columns(monkeypatch):
     shown = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]", terminal.file.getvalue())]
     last = [line for line in shown if "40/400" in line][-1]
     assert len(last) <= 80
-    assert re.fullmatch(r"asking 4 templates on 100 rows \S+ 40/400 2\.\d s each 1:40, 1\d:\d\d left \$0\.0123", last), last
+    assert re.fullmatch(r"asking 4 templates on 100 rows \S+ +40/400 2\.\d s each 1:40, 1\d:\d\d left \$0\.0123", last), last
     assert all(line.startswith("asking") for line in shown if line)
