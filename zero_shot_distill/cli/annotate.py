@@ -33,7 +33,7 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..prompt.library import describe_mix, find_mix, find_templates
-from ..prompt.template import PromptMix
+from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
 from ..task.task import load_task
 from ..teacher.settings import open_teacher
@@ -146,7 +146,7 @@ def forecast(
             opened.teacher,
             store,
             job.sampling,
-            AskOptions(opened.price, budget, say=progress.message),
+            AskOptions(opened.price, budget, on_message=progress.message),
             job.rate,
             n_pilot=pilot,
             on_progress=on_progress,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..core.definition import DataError
 from ..core.files import definitions_dir
-from .template import PromptMix, PromptTemplate, load_mix, load_templates
+from .mix import PromptMix, load_mix
+from .template import PromptTemplate, load_templates
 from ..task.task import Task
 
 # %% ../../nbs/3_prompt/06_library.ipynb #220fa875
