@@ -11,8 +11,8 @@ from zero_shot_distill.prompt.parse import MIN_RATIONALE_WORDS, ParseError, Read
 from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore
-from zero_shot_distill.study.figures import mark_reply
 from zero_shot_distill.study.records import PromptRecord, read_prompts, recorded_run_dir
+from zero_shot_distill.study.tables import mark_reply
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.client import AskOptions
