@@ -14,12 +14,12 @@ from repository import ROOT
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import write_json
+from zero_shot_distill.prompt.replies import mark_reply
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.student.config import TrainingConfig
 from zero_shot_distill.student.record import RecordsError, RunRecord
 from zero_shot_distill.study.figures import accuracy_figure, prompt_figure
 from zero_shot_distill.study.records import read_run, read_run_info, recorded_run_dir
-from zero_shot_distill.study.tables import mark_reply
 
 GOLD = next(f"runs/{run_id}.json" for run_id in read_run_info(recorded_run_dir() / "run.json").runs if run_id.startswith("standard-gold"))
 HOSTILE = '<script>alert("&amp;")</script> <img src=x onerror=alert(1)> $x$'

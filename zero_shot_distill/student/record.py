@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..core.definition import ZsdError
 from ..core.files import write_json
+from ..prompt.display import share_text, styled, table_html
 from ..stats.interval import Interval, wilson
 from .config import TrainingConfig
 
@@ -126,12 +127,16 @@ class StudentScore:
         shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": self.low, "high": self.high}
         return pd.DataFrame([shown | {"unreadable": self.n_unreadable, "truncated": self.n_truncated}])
 
+    def as_row(self) -> dict[str, str]:  # for `table_html`
+        "Give the figures that a table of scores shows."
+        return {"accuracy": share_text(self.interval), "unreadable": str(self.n_unreadable), "truncated": str(self.n_truncated)}
+
     def __repr__(self) -> str:
         share = f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}]"
         return f"StudentScore({self.n_correct} of {self.n} right: {share}, {self.n_unreadable} unreadable)"
 
     def _repr_html_(self) -> str:
-        return self.frame.round(3).to_html(index=False)
+        return styled(table_html([self.as_row()]))
 
 # %% ../../nbs/5_student/01_record.ipynb #82b429d3
 @dataclass(frozen=True)
@@ -233,20 +238,20 @@ class RunRecord(TrainingReport):
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
-        "The figures as a table."
+        "The settings and the figures as a table, without what is listed row by row."
         import pandas as pd
 
-        return pd.DataFrame([self.as_row()])
+        content = {name: value for name, value in self.as_dict().items() if name not in ("test", "history", "versions")}
+        return pd.concat([pd.DataFrame([content]), self.test.frame.add_prefix("test ")], axis=1)
+
+    def as_row(self) -> dict[str, str]:  # for `table_html`
+        "Give what a table of runs shows."
+        config = self.config
+        what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed), "steps": str(config.steps)}
+        return what | {"train rows": f"{self.n_train}\n{self.n_rationales} rationales"} | self.test.as_row()
 
     def _repr_html_(self) -> str:
-        return self.frame.round(3).to_html(index=False)
-
-    def as_row(self) -> dict[str, Any]:
-        "Give the figures that a table of runs shows."
-        config, test = self.config, self.test
-        what = {"method": METHODS[config.method], "labels": config.labels, "seed": config.seed, "steps": config.steps}
-        rows = {"train rows": self.n_train, "rationales": self.n_rationales, "test rows": test.n}
-        return what | rows | {"accuracy": test.accuracy, "low": test.low, "high": test.high, "unreadable": test.n_unreadable}
+        return styled(table_html([self.as_row()]))
 
 
 METHODS = {"standard": "label-only", "step-by-step": "step by step"}  # as records name them -> as readers see them

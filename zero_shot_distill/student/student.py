@@ -24,6 +24,7 @@ import torch
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from ..prompt.display import styled, table_html
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import PREFIXES, EncodedRows, encode_rows, read_answer, tokenize
 from .model import Answers, generate, load_weights, memory_named, quiet_transformers, save_weights
@@ -58,7 +59,8 @@ class Predictions(list[Prediction]):
         return table.drop(columns=[name for name in ("rationale", "is_truncated") if not table[name].any()])
 
     def _repr_html_(self) -> str:
-        return self.frame.to_html(index=False)
+        rows = self.frame.fillna("").astype(str).to_dict("records")
+        return styled(table_html(rows, wide=["input", "text", "rationale"]))
 
 # %% ../../nbs/5_student/05_student.ipynb #b3ef320a
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +98,13 @@ class Student(TrainingReport):
         same["config"] = replace(self.config, precision=self.precision)
         return RunRecord(run_id=run_id, task=self.task.name, student=self.title, test=test, **same)
 
-    @property
-    def frame(self) -> "pd.DataFrame":  # one row
-        "What it was trained on and how it did on the validation rows, as a table."
-        import pandas as pd
-
-        what = {"method": METHODS[self.config.method], "labels": self.config.labels, "seed": self.config.seed, "steps": self.config.steps}
-        rows = {"train rows": self.n_train, "rationales": self.n_rationales, "validation rows": self.n_valid}
-        return pd.DataFrame([{"student": self.path.name, **what, **rows, "validation accuracy": self.valid_accuracy}])
+    def as_row(self) -> dict[str, str]:  # for `table_html`
+        "Give what a table of students shows."
+        config = self.config
+        what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed)}
+        rows = {"train rows": f"{self.n_train}\n{self.n_rationales} rationales", "validation rows": str(self.n_valid)}
+        kept = {"validation accuracy": f"{100 * self.valid_accuracy:.0f} %\nat step {self.best_step} of {config.steps}"}
+        return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **kept}
 
     def __repr__(self) -> str:
         return (
@@ -112,7 +113,7 @@ class Student(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return self.frame.round(3).to_html(index=False)
+        return styled(table_html([self.as_row()]))
 
 # %% ../../nbs/5_student/05_student.ipynb #0a4041f5
 def load_student(

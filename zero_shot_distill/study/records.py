@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..core.files import definitions_dir
-from ..prompt.parse import ReadReply
+from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
 from ..stats.compare import mean_over_seeds, paired_difference, verdict
