@@ -15,24 +15,24 @@ from typing import Any
 
 # %% ../../nbs/0_core/01_files.ipynb #b50c1ee3
 def definitions_dir() -> Path:  # holds `tasks/`, `prompts/`, `pipelines/` and the built-in data sets
-    "The folder of the built-in definitions, in an installed package as well as in a checkout."
+    "Find the folder of the built-in definitions, in an installed package or in a checkout."
     here = Path(str(importlib.resources.files("zero_shot_distill"))).resolve()
     return next(folder for folder in (here / "data", here.parent / "data") if (folder / "tasks").is_dir())
 
 
 def cache_dir() -> Path:  # not created here
-    "Where downloaded weights are kept: `$ZSD_CACHE`, otherwise `~/.cache/zero_shot_distill`."
+    "Name the folder for downloaded files: `$ZSD_CACHE`, otherwise `~/.cache/zero_shot_distill`."
     return Path(os.environ.get("ZSD_CACHE") or Path.home() / ".cache" / "zero_shot_distill")
 
 
 def data_dir() -> Path:  # not created here
-    "Where a user's own copies of public data sets are: a folder for each task under `$ZSD_DATA`, otherwise under `data` of the cache."
+    "Name the folder of a user's own copies of public data sets: `$ZSD_DATA`, otherwise `data` in the cache; each task has a folder in it."
     return Path(os.environ.get("ZSD_DATA") or cache_dir() / "data")
 
 # %% ../../nbs/0_core/01_files.ipynb #ca657c17
 def write_text(
-    path: Path,  # its folder is made
-    text: str,  # the whole content
+    path: Path,  # file to write; its folder is made
+    text: str,  # whole content of the file
 ) -> None:
     "Write a file in one step: a reader sees the old content or the new, never a part."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,17 +45,17 @@ def write_text(
 
 
 def write_json(
-    path: Path,  # its folder is made
-    content: Any,  # anything JSON can hold
+    path: Path,  # file to write; its folder is made
+    content: Any,  # anything that JSON can hold
 ) -> None:
     "Write a JSON file in one step."
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 # %% ../../nbs/0_core/01_files.ipynb #11ff01ca
 def fingerprint(
-    *parts: Any,  # JSON values, or paths, which count with their content
+    *parts: Any,  # JSON values, or paths of files, whose content counts
 ) -> str:  # twelve hexadecimal digits
-    "Changes when any part changes: names what was made from them."
+    "Hash the parts that something was made from; the hash changes when any of them does."
     digest = hashlib.sha256()
     for part in parts:
         content = part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True, default=str).encode()
