@@ -122,7 +122,8 @@ class BatchScript:
     "How provider batches go."
 
     validating_s: float = 0.05
-    in_progress_s: float = 0.1
+    in_progress_s: float = 0.1  # math.inf: until the test calls `server.batches.release()`
+    min_looks: int = 0  # so many looks at a batch at least tell that it is under way, however late they come
     finalizing_s: float = 0.0
     cancelling_s: float = 0.05
     outcomes: tuple[str, ...] = ("completed",)  # of the first, second, … batch, the last for all further: completed, expired, failed, stuck
@@ -671,6 +672,7 @@ class _Batch:
     requests: list[dict[str, Any]]  # lines of the input
     errors: list[dict[str, Any]]  # why it fails
     cancelling_s: float | None = None  # when it was cancelled
+    n_looks: int = 0  # how often it was asked after
     is_settled: bool = False
     n_completed: int = 0
     n_failed: int = 0
@@ -688,6 +690,11 @@ class _Batches:
         self.batches: dict[str, _Batch] = {}
         self._n_seen: Counter[str] = Counter()
         self._n_downloads = self._n_lines = self._n_files = 0
+        self._released_s = math.inf
+
+    def release(self) -> None:
+        "Let every batch that is in progress, or will be, come to its end at once."
+        self._released_s = time.time()
 
     def answer(
         self, connection: _Connection, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], payload: bytes
@@ -731,6 +738,7 @@ class _Batches:
             case "GET", "batches":
                 return 200, self._page([self._to_json(batch) for batch in self.batches.values()], query)
             case "GET", "batches", id if id in self.batches:
+                self.batches[id].n_looks += 1
                 return 200, self._to_json(self.batches[id])
             case "POST", "batches", id, "cancel" if id in self.batches:
                 return self._cancel(self.batches[id])
@@ -820,7 +828,7 @@ class _Batches:
         return requests, errors
 
     def _cancel(self, batch: _Batch) -> tuple[int, dict[str, Any]]:
-        status = self._status(batch)
+        status = self.status(batch)
         if status in ("validating", "in_progress", "finalizing"):
             batch.cancelling_s = time.time()
         elif status not in ("cancelling", "cancelled"):
@@ -829,7 +837,13 @@ class _Batches:
 
     # The course of time
 
-    def _status(self, batch: _Batch) -> str:
+    def _work_ends_s(self, batch: _Batch) -> float:
+        "When the last request is answered."
+        began_s = batch.created_s + self._script.validating_s
+        return min(began_s + self._script.in_progress_s, max(began_s, self._released_s))
+
+    def status(self, batch: _Batch) -> str:
+        "In the provider's words."
         script, now_s = self._script, time.time()
         if batch.cancelling_s is not None:
             return "cancelled" if now_s >= batch.cancelling_s + script.cancelling_s else "cancelling"
@@ -838,9 +852,10 @@ class _Batches:
             return "validating"
         if batch.errors:
             return "failed"
-        if batch.outcome == "stuck" or now_s < began_s + script.in_progress_s:
+        ends_s = self._work_ends_s(batch)
+        if batch.outcome == "stuck" or now_s < ends_s or batch.n_looks <= script.min_looks:
             return "in_progress"
-        return "finalizing" if now_s < began_s + script.in_progress_s + script.finalizing_s else batch.outcome
+        return "finalizing" if now_s < ends_s + script.finalizing_s else batch.outcome
 
     def _share_done(self, batch: _Batch, status: str) -> float:
         "How much of it was answered by now, or until it was ended."
@@ -855,7 +870,7 @@ class _Batches:
     def advance(self) -> None:
         "Give every batch that has ended in the meantime its files."
         for batch in self.batches.values():
-            status = self._status(batch)
+            status = self.status(batch)
             if not batch.is_settled and status in ("completed", "expired", "cancelled") and not batch.errors:
                 batch.is_settled = True
                 self._settle(batch, status, round(self._share_done(batch, status) * len(batch.requests)))
@@ -908,9 +923,10 @@ class _Batches:
 
     def _to_json(self, batch: _Batch) -> dict[str, Any]:
         self.advance()
-        status, script = self._status(batch), self._script
+        status, script = self.status(batch), self._script
         began_s = batch.created_s + script.validating_s
-        ended_s = (began_s + script.in_progress_s + script.finalizing_s) if batch.cancelling_s is None else None
+        work_ends_s = self._work_ends_s(batch)
+        ended_s = work_ends_s + script.finalizing_s if batch.cancelling_s is None else None
         n_done = batch.n_completed if batch.is_settled else round(self._share_done(batch, status) * len(batch.requests))
         counts = {"total": len(batch.requests), "completed": n_done, "failed": batch.n_failed}
         return {
@@ -927,7 +943,7 @@ class _Batches:
             "created_at": int(batch.created_s),
             "in_progress_at": int(began_s) if status not in ("validating", "failed") else None,
             "expires_at": int(batch.created_s) + 86_400,
-            "finalizing_at": int(began_s + script.in_progress_s) if status in ("finalizing", "completed") else None,
+            "finalizing_at": int(work_ends_s) if status in ("finalizing", "completed") else None,
             "completed_at": int(ended_s) if status == "completed" else None,
             "failed_at": int(began_s) if status == "failed" else None,
             "expired_at": int(ended_s) if status == "expired" else None,

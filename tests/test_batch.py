@@ -6,6 +6,7 @@ The provider is a scripted server that says so.
 import functools
 import http.server
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -24,12 +25,13 @@ from scripted_server import NAME, BatchScript, Scripted, ScriptedServer, echo
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch
-from zero_shot_distill.teacher.batch import ask_by_batch, obtain
+from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.batch_api import Provider
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, count_spent
-from zero_shot_distill.teacher.completion import SCHEMA_REFUSED
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
+from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
+from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
 
@@ -68,6 +70,15 @@ def serve(script: Callable = echo, **changes) -> ScriptedServer:
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, KEY, **{"n_retries": 2, **settings})
+
+
+def ask(teacher: HostedTeacher, requests: list[Request], store: ResponseStore) -> Asked:
+    return TeacherClient(teacher, store).ask(requests)
+
+
+def reasons(asked: Asked) -> dict[str, str]:
+    "Why there is no reply, in words."
+    return {key: failure.reason for key, failure in asked.failures.items()}
 
 
 def by_batch(server: ScriptedServer, requests: list[Request], store: ResponseStore, on_progress=None, **terms):
@@ -114,7 +125,7 @@ def paid_once(server: ScriptedServer, n: int) -> bool:
 def test_replies_come_by_batch_and_are_not_asked_again(store):
     requests = requests_for(25)
     seen = []
-    with serve() as server:
+    with serve(min_looks=1) as server:
         asked = by_batch(server, [*requests, *requests], store, lambda *told: seen.append(told))
         assert (asked.n_asked, asked.failures, asked.notes) == (25, {}, ())
         assert asked.responses.keys() == {request.key for request in requests}
@@ -178,11 +189,11 @@ def test_batches_are_split_at_the_limits(store, monkeypatch):
 def test_one_door(store):
     requests = requests_for(4)
     with serve() as server:
-        assert obtain(hosted(server), requests[:2], store).n_asked == 2
+        assert TeacherClient(hosted(server), store).ask(requests[:2]).n_asked == 2
         assert len(server.bodies) == 2
         # As a user calls it: the first look comes after five seconds.
-        assert obtain(hosted(server), requests[:2], store, terms=AskOptions(via="batch")).n_asked == 0
-        offline = obtain(StoredTeacher("some-model"), requests, store, terms=AskOptions(via="batch"))
+        assert TeacherClient(hosted(server), store, options=AskOptions(via="batch")).ask(requests[:2]).n_asked == 0
+        offline = TeacherClient(StoredTeacher("some-model"), store, options=AskOptions(via="batch")).ask(requests)
         assert (len(offline.responses), len(offline.failures)) == (2, 2)
         assert "POST /files" not in server.calls
 
@@ -250,13 +261,13 @@ def test_only_what_failed_is_sent_again(store):
     requests = requests_for(40)
     with serve(script) as server:
         asked = by_batch(server, requests, store)
-        assert (asked.n_asked, asked.failures) == (39, {requests[7].key: "HTTP 400: too long"})
+        assert (asked.n_asked, reasons(asked)) == (39, {requests[7].key: "HTTP 400: too long"})
         assert asked.responses[requests[8].key].outcome == "filtered"
         assert paid_once(server, 38)
         assert [row["n_requests"] for row in rows(store)] == [40, 4]
     assert [asked.responses[requests[n].key].attempts for n in (0, 1, 10)] == [2, 1, 2]
     assert asked.responses[requests[0].key].open_attempts == 0
-    assert store.failures(asked.failures) == asked.failures
+    assert store.failures(asked.failures) == reasons(asked)
     assert left_over(store) == []
 
 
@@ -264,7 +275,7 @@ def test_what_never_works_is_given_up_after_two_further_batches(store):
     requests = requests_for(10)
     with serve(lambda body, n: Scripted(503, error="busy") if number_of(body) == 3 else echo(body, n)) as server:
         asked = by_batch(server, requests, store)
-    assert (asked.n_asked, asked.failures) == (9, {requests[3].key: "HTTP 503: busy"})
+    assert (asked.n_asked, reasons(asked)) == (9, {requests[3].key: "HTTP 503: busy"})
     assert [row["n_requests"] for row in rows(store)] == [10, 1, 1]
 
 
@@ -285,11 +296,13 @@ def test_what_a_batch_did_not_come_to_goes_into_the_next(store, outcome):
     requests = requests_for(40)
 
     def cancel(method: str, path: str, n: int) -> None:
-        if outcome == "cancelled" and path == "/batches/batch_scripted_0":
+        if outcome == "cancelled" and path == "/batches/batch_scripted_0" and n == 0:
             begun = server.batches.batches["batch_scripted_0"]
-            begun.cancelling_s = begun.cancelling_s or time.time()
+            begun.created_s -= 1800  # half of it is answered
+            begun.cancelling_s = time.time()
+            server.batches.release()
 
-    script = {"expired": {"outcomes": ("expired", "completed")}, "cancelled": {"in_progress_s": 0.2, "door": cancel}}[outcome]
+    script = {"expired": {"outcomes": ("expired", "completed")}, "cancelled": {"in_progress_s": 3600, "door": cancel}}[outcome]
     with serve(**script) as server:
         asked = by_batch(server, requests, store)
         assert (asked.n_asked, asked.failures) == (40, {})
@@ -297,7 +310,7 @@ def test_what_a_batch_did_not_come_to_goes_into_the_next(store, outcome):
     assert all_right(store, requests)
     first, second = rows(store)
     assert first["n_requests"] == 40
-    assert 0 < second["n_requests"] <= 40
+    assert second["n_requests"] == 20
     # Certainly not charged: the provider says that it did not come to it.
     assert {response.open_attempts for response in asked.responses.values()} == {0}
 
@@ -345,7 +358,7 @@ def test_a_schema_that_the_server_does_not_take(store):
     with serve(refuses=("response_format",)) as server:
         asked = by_batch(server, requests_for(5, response_format=schema), store)
     assert asked.n_asked == 0
-    assert all(reason.startswith(SCHEMA_REFUSED) for reason in asked.failures.values())
+    assert {failure.kind for failure in asked.failures.values()} == {ErrorKind.SCHEMA}
     assert asked.notes == (f"{SCHEMA_REFUSED}: 5 requests",)
 
 
@@ -354,7 +367,7 @@ def test_replies_that_are_asked_again_replace_the_old_ones(store):
     with serve(lambda body, n: Scripted(finish_reason="length" if n < 10 else "stop")) as server:
         assert by_batch(server, requests, store).n_asked == 10
         assert by_batch(server, requests, store).n_asked == 0
-        asked = by_batch(server, requests, store, again=frozenset({"length"}))
+        asked = by_batch(server, requests, store, retry_outcomes=frozenset({"length"}))
     assert asked.n_asked == 10
     assert {response.outcome for response in asked.responses.values()} == {"complete"}
     with store.reading() as connection:
@@ -393,7 +406,17 @@ def test_no_room_for_so_many_tokens(store):
 def test_no_room_beside_the_batches_that_are_under_way(store, monkeypatch):
     "Then the rest waits until one of them has ended, one at a time."
     monkeypatch.setattr(batch, "N_REQUESTS", 10)
-    with serve(outcomes=("completed", "failed", "failed", "failed", "completed"), in_progress_s=0.3) as server:
+    refused = set()
+
+    def door(method: str, path: str, n: int) -> None:
+        "The first ends only when it was told that all the others were refused."
+        if path == "/batches/batch_scripted_0" and len(refused) == 3:
+            server.batches.release()
+        begun = server.batches.batches.get(path.rpartition("/")[2])
+        if begun and begun.outcome == "failed" and server.batches.status(begun) == "failed":
+            refused.add(path)
+
+    with serve(outcomes=("completed", "failed", "failed", "failed", "completed"), in_progress_s=math.inf, door=door) as server:
         asked = by_batch(server, requests_for(40), store)
         assert paid_once(server, 40)
     assert asked.n_asked == 40
@@ -576,7 +599,7 @@ def test_files_that_cannot_be_fetched(store):
             ask_by_batch(hosted(server, n_retries=0), requests, store, poll_s=POLL_S)
         status = 404
         asked = by_batch(server, requests, store)
-        assert all("which some-model" in reason and "does not know" in reason for reason in asked.failures.values())
+        assert all("which some-model" in reason and "does not know" in reason for reason in reasons(asked).values())
         assert len(asked.failures) == 4
         # A provider keeps files for thirty days; after that they are asked again.
         with store.writing() as connection:
@@ -597,13 +620,14 @@ def test_a_batch_that_the_provider_does_not_know(store):
     def door(method: str, path: str, n: int) -> Scripted | None:
         return Scripted(404, error="No batch") if is_hidden and path == "/batches/batch_scripted_0" else None
 
-    with serve(in_progress_s=0.3, door=door) as server:
+    with serve(in_progress_s=math.inf, door=door) as server:
         interrupt(server, requests, store)
+        server.batches.release()
         is_hidden = True
         asked = by_batch(server, requests_for(10), store)
         assert asked.n_asked == 4
         assert asked.failures.keys() == {request.key for request in requests}
-        assert all("is in batch batch_scripted_0, begun 20" in reason for reason in asked.failures.values())
+        assert all("is in batch batch_scripted_0, begun 20" in reason for reason in reasons(asked).values())
         is_hidden = False
         assert by_batch(server, requests_for(10), store).n_asked == 6
         assert paid_once(server, 10)
@@ -627,12 +651,13 @@ def interrupt(server: ScriptedServer, requests: list[Request], store: ResponseSt
 
 def test_ctrl_c_leaves_the_batch_running(store):
     requests = requests_for(10)
-    with serve(in_progress_s=0.2) as server:
+    with serve(in_progress_s=math.inf) as server:
         interrupt(server, requests, store)
         # Single questions leave it alone.
         asked = ask(hosted(server), requests_for(12), store)
+        server.batches.release()
         assert (asked.n_asked, len(asked.failures)) == (2, 10)
-        assert all("--via batch" in reason for reason in asked.failures.values())
+        assert all("--via batch" in reason for reason in reasons(asked).values())
         assert by_batch(server, requests, store).n_asked == 10
         assert (calls(server, "POST /batches"), calls(server, "POST /files")) == (1, 1)
         assert paid_once(server, 10)
@@ -641,9 +666,9 @@ def test_ctrl_c_leaves_the_batch_running(store):
 
 def test_replies_that_another_call_waits_for_are_kept(store):
     "The next run may be about other requests: what was paid for is stored all the same."
-    with serve(in_progress_s=0.1) as server:
+    with serve(in_progress_s=math.inf) as server:
         interrupt(server, requests_for(10), store)
-        time.sleep(0.15)
+        server.batches.release()
         asked = by_batch(server, requests_for(3, start=100), store)
         assert (asked.n_asked, len(asked.responses), len(store)) == (3, 3, 13)
         assert paid_once(server, 13)
@@ -652,12 +677,12 @@ def test_replies_that_another_call_waits_for_are_kept(store):
 
 def test_a_store_that_was_copied_without_its_files(store):
     requests = requests_for(10)
-    with serve(in_progress_s=0.1) as server:
+    with serve(in_progress_s=math.inf) as server:
         interrupt(server, requests, store)
         for path in store.path.parent.glob("*.jsonl"):
             path.unlink()
         # Replies to questions that a call does not know wait at the provider for one that does.
-        time.sleep(0.15)
+        server.batches.release()
         assert by_batch(server, requests_for(2, start=50), store).n_asked == 2
         assert by_batch(server, requests[:6], store).n_asked == 6
         assert by_batch(server, requests, store).n_asked == 4
@@ -671,7 +696,7 @@ def test_a_batch_that_had_not_begun_is_not_begun_for_other_requests(tmp_path):
     with serve() as server:
         for step in ("write#2", "upload", "write#3"):
             process = start_run(server, path, 20, step, "after")
-            process.join(60)
+            process.join(300)
             assert process.exitcode == -signal.SIGKILL
             with ResponseStore(path) as store:
                 n_stored = len(store)
@@ -686,11 +711,12 @@ def test_a_batch_that_had_not_begun_is_not_begun_for_other_requests(tmp_path):
 
 def test_a_batch_at_another_address(store):
     requests = requests_for(4)
-    with serve(in_progress_s=0.2) as here, serve() as there:
+    with serve(in_progress_s=math.inf) as here, serve() as there:
         interrupt(here, requests, store)
         asked = by_batch(there, requests, store)
-        assert set(asked.failures.values()) == {f"is in a provider's batch at {here.base_url}; `--via batch` with that address fetches it"}
+        assert set(reasons(asked).values()) == {f"is in a provider's batch at {here.base_url}; `--via batch` with that address fetches it"}
         assert there.calls == []
+        here.batches.release()
         assert by_batch(here, requests, store).n_asked == 4
 
 
@@ -708,7 +734,12 @@ def test_a_claim_without_a_batch_is_let_go(store):
 def test_the_budget_counts_what_an_earlier_run_has_begun(store):
     requests = requests_for(10)
     worst_usd = Budget(1.0, PRICE, batch=True).worst_case_usd(requests[0])
-    with serve(in_progress_s=0.1) as server:
+
+    def door(method: str, path: str, n: int) -> None:
+        if (method, path, n) == ("POST", "/batches", 1):
+            server.batches.release()
+
+    with serve(in_progress_s=math.inf, door=door) as server:
         interrupt(server, requests, store)
         budget = Budget(12.5 * worst_usd, PRICE, batch=True)
         asked = by_batch(server, requests_for(15), store, price=PRICE, budget=budget)
@@ -721,10 +752,11 @@ def test_a_cap_over_two_runs(store):
     "What the first run has begun is counted once: reserved while it lasts, and then as what it cost."
     requests = requests_for(10)
     worst_usd = Budget(1.0, PRICE, batch=True).worst_case_usd(requests[0])
-    with serve(in_progress_s=0.1) as server:
+    with serve(in_progress_s=math.inf) as server:
         interrupt(server, requests, store)
         budget = Budget(10.5 * worst_usd, PRICE, batch=True)
         count_spent(budget, requests, store, via="batch")
+        server.batches.release()
         asked = by_batch(server, requests, store, price=PRICE, budget=budget)
         assert (asked.n_asked, asked.failures) == (10, {})
         true_usd = sum(response.cost_usd for response in asked.responses.values())
@@ -806,9 +838,9 @@ def test_killed_at_a_step(tmp_path, step, when):
     "The next run goes on: one file, one batch, every reply once."
     path = tmp_path / "responses.sqlite"
     requests = requests_for(50)
-    with serve(in_progress_s=0.2 if "look" in step else 0.02) as server:
+    with serve(min_looks=3 if "look" in step else 0) as server:
         killed = start_run(server, path, 50, step, when)
-        killed.join(60)
+        killed.join(300)
         assert killed.exitcode == -signal.SIGKILL
         with ResponseStore(path) as store:
             n_stored = len(store)
@@ -829,11 +861,11 @@ def test_killed_at_random_moments(tmp_path):
     path = tmp_path / "responses.sqlite"
     rng = random.Random(7)
     n_killed = 0
-    with serve(in_progress_s=0.3, faults={"500": 0.1}, share_duplicated=0.1, n_cut_downloads=2) as server:
+    with serve(in_progress_s=0.15, faults={"500": 0.1}, share_duplicated=0.1, n_cut_downloads=2) as server:
         for start in range(0, 400, 100):
             for _ in range(10):
                 process = start_run(server, path, 90, start=start, n_a_batch=50)
-                process.join(rng.random() * 0.8)
+                process.join(rng.random() * 0.5)
                 n_killed += process.is_alive()
                 process.kill()
                 process.join()
@@ -868,7 +900,7 @@ def test_four_processes_share_a_store(tmp_path):
 
 def test_what_a_killed_process_drove_is_taken_over_by_one_that_waits(tmp_path):
     path = tmp_path / "responses.sqlite"
-    with serve(in_progress_s=1.5) as server:
+    with serve(in_progress_s=math.inf) as server:
         first = start_run(server, path, 30)
         while "running" not in states(path):
             assert first.is_alive()
@@ -877,7 +909,8 @@ def test_what_a_killed_process_drove_is_taken_over_by_one_that_waits(tmp_path):
         second.join(0.5)
         assert second.is_alive()
         first.kill()
-        second.join(60)
+        server.batches.release()
+        second.join(300)
         assert (second.exitcode, told(path)) == (0, [[30, 0]])
         assert paid_once(server, 30)
 
@@ -885,7 +918,7 @@ def test_what_a_killed_process_drove_is_taken_over_by_one_that_waits(tmp_path):
 def test_chat_and_batch_side_by_side(tmp_path):
     "Each leaves the other's requests alone."
     path = tmp_path / "responses.sqlite"
-    with serve(in_progress_s=0.5) as server, ResponseStore(path) as store:
+    with serve(in_progress_s=math.inf) as server, ResponseStore(path) as store:
         process = start_run(server, path, 30)
         while "running" not in states(path):
             assert process.is_alive()
@@ -893,10 +926,11 @@ def test_chat_and_batch_side_by_side(tmp_path):
         asked = []
         chat = threading.Thread(target=lambda: asked.append(ask(hosted(server), requests_for(40), store)), daemon=True)
         chat.start()
-        chat.join(20)
+        chat.join(120)
         assert not chat.is_alive()
+        server.batches.release()
         assert (asked[0].n_asked, len(asked[0].failures)) == (10, 30)
-        process.join(60)
+        process.join(300)
         assert all_right(store, requests_for(40))
         assert paid_once(server, 30)
         assert len(server.bodies) == 10
@@ -938,7 +972,7 @@ def test_no_key_anywhere(tmp_path, monkeypatch, caplog):
         assert len(failed.failures) == 4
         assert not any(KEY.encode() in file.content for file in server.batches.files.values() if file.purpose == "batch")
     store.close()
-    texts = [*asked.failures.values(), *failed.failures.values(), repr(teacher), *asked.notes]
+    texts = [*reasons(asked).values(), *reasons(failed).values(), repr(teacher), *asked.notes]
     texts += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
     assert [text for text in texts if KEY in text or url_secret in text] == []
     assert KEY not in caplog.text

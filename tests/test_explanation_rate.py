@@ -12,8 +12,9 @@ from zero_shot_distill.annotate.forecast import forecast
 from zero_shot_distill.annotate.job import AnnotationJob, run_annotation
 from zero_shot_distill.annotate.rows import ExplanationRate, annotate, ask_split
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.prompt.parse import imported_for
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate
+from zero_shot_distill.prompt.collect import imported_for
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
@@ -117,7 +118,9 @@ def test_few_rounds(monkeypatch, server, teacher, store):
 def test_a_template_that_never_explains_is_given_up(server, teacher, store):
     said = []
     mix = PromptMix(label={"label": 1.0}, explanation={"mute": 1.0})
-    rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, terms=AskOptions(say=said.append), rate=ExplanationRate(0.3))
+    rows = annotate(
+        TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, terms=AskOptions(on_message=said.append), rate=ExplanationRate(0.3)
+    )
     assert explained(rows) == set()
     assert len(server.bodies) == 200 + 60
     assert "mute: no further rows are asked" in said[-1]
@@ -190,7 +193,7 @@ def test_retry_asks_for_imported_replies_that_are_empty(server, teacher, store, 
     some = job(rows={"train": EXAMPLES[:20]}, mix=PromptMix.single("why"), rate=ExplanationRate())
     first = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (len(server.bodies), first.outcomes, first.n_imported) == (0, {"empty": 5, "complete": 15}, 20)
-    again = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, again=frozenset({"empty"})))
+    again = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, retry_outcomes=frozenset({"empty"})))
     assert (len(server.bodies), again.outcomes, again.n_imported, again.usage.n_responses) == (5, {"complete": 20}, 15, 5)
     later = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
     assert (later.outcomes, later.n_imported) == ({"complete": 20}, 15)

@@ -10,13 +10,14 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -28,13 +29,14 @@ from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, S
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions, ask, ask_each
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
+from zero_shot_distill.teacher.options import BUDGET_REACHED
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError
 
 MODEL = "scripted-model"
 KEY = "no-key-is-needed"
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 KINDS = {**FAULTS, "late": {"delay_s": 2 * TIMEOUT_S}}  # later than the client waits
 # For tests: a provider that does not ask for a whole second each time.
 QUICK_KINDS = KINDS | {name: FAULTS[name] | {"headers": {"retry-after-ms": "50"}} for name in ("429", "503")}
@@ -123,7 +125,7 @@ def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[
     for n_runs in range(1, most_runs + 1):
         with HostedTeacher(MODEL, server.base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
             try:
-                if not ask(teacher, requests, store).failures:
+                if not TeacherClient(teacher, store).ask(requests).failures:
                     return n_runs
             except TeacherError:
                 pass  # the circuit breaker: a user runs again later
@@ -192,13 +194,13 @@ def run_through_outage(n: int) -> Row:
     with ScriptedServer(script) as server, _store() as store:
         with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S, n_retries=0) as teacher:
             with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
-                ask(teacher, requests, store)
+                TeacherClient(teacher, store).ask(requests)
             assert len(store) >= n // 3 - 1
             n_runs = 1
             while len(store) < n and n_runs < 20:
                 n_runs += 1
                 with suppress(TeacherError):
-                    ask(teacher, requests, store)
+                    TeacherClient(teacher, store).ask(requests)
         return compare("outage (circuit breaker)", n_runs, server, store, requests, "60 replies HTTP 500 in a row, no retries")
 
 
@@ -240,7 +242,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
         with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
-            asked = ask(teacher, requests, store, terms=AskOptions(PRICE, budget))
+            asked = TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
         assert set(asked.failures.values()) <= {BUDGET_REACHED}
@@ -277,7 +279,7 @@ def test_what_is_given_out_is_on_the_disk(tmp_path):
         ResponseStore(tmp_path / "responses.sqlite") as other,
         HostedTeacher(MODEL, server.base_url, KEY, 16) as teacher,
     ):
-        assert all(other.get(answer.request.key) == answer.response for answer in ask_each(teacher, requests_for(200), store))
+        assert all(other.get(answer.request.key) == answer.response for answer in TeacherClient(teacher, store).ask_each(requests_for(200)))
 
 
 def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_path: str, seed: int = 0) -> None:
@@ -286,7 +288,7 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
     random.Random(seed).shuffle(requests)
     notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, 5.0) as teacher:
-        for answer in ask_each(teacher, requests, store):
+        for answer in TeacherClient(teacher, store).ask_each(requests):
             if answer.response is not None:
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
 
@@ -302,7 +304,7 @@ print("ready", flush=True)
 for line in sys.stdin:
     command = json.loads(line)
     if "wait" in command:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (ended := os.waitpid(command["wait"], os.WNOHANG))[0]:
             time.sleep(0.005)
             if time.monotonic() > deadline:
@@ -349,7 +351,7 @@ class Nursery:
 
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +364,13 @@ def read_notes(path: Path) -> dict[str, str]:
     "Answers that were given out, less a last line that was cut off by the kill."
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return dict(json.loads(line) for line in lines)
+
+
+def n_claims_of(pid: int, store_path: Path) -> int:
+    "How many requests a process had under way when it ended: sent, and no reply stored."
+    with closing(sqlite3.connect(store_path)) as connection, suppress(sqlite3.OperationalError):  # it may not have come to making it
+        return connection.execute("SELECT count(*) FROM attempts WHERE holder LIKE ?", (f"%|{pid}|%",)).fetchone()[0]
+    return 0
 
 
 def run_with_kills(
@@ -381,11 +390,12 @@ def run_with_kills(
             start_s = time.monotonic()
             pid = nursery.start(**command, notes_path=str(notes_path), seed=rng.random())
             time.sleep(rng.uniform(0.0, longest_s))
-            n_before = server.n_at_once
             os.kill(pid, signal.SIGKILL)
             n_done += os.WIFEXITED(nursery.wait(pid))  # it was quicker than the kill
             lives_s.append((start_s, time.monotonic()))
-            n_under_way += max(n_before, server.n_at_once)
+            n_held = n_claims_of(pid, store_path)
+            assert n_held <= n_parallel
+            n_under_way += n_held
             entries = entries_of(server, requests)
             for key in read_notes(notes_path):
                 attempts_when_noted.setdefault(key, entries[key].attempts)
@@ -437,7 +447,7 @@ def test_killed_at_fifty_random_moments(nursery, faults):
 def run_four_processes(nursery: Nursery, n: int, is_one_killed: bool = False, **server_settings: Any) -> Row:
     "Four processes ask the same requests, each in an order of its own, into one store."
     requests = requests_for(n)
-    settings = {"latency": Latency(0.03)} | server_settings
+    settings = {"latency": Latency(0.2 if is_one_killed else 0.03)} | server_settings  # the kill must not come after its end
     with tempfile.TemporaryDirectory() as folder, ScriptedServer(echo, **settings) as server:
         store_path = Path(folder) / "responses.sqlite"
         notes = [Path(folder) / f"notes {number}" for number in range(4)]

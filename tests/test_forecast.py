@@ -12,17 +12,19 @@ import pytest
 import regex
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table, render_few_shot
+from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table
 from zero_shot_distill.annotate.rows import ExplanationRate, annotate, planned_questions
-from zero_shot_distill.prompt.parse import requests_for
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate, load_templates, render
+from zero_shot_distill.prompt.collect import requests_for
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render, render_few_shot
 from zero_shot_distill.stats.total import Estimate, Stratum, predict_total
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import BUDGET_REACHED, AskOptions
+from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.options import BUDGET_REACHED
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
 
@@ -111,7 +113,7 @@ def test_a_budget_for_the_pilot_is_kept(store):
     with (
         ScriptedServer(scripted) as server,
         HostedTeacher(MODEL, server.base_url, "sk-x") as teacher,
-        pytest.raises(ForecastError, match=BUDGET_REACHED),
+        pytest.raises(ForecastError, match=str(BUDGET_REACHED)),
     ):
         forecast(TASK, EXAMPLES, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms)
     assert not server.bodies
@@ -138,7 +140,7 @@ def test_what_is_asked_again_is_open(store):
     )
     arguments = (TASK, EXAMPLES, TEMPLATES, mix, StoredTeacher(MODEL), store, SAMPLING)
     assert forecast(*arguments).n_stored == 40
-    assert forecast(*arguments, AskOptions(again=frozenset({"length"}))).n_stored == 30
+    assert forecast(*arguments, AskOptions(retry_outcomes=frozenset({"length"}))).n_stored == 30
 
 
 # What stands beside the plan

@@ -82,13 +82,13 @@ def test_a_traceback_and_a_notebook(project):
     "An error that nobody catches, in a script and in a notebook that is kept."
     source = (
         "from zero_shot_distill.teacher.teacher import teacher_from_environment\n"
-        "from zero_shot_distill.teacher.client import ask\n"
+        "from zero_shot_distill.teacher.client import TeacherClient\n"
         "from zero_shot_distill.store.request import Request\n"
         "from zero_shot_distill.store.store import ResponseStore\n"
         "teacher = teacher_from_environment('some-model', {'X-Project': '$PROJECT_SECRET'}, n_retries=0)\n"
         "print(teacher, repr(teacher), vars(Request.build('m', [])))\n"
         "requests = [Request.build('some-model', [{'role': 'user', 'content': str(n)}]) for n in range(12)]\n"
-        "ask(teacher, requests, ResponseStore('responses.sqlite'))\n"
+        "TeacherClient(teacher, ResponseStore('responses.sqlite')).ask(requests)\n"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}

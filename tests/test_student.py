@@ -467,13 +467,13 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path)
     script.write_text(
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from zero_shot_distill import seq2seq\n"
+        "from zero_shot_distill.student import model\n"
         "from test_student import ROWS, SHORT, TASK, VALID, train_student\n"
         "def stall(weights, path, **_):\n"
         "    path.write_bytes(b'half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "seq2seq.save_file = stall\n"
+        "model.save_file = stall\n"
         "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, TASK, SHORT, Path(sys.argv[2]))\n"
     )
     out_dir = tmp_path / "students" / "student"

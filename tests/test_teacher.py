@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from scripted_server import NAME, Scripted, ScriptedServer
 
+from zero_shot_distill.core.progress import OnProgress
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore, StoreError
-from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
-from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError, TeacherSettingsError, teacher_from_environment
+from zero_shot_distill.teacher.options import Asked
+from zero_shot_distill.teacher.teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError, teacher_from_environment
 from zero_shot_distill.weights.pull import pull
 
 # For scripts: they find this folder and the package as we do, installed or not.
@@ -45,6 +47,10 @@ def requests_for(model: str, n: int, start: int = 0, **sampling) -> list[Request
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, KEY, **{"n_parallel": 4, "n_retries": 0, **settings})
+
+
+def ask(teacher: Teacher, requests: list[Request], store: ResponseStore, on_progress: OnProgress | None = None) -> Asked:
+    return TeacherClient(teacher, store).ask(requests, on_progress)
 
 
 def number_of(body: dict) -> int:
@@ -91,7 +97,7 @@ def test_too_long_a_question_is_a_counted_failure(small, store):
     too_long = Request.build(SMALL, [{"role": "user", "content": "word " * 3000}], max_tokens=8)
     asked = ask(small, [*requests_for(SMALL, 2), too_long], store)
     assert (asked.n_asked, list(asked.failures)) == (2, [too_long.key])
-    assert asked.failures[too_long.key].startswith("HTTP 400: ")
+    assert str(asked.failures[too_long.key]).startswith("HTTP 400: ")
 
 
 def test_the_server_keeps_others_out(small):
@@ -125,7 +131,7 @@ ASK_MANY = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 import sys, threading
-from zero_shot_distill.teacher.client import ask
+from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
 from zero_shot_distill.weights.pull import pull
@@ -138,7 +144,7 @@ with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=4) as teacher, Respo
     teacher.client
     print("child", teacher._child.pid, flush=True)
     try:
-        ask(teacher, requests_for(SMALL, 2000, max_tokens=16), store, show)
+        TeacherClient(teacher, store).ask(requests_for(SMALL, 2000, max_tokens=16), show)
     except KeyboardInterrupt:
         print("interrupted", len(store), flush=True)
         raise
@@ -161,7 +167,7 @@ def start_asking(path: Path) -> tuple[subprocess.Popen, int]:
     return process, child
 
 
-def ended(pid: int, within_s: float = 15.0) -> bool:
+def ended(pid: int, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -181,7 +187,7 @@ def test_ctrl_c_keeps_what_arrived_and_the_next_run_goes_on(small, tmp_path):
     process, child = start_asking(path)
     os.killpg(process.pid, signal.SIGINT)
     last_line = process.stdout.read().splitlines()[-1]
-    process.wait(15)
+    process.wait(60)
     assert process.returncode in (-signal.SIGINT, 130)
     assert ended(child)
     with ResponseStore(path) as store:
@@ -238,8 +244,9 @@ def test_key_in_other_errors(store):
     with ScriptedServer(lambda body, n: Scripted(400, error=f"bad\nheader: Bearer {KEY}") if n else Scripted()) as server:
         asked = ask(hosted(server, n_parallel=1), requests_for("some-model", 3), store)
     assert len(asked.failures) == 2
-    assert all("Bearer ***" in reason and "\n" not in reason for reason in asked.failures.values())
-    holds_no_secret(store, *asked.failures.values())
+    reasons = [failure.reason for failure in asked.failures.values()]
+    assert all("Bearer ***" in reason and "\n" not in reason for reason in reasons)
+    holds_no_secret(store, *reasons)
 
 
 def test_unknown_model(store):
@@ -261,11 +268,11 @@ def test_no_credit_left_stops_in_the_middle(store):
 
 def test_single_bad_rows_are_counted(store):
     "400 and 500 for some rows: the others are answered, and only the failed ones are asked again."
-    with ScriptedServer(lambda body, n: Scripted({3: 400, 17: 500, 18: 422}.get(number_of(body), 200), delay_s=0.02)) as server:
+    with ScriptedServer(lambda body, n: Scripted({3: 400, 17: 500, 18: 422}.get(number_of(body), 200), delay_s=0.1)) as server:
         requests = requests_for("some-model", 30)
         asked = ask(hosted(server), requests, store)
         assert (asked.n_asked, len(asked.failures), len(asked.responses), len(store)) == (27, 3, 27, 27)
-        assert [asked.failures[requests[n].key].split(":")[0] for n in (3, 17, 18)] == ["HTTP 400", "HTTP 500", "HTTP 422"]
+        assert [asked.failures[requests[n].key].reason.split(":")[0] for n in (3, 17, 18)] == ["HTTP 400", "HTTP 500", "HTTP 422"]
         assert 2 <= server.most_at_once <= 4
         server.bodies.clear()
         again = ask(hosted(server), requests, store)
@@ -310,15 +317,15 @@ def test_bad_rows_left_over_do_not_stop_a_run(store):
         (Scripted(body=b"<html>Welcome</html>", content_type="text/html"), "no JSON: <html>Welcome</html>; does the address lack /v1"),
         (Scripted(body=b"{}"), "does the address lack /v1"),
         (Scripted(body=b'{"choices": [{"mess'), 'no JSON: {"choices": [{"mess; cut off?'),
-        (Scripted(delay_s=4.0), "no reply within 1.5 s"),
+        (Scripted(delay_s=600), "no reply within 2 s"),
     ],
 )
 def test_replies_that_are_none(store, scripted, reason):
     "One such reply among good ones is a counted row."
     with ScriptedServer(lambda body, n: scripted if n == 3 else Scripted()) as server:
-        asked = ask(hosted(server, timeout_s=1.5, n_parallel=1), requests_for("some-model", 6), store)
+        asked = ask(hosted(server, timeout_s=2 if scripted.delay_s else 60, n_parallel=1), requests_for("some-model", 6), store)
     assert (asked.n_asked, len(asked.failures)) == (5, 1)
-    assert reason in next(iter(asked.failures.values()))
+    assert reason in str(next(iter(asked.failures.values())))
 
 
 def test_a_broken_connection_is_tried_again(store):
@@ -345,11 +352,11 @@ def test_ctrl_c_waits_for_paid_replies_but_not_for_ever(store):
         if done == 1:
             raise KeyboardInterrupt
 
-    with ScriptedServer(lambda body, n: Scripted(delay_s=(0, 1, 1, 60)[min(n, 3)])) as server:
+    with ScriptedServer(lambda body, n: Scripted(delay_s=(0, 1, 1, 600)[min(n, 3)])) as server:
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            ask(hosted(server, timeout_s=100), requests_for("some-model", 40), store, stop)
-        assert time.monotonic() - start < 8
+            ask(hosted(server, timeout_s=600), requests_for("some-model", 40), store, stop)
+        assert time.monotonic() - start < 120
         assert len(store) == 3
 
 

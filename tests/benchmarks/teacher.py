@@ -71,7 +71,7 @@ def ask_ours(base_url: str, n: int, load: Load) -> int:
     "zero_shot_distill: adaptive, and every reply stored on disk before it counts."
     from zero_shot_distill.store.request import Request
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.client import ask
+    from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import HostedTeacher
 
     requests = [Request.build(**body(number)) for number in range(n)]
@@ -80,7 +80,7 @@ def ask_ours(base_url: str, n: int, load: Load) -> int:
         ResponseStore(Path(folder) / "responses.sqlite") as store,
         HostedTeacher(MODEL, base_url, KEY) as teacher,
     ):
-        return len(ask(teacher, requests, store).responses)
+        return len(TeacherClient(teacher, store).ask(requests).responses)
 
 
 def ask_one_by_one(base_url: str, n: int, load: Load) -> int:

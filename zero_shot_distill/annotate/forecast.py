@@ -17,8 +17,10 @@ import numpy as np
 from .rows import ExplanationRate, Question, likely_explained, planned_questions
 from ..core.definition import ZsdError
 from ..core.progress import OnProgress
-from ..prompt.parse import ReadReply, collect_replies, requests_for
-from ..prompt.template import PromptMix, PromptTemplate, render
+from ..prompt.collect import collect_replies, requests_for
+from ..prompt.mix import PromptMix
+from ..prompt.replies import ReadReply
+from ..prompt.template import PromptTemplate, render
 from ..stats.total import Estimate, Stratum, predict_total
 from ..store.request import Request, Response
 from ..store.store import ResponseStore
@@ -80,7 +82,7 @@ def _look_up(
             ways = [requests_for(templates[id], examples[row], task, model, sampling) for row in rows[start : start + _N_BLOCK]]
             stored = store.get_many(request.key for way in ways for request in way)
             # What will be asked again is open.
-            kept = {key: response for key, response in stored.items() if response.outcome not in terms.again}
+            kept = {key: response for key, response in stored.items() if response.outcome not in terms.retry_outcomes}
             sizes += [_size(way[-1]) for way in ways]
             replies += [next((kept[request.key] for request in way if request.key in kept), None) for way in ways]
         found[id] = _Questions(np.array(rows), np.array(sizes), replies)
@@ -121,7 +123,7 @@ def _imported(
             StoredTeacher(model),
             store,
             sampling,
-            terms=AskOptions(again=terms.again),
+            terms=AskOptions(retry_outcomes=terms.retry_outcomes),
         )
         found |= {question: read for question, read in zip(block, replies, strict=True) if read.response and read.response.via == "import"}
     return found

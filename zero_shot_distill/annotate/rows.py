@@ -19,8 +19,10 @@ from typing import Any
 from ..core.definition import DataError
 from ..core.files import write_text
 from ..core.progress import OnProgress
-from ..prompt.parse import ReadReply, collect_replies
-from ..prompt.template import PromptMix, PromptTemplate
+from ..prompt.collect import collect_replies
+from ..prompt.mix import PromptMix
+from ..prompt.replies import ReadReply
+from ..prompt.template import PromptTemplate
 from ..store.store import ResponseStore
 from ..task.task import Example, Task
 from ..teacher.client import AskOptions
@@ -133,7 +135,7 @@ def ask_split(
         new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
         if read and (silent := {id for id, _ in new} & _silent(mix, read)):
             for id in sorted(silent - told):
-                terms.say(f"no rationale in {_N_SILENT} replies or more to {id}: no further rows are asked for one")
+                terms.on_message(f"no rationale in {_N_SILENT} replies or more to {id}: no further rows are asked for one")
             told |= silent
             new = [question for question in new if question[0] not in silent]
         if not new:

@@ -21,7 +21,7 @@ import httpx2
 import openai
 
 from ..store.request import Request, Response
-from .completion import AskError, causes_of, one_line, read_completion, read_error
+from .completion import AskError, ErrorKind, causes_of, one_line, read_completion, read_error
 from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
 
 # %% ../../nbs/2_teacher/08_batch_api.ipynb #e1ce0ef6
@@ -79,7 +79,7 @@ def read_outcome(
     else:  # not even tried; some lines say so with a status of 0
         error = content.get("error") or "no status"
         said = f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else str(error)
-        outcome = AskError(f"the batch did not ask it ({one_line(said, teacher.secrets)})", "again")
+        outcome = AskError(f"the batch did not ask it ({one_line(said, teacher.secrets)})", ErrorKind.AGAIN)
     return replace(outcome, via="batch") if isinstance(outcome, Response) else outcome
 
 # %% ../../nbs/2_teacher/08_batch_api.ipynb #cf8a1638
@@ -115,16 +115,16 @@ class BatchApiError(Exception):
     def __init__(self, refusal: AskError, status: int):  # HTTP status; 0: no reply that can be read
         super().__init__(refusal.reason)
         self.refusal, self.status = refusal, status
-        self.can_pass = refusal.kind in ("again", "overload", "unreachable")
+        self.can_pass = refusal.kind.can_pass
         self.may_be_done = status == 0 or status >= 500
 
     def explained(self, teacher: Teacher) -> TeacherError:
         "One line for the user."
         if self.status in (404, 405, 501):
             return TeacherSettingsError(f"{teacher.where}: offers no batches (HTTP {self.status}); run without --via batch")
-        if self.refusal.kind == "settings":
+        if self.refusal.kind in (ErrorKind.SETTINGS, ErrorKind.FORBIDDEN):
             return TeacherSettingsError(str(self))
-        if self.refusal.kind == "unreachable":
+        if self.refusal.kind == ErrorKind.UNREACHABLE:
             return TeacherError(str(self))
         return TeacherError(f"{teacher.where}: {self}; run again later, batches go on from where they are")
 
@@ -165,12 +165,16 @@ class Provider:
             status, response = error.status_code, error.response
             refusal = read_error(Request(self._teacher.model, (), ()), status, response.text, response.headers, self._teacher)
             if status == 400 and "find file" in refusal.reason:  # uploaded a moment ago, and not known everywhere yet
-                refusal = replace(refusal, kind="again")
+                refusal = replace(refusal, kind=ErrorKind.AGAIN)
         except (openai.OpenAIError, httpx2.HTTPError, json.JSONDecodeError) as error:
             status, causes = 0, list(causes_of(error))
             said = one_line(str(causes[-1]) or type(causes[-1]).__name__, self._teacher.secrets)
             no_connection = any(isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) for cause in causes)
-            refusal = AskError(self._teacher.why_silent(said), "unreachable") if no_connection else AskError(f"no reply: {said}", "again")
+            refusal = (
+                AskError(self._teacher.why_silent(said), ErrorKind.UNREACHABLE)
+                if no_connection
+                else AskError(f"no reply: {said}", ErrorKind.AGAIN)
+            )
         # Out here, so that the client's exception, whose headers hold the key, is not part of it.
         raise BatchApiError(refusal, status)
 

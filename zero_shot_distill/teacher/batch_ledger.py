@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from ..store.request import OUTCOMES, AttemptResult, Request, Response
 from ..store.store import ResponseStore, StoreError
 from .budget import Budget
-from .completion import AskError
+from .completion import AskError, ErrorKind
 from .price import Price
 from .teacher import HostedTeacher
 
@@ -216,7 +216,7 @@ class Questions:
         self.beyond: list[Request] = []  # beyond the budget, so far
         self.waiting = deque(self.pending.values())  # to be sent
         self.n_missing, self.n_asked, self.cost_usd = len(self.pending), 0, 0.0
-        self.failures: dict[str, str] = {}  # request key -> why there is no reply
+        self.failures: dict[str, AskError] = {}  # request key -> why there is no reply
         self.changes: dict[str, str | None] = {}  # parameter that the model does not take -> its other name, or None to leave it out
         self.last_refusal: AskError | None = None
         self._n_failed: Counter[str] = Counter()  # by request key
@@ -236,10 +236,10 @@ class Questions:
         self.waiting.extend([*self.held, *self.later, *self.beyond])
         self.held, self.later, self.beyond = [], [], []
 
-    def fail(self, request: Request, reason: str) -> None:
+    def fail(self, request: Request, failure: AskError) -> None:
         "For good, as far as this call goes."
         if self.pending.pop(request.key, None):
-            self.failures[request.key] = reason
+            self.failures[request.key] = failure
 
     def reserve(self, request: Request) -> bool:  # False: the budget does not reach
         "Set its worst case aside."
@@ -285,13 +285,13 @@ class Questions:
     def _refused(self, request: Request, refusal: AskError, changes: Mapping[str, str | None]) -> None:
         "Again later, or never."
         self.last_refusal = refusal
-        is_news = refusal.kind == "parameter" and refusal.parameter not in changes
+        is_news = refusal.kind == ErrorKind.PARAMETER and refusal.parameter not in changes
         if is_news:
             self.changes.setdefault(refusal.parameter, "max_completion_tokens" if refusal.parameter == "max_tokens" else None)
         else:
             self._n_failed[request.key] += 1
-        can_pass = refusal.kind in ("again", "overload", "unreachable") and self._n_failed[request.key] <= _N_FURTHER
+        can_pass = refusal.kind.can_pass and self._n_failed[request.key] <= _N_FURTHER
         if is_news or can_pass:
             self.later.append(request)
         else:
-            self.fail(request, refusal.reason)
+            self.fail(request, refusal)
