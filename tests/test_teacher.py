@@ -392,5 +392,5 @@ def test_environment_and_env_file(tmp_path, monkeypatch):
 
 def test_no_key_in_any_representation():
     teacher = HostedTeacher("some-model", "https://user:password@example.org/v1?token=hidden", KEY)
-    for text in (repr(teacher), str(teacher), teacher.where, teacher.why_silent("refused")):
+    for text in (repr(teacher), str(teacher), teacher.where, teacher.no_answer_message("refused")):
         assert not any(secret in text for secret in (KEY, "password", "hidden"))
