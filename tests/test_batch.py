@@ -33,7 +33,7 @@ from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_sp
 from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
 from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher, TeacherError, TeacherSettingsError
 
 KEY = "sk-this-key-is-secret"
 POLL_S = 0.01
@@ -69,7 +69,7 @@ def serve(script: Callable = echo, **changes) -> ScriptedServer:
 
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
-    return HostedTeacher("some-model", server.base_url, KEY, **{"n_retries": 2, **settings})
+    return HostedTeacher("some-model", server.base_url, KEY, RequestLimits(**{"n_retries": 2, **settings}))
 
 
 def ask(teacher: HostedTeacher, requests: list[Request], store: ResponseStore) -> Asked:
@@ -568,7 +568,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 def test_a_page_instead_of_a_provider(store):
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        teacher = HostedTeacher("some-model", f"http://127.0.0.1:{server.server_port}/", KEY, n_retries=0)
+        teacher = HostedTeacher("some-model", f"http://127.0.0.1:{server.server_port}/", KEY, RequestLimits(n_retries=0))
         with pytest.raises(TeacherError, match="the reply names nothing; does the address lack /v1"):
             ask_by_batch(teacher, requests_for(2), store, poll_s=POLL_S)
         server.shutdown()
@@ -795,7 +795,9 @@ def run(url: str, path: Path, n: int, start: int, n_a_batch: int, step: str, whe
     if step:
         die_at(step, when)
     with ResponseStore(path, timeout_s=60) as store:
-        asked = ask_by_batch(HostedTeacher("some-model", url, KEY, n_retries=2), requests_for(n, start), store, poll_s=POLL_S)
+        asked = ask_by_batch(
+            HostedTeacher("some-model", url, KEY, RequestLimits(n_retries=2)), requests_for(n, start), store, poll_s=POLL_S
+        )
     path.with_name(f"told-{os.getpid()}").write_text(f"{asked.n_asked} {len(asked.failures)}")
 
 
@@ -965,7 +967,7 @@ def test_no_key_anywhere(tmp_path, monkeypatch, caplog):
             assert url_secret.encode() not in content
 
     with serve(script, failure=("invalid", said), outcomes=("completed", "failed")) as server:
-        teacher = HostedTeacher("some-model", server.base_url.replace("//", f"//user:{url_secret}@"), KEY, n_retries=0)
+        teacher = HostedTeacher("some-model", server.base_url.replace("//", f"//user:{url_secret}@"), KEY, RequestLimits(n_retries=0))
         asked = ask_by_batch(teacher, requests_for(5), store, look_around, poll_s=POLL_S)
         assert (asked.n_asked, len(asked.failures)) == (4, 1)
         failed = ask_by_batch(teacher, requests_for(8), store, look_around, poll_s=POLL_S)

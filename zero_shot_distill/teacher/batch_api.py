@@ -171,7 +171,7 @@ class Provider:
             said = one_line(str(causes[-1]) or type(causes[-1]).__name__, self._teacher.secrets)
             no_connection = any(isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) for cause in causes)
             refusal = (
-                AskError(self._teacher.why_silent(said), ErrorKind.UNREACHABLE)
+                AskError(self._teacher.no_answer_message(said), ErrorKind.UNREACHABLE)
                 if no_connection
                 else AskError(f"no reply: {said}", ErrorKind.AGAIN)
             )

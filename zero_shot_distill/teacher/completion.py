@@ -368,7 +368,7 @@ def _no_reply(error: Exception, teacher: Teacher, timeout_s: float) -> AskError:
     if any(isinstance(cause, _NO_CONNECTION) for cause in causes):
         number = getattr(cause, "errno", None)  # negative: a name that cannot be resolved
         said = os.strerror(number) if number and number > 0 else one_line(str(cause) or type(cause).__name__, teacher.secrets)
-        return AskError(teacher.why_silent(said), ErrorKind.UNREACHABLE)
+        return AskError(teacher.no_answer_message(said), ErrorKind.UNREACHABLE)
     if isinstance(error, TimeoutError) or any(isinstance(cause, aiohttp.ServerTimeoutError) for cause in causes):
         return AskError(f"no reply within {timeout_s:g} s", ErrorKind.TIMEOUT, charged=True)
     said = one_line(str(cause) or type(cause).__name__, teacher.secrets)

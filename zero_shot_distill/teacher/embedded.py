@@ -107,7 +107,7 @@ class EmbeddedTeacher(Teacher):
         "Name and kind."
         return f"embedded teacher {self.model}"
 
-    def why_silent(self, cause: str) -> str:
+    def no_answer_message(self, cause: str) -> str:
         "Why there is no answer: mostly memory."
         said = self._last_words() or cause
         return f"{self.where}: the server stopped ({said}); free some memory or ask fewer at once (n_parallel), then run again"
