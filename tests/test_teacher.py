@@ -118,8 +118,8 @@ def test_the_server_keeps_others_out(small):
 def test_a_server_that_dies_is_an_error_that_says_so(store):
     with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=2) as teacher:
         assert ask(teacher, requests_for(SMALL, 2), store).n_asked == 2
-        teacher._child.kill()
-        teacher._child.wait()
+        teacher._server.process.kill()
+        teacher._server.process.wait()
         with pytest.raises(TeacherError, match="the server stopped"):
             ask(teacher, requests_for(SMALL, 4), store)
         teacher.close()
@@ -149,7 +149,7 @@ def show(done, total, note=""):
 
 with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=4) as teacher, ResponseStore(sys.argv[1]) as store:
     teacher.client
-    print("child", teacher._child.pid, flush=True)
+    print("child", teacher._server.process.pid, flush=True)
     try:
         TeacherClient(teacher, store).ask(requests_for(SMALL, 2000, max_tokens=16), show)
     except KeyboardInterrupt:
