@@ -16,11 +16,11 @@ import pandas as pd
 
 from ..annotate.forecast import Forecast, forecast_table
 from ..annotate.job import AnnotationReport
-from ..prompt.parse import ReadReply
+from ..prompt.display import REPORT_STYLE, mean_text, share_text, table_html
+from ..prompt.replies import ReadReply, replies_html
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
 from ..stats.interval import Interval
-from .figures import REPORT_STYLE, mean_text, replies_html, share_text, table_html
 from ..teacher.price import format_usd
 
 # %% ../../nbs/7_study/04_display.ipynb #556a6baa
