@@ -26,7 +26,7 @@ from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch
 from zero_shot_distill.teacher.batch import ask_by_batch
-from zero_shot_distill.teacher.batch_api import Provider
+from zero_shot_distill.teacher.batch_api import BatchApi
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
