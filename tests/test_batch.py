@@ -222,7 +222,7 @@ def test_lines_twice_out_of_order_missing_unknown_and_broken(store):
     assert note.startswith("lines of the provider's files that were left out: ")
     assert "not readable" in note
     assert "twice" in note
-    assert "2 of no request" in note
+    assert "3 of no request" in note
     # What was missing may have been paid for.
     again = [response for response in asked.responses.values() if response.attempts > 1]
     assert 3 < len(again) < 60
@@ -772,7 +772,7 @@ def test_a_cap_over_two_runs(store):
 def die_at(step: str, when: str) -> None:
     "SIGKILL before or after a method's n-th call."
     name, _, nth = step.partition("#")
-    owner = {"exchange": ResponseStore, "upload": Provider, "_create": Provider, "look": Provider}.get(name, BatchRecords)
+    owner = {"exchange": ResponseStore, "upload": BatchApi, "create": BatchApi, "status": BatchApi}.get(name, BatchRecords)
     do, n_calls = getattr(owner, name), 0
 
     @functools.wraps(do)
@@ -822,11 +822,11 @@ STEPS = [
     ("upload", "before"),
     ("upload", "after"),  # uploaded, and we did not note it
     ("write#3", "after"),  # uploaded, not begun
-    ("_create", "before"),
-    ("_create", "after"),  # begun, and we did not note it
+    ("create", "before"),
+    ("create", "after"),  # begun, and we did not note it
     ("write#4", "after"),
-    ("look", "before"),
-    ("look#3", "after"),
+    ("status", "before"),
+    ("status#3", "after"),
     ("members", "after"),  # at the beginning of the download
     ("exchange#10", "before"),  # in the middle of it
     ("exchange#10", "after"),
@@ -840,7 +840,7 @@ def test_killed_at_a_step(tmp_path, step, when):
     "The next run goes on: one file, one batch, every reply once."
     path = tmp_path / "responses.sqlite"
     requests = requests_for(50)
-    with serve(min_looks=3 if "look" in step else 0) as server:
+    with serve(min_looks=3 if "status" in step else 0) as server:
         killed = start_run(server, path, 50, step, when)
         killed.join(300)
         assert killed.exitcode == -signal.SIGKILL

@@ -222,10 +222,8 @@ def _checked(model: type[_Model], content: Any) -> _Model:
         return model.model_validate(content)
     except ValidationError as error:
         place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
-        said = (
-            "the reply names nothing; does the address lack /v1?" if place in ("", "id", "data") else f"the reply's {place} cannot be read"
-        )
-        raise openai.OpenAIError(said) from None
+    said = "the reply names nothing; does the address lack /v1?" if place in ("", "id", "data") else f"the reply's {place} cannot be read"
+    raise openai.OpenAIError(said)  # out here: the first cause of an error is what the user is told
 
 # %% ../../nbs/2_teacher/08_batch_api.ipynb #51f0dbd0
 UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
@@ -243,14 +241,17 @@ class BatchStatus:
 # %% ../../nbs/2_teacher/08_batch_api.ipynb #e0beb0ad
 def _read(model: type[_Model], send: Callable[[], Any]) -> _Model:
     "Send a call and check what comes back; `openai.OpenAIError` where nothing can be done with it."
+    content, said = None, ""
     try:
         content = read_json(send().content)
     except (openai.OpenAIError, httpx2.HTTPError):
         raise
-    except Exception as error:  # no JSON, or headers that the client cannot read
-        content, said = None, type(error).__name__
-        if not isinstance(error, ValueError):
-            raise openai.OpenAIError(f"the reply cannot be read ({said})") from None
+    except ValueError:  # no JSON
+        pass
+    except Exception as error:  # headers that the client cannot read
+        said = type(error).__name__
+    if said:
+        raise openai.OpenAIError(f"the reply cannot be read ({said})")
     return _checked(model, content)
 
 
