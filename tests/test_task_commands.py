@@ -275,7 +275,7 @@ def test_the_report_fits_a_terminal(tmp_path, columns):
 
 
 def test_long_is_what_a_student_cuts():
-    from zero_shot_distill.student.train import TrainingConfig
+    from zero_shot_distill.student.config import TrainingConfig
 
     assert abs(4 * TrainingConfig.max_input_tokens - CHARACTERS_READ) <= 100
 

@@ -21,17 +21,17 @@ _MODULES = {  # module -> its names that stand here
     "teacher.budget": ("Budget",),
     "teacher.client": ("AskOptions", "TeacherClient"),
     "prompt.template": ("PromptTemplate", "load_templates"),
-    "prompt.mix": ("PromptMix",),
+    "prompt.mix": ("PromptMix", "load_mix"),
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
     "annotate.rows": ("ExplanationRate", "read_annotations"),
     "annotate.job": ("AnnotationJob", "run_annotation"),
     "annotate.forecast": ("forecast",),
-    "student.train": ("TrainingConfig",),
-    "student.student": ("evaluate_student", "load_student", "predict", "train_student"),
+    "student.config": ("TrainingConfig",),
+    "student.record": ("RunRecord",),
+    "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
-    "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
