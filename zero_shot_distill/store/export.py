@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.progress import OnProgress
+from .database import StoreError
 from .maintenance import Kept, ReadOnlyStore, kept_replies, n_replies
 from .request import Response
-from .store import ResponseStore, StoreError
+from .store import ResponseStore
 
 if TYPE_CHECKING:  # the package would slow down every command that writes no table
     import pyarrow

@@ -21,8 +21,9 @@ from operator import attrgetter
 from pathlib import Path
 
 from ..core.progress import OnProgress
+from .database import StoreError, StoreFile, sqlite_errors
 from .request import Request, Response
-from .store import ResponseStore, StoreError, StoreFile, explained
+from .store import ResponseStore
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #6ab8a3b7
 class NoStoreError(StoreError):
@@ -59,7 +60,7 @@ class ReadOnlyStore(StoreFile):
             raise NoStoreError(f"{path}: no such file; name a store that a run has written")
         if not os.access(self.path, os.R_OK):
             raise StoreError(f"{path}: cannot be read; give yourself read access to it")
-        with explained(self.path):
+        with sqlite_errors(self.path):
             self._connection = self._open(timeout_s)
             try:
                 if self.check_header() == 0:
@@ -434,10 +435,10 @@ def _merge(into: ResponseStore, path: Path, on_progress: OnProgress | None) -> M
             n_read += len(block)
             if on_progress is not None:
                 on_progress(n_read, n_rows)
-        tried = connection.execute("SELECT key, n, n_open, failure FROM attempts")
+        tried = connection.execute("SELECT key, n, n_open, failure, failure_kind FROM attempts")
         while block := list(islice(tried, _REPLIES_A_TRANSACTION)):
             with into.writing() as ours:
-                add = "INSERT INTO attempts (key, n, n_open, failure) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+                add = "INSERT INTO attempts (key, n, n_open, failure, failure_kind) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
                 counts["attempts"] += ours.executemany(add, block).rowcount
         n_batches = _n_batches(connection)
     return Merged(

@@ -19,9 +19,10 @@ from itertools import islice
 from pathlib import Path
 
 from ..core.progress import OnProgress
+from .database import StoreError
 from .maintenance import Kept, NoStoreError, fault_of, keep_reply
 from .request import Response
-from .store import ResponseStore, StoreError
+from .store import ResponseStore
 
 # %% ../../nbs/1_store/03_salvage.ipynb #efa45c40
 class _Pages:
@@ -260,11 +261,13 @@ def _take(
         case n if is_table and n == _BATCH_WIDTH and _is_text_or_null(*values[:6], values[7]) and isinstance(values[6], int):
             connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             return "batch"
-        case 6 if _is_key(values[0]) and _is_text_or_null(*values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
-            key, n, n_open, holder, since, failure = values
+        case 6 | 7 if _is_key(values[0]) and _is_text_or_null(*values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
+            key, n, n_open, holder, since, failure, *kind = values  # the last came with schema 3
             # The processes that asked have ended; a provider's batch goes on.
             held = [holder, since] if str(holder).startswith("batch:") else [None, None]
-            connection.execute("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?)", [key, n, n_open, *held, failure])
+            connection.execute(
+                "INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", [key, n, n_open, *held, failure, *(kind or [None])]
+            )
             return "attempts"
         case 2 if _is_key(values[0]):
             connection.execute("INSERT OR IGNORE INTO temp.named VALUES (?)", values[:1])

@@ -19,7 +19,7 @@ from .batch_ledger import N_GROUP, Batch, BatchRecords, Questions
 from .completion import AskError, ErrorKind
 from .options import BUDGET_REACHED, OFFLINE, Asked, AskOptions, notes_of
 from .price import format_usd
-from .scheduler import check_request
+from .request_queue import check_request
 from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
 
 # %% ../../nbs/2_teacher/10_batch.ipynb #840f2dbe

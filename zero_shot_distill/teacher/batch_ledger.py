@@ -18,8 +18,9 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from ..store.database import StoreError
 from ..store.request import OUTCOMES, AttemptResult, Request, Response
-from ..store.store import ResponseStore, StoreError
+from ..store.store import ResponseStore
 from .budget import Budget
 from .completion import AskError, ErrorKind
 from .price import Price
