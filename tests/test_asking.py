@@ -50,18 +50,18 @@ def ask_each_async(teacher, requests, store):
 
 
 def test_more_at_once_while_it_pays(store):
-    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
-        start = server.most_at_once
-        ask(hosted(server, n_parallel=32), requests_for(400), store)
-        assert (start, 24 <= server.most_at_once <= 32) == (0, True)
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.5)) as server:
+        ask(hosted(server, n_parallel=32), requests_for(160), store)
+        assert 24 <= server.most_at_once <= 32
 
 
 def test_begins_modestly(store):
-    with ScriptedServer(lambda body, n: Scripted(delay_s=0.3)) as server:
+    n_replies_then = []  # sent when each request arrived
+    with ScriptedServer(lambda body, n: n_replies_then.append(server.statuses.total()) or Scripted(delay_s=0.3)) as server:
         answers = ask_each(hosted(server), requests_for(100), store)
         next(answers)
-        assert server.most_at_once <= 12
         answers.close()
+    assert n_replies_then.count(0) <= 12
 
 
 def test_a_server_that_takes_a_dozen_at_once(store):
@@ -76,29 +76,22 @@ def test_a_server_that_takes_a_dozen_at_once(store):
 # Limits
 
 
-def moments(server_times: list[float], within_s: float) -> int:
-    "The most that arrived within so many seconds."
-    return max(sum(start <= moment < start + within_s for moment in server_times) for start in server_times)
-
-
 def test_requests_per_minute(store):
-    times, start = [], time.monotonic()
+    "A second's worth at once, then one by one. A busy machine can only delay arrivals, so that there are never more by then."
+    start, times = time.monotonic(), []
     with ScriptedServer(lambda body, n: times.append(time.monotonic()) or Scripted()) as server:
         ask(hosted(server, requests_per_minute=1200), requests_for(70), store)
     assert len(times) == 70
-    assert moments(times, 1.0) <= 2 * 20 + 6  # a second's worth at once, then one by one
-    assert times[-1] - start >= (70 - 20) / 20  # the first may take a while to arrive; the last cannot arrive before it was sent
+    assert all(n <= 20 + 20 * (arrived - start) for n, arrived in enumerate(times, 1))
 
 
 def test_tokens_per_minute(store):
     "Twelve tokens a question are reckoned with before, fifteen after."
-    times = []
+    start, times = time.monotonic(), []
     with ScriptedServer(lambda body, n: times.append(time.monotonic()) or Scripted()) as server:
-        answers = ask_each(hosted(server, tokens_per_minute=450), requests_for(60), store)
-        while time.monotonic() < (times[0] if times else time.monotonic()) + 2.5 and next(answers, None):
-            pass
-        answers.close()
-    assert 2 <= len(times) <= 2 + 2.5 * 450 / 60 / 12
+        ask(hosted(server, tokens_per_minute=1800), requests_for(8), store)
+    assert len(times) == 8
+    assert all(12 * n <= 30 + 30 * (arrived - start) for n, arrived in enumerate(times, 1))
 
 
 def test_retry_after_is_waited_for(store):
@@ -207,12 +200,12 @@ def test_what_earlier_runs_spent_counts(store):
 
 
 def test_whoever_stops_taking_stops_the_run(store):
-    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
+    with ScriptedServer(lambda body, n: Scripted(delay_s=1.0 if n else 0.0)) as server:
         for answer in ask_each(hosted(server, n_parallel=4), requests_for(500), store):
             assert answer.is_new
             break
         n_sent = len(server.bodies)
-        time.sleep(0.3)
+        time.sleep(0.2)
         assert len(server.bodies) == n_sent < 20
     assert len(store) == n_sent  # those on their way were waited for
     assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_main)")]
@@ -227,7 +220,7 @@ def test_from_a_running_loop_and_from_asynchronous_code(store):
         async def tick() -> None:
             nonlocal ticks
             while True:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.002)
                 ticks += 1
 
         ticking = asyncio.create_task(tick())
@@ -250,16 +243,17 @@ def test_cancelled_asynchronous_code_stops_the_run(store):
                 pass
 
         taking = asyncio.create_task(take())
-        await asyncio.sleep(0.3)
+        while len(server.bodies) < 10:
+            await asyncio.sleep(0.01)
         taking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await taking
 
-    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05)) as server:
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.05 if n < 8 else 1.0)) as server:
         asyncio.run(cancelled(server))
         n_sent = len(server.bodies)
         time.sleep(0.2)
-        assert len(server.bodies) == n_sent < 100
+        assert len(server.bodies) == n_sent < 40
     assert len(store) == n_sent
 
 

@@ -696,7 +696,7 @@ def test_a_batch_that_had_not_begun_is_not_begun_for_other_requests(tmp_path):
     with serve() as server:
         for step in ("write#2", "upload", "write#3"):
             process = start_run(server, path, 20, step, "after")
-            process.join(60)
+            process.join(300)
             assert process.exitcode == -signal.SIGKILL
             with ResponseStore(path) as store:
                 n_stored = len(store)
@@ -840,7 +840,7 @@ def test_killed_at_a_step(tmp_path, step, when):
     requests = requests_for(50)
     with serve(min_looks=3 if "look" in step else 0) as server:
         killed = start_run(server, path, 50, step, when)
-        killed.join(60)
+        killed.join(300)
         assert killed.exitcode == -signal.SIGKILL
         with ResponseStore(path) as store:
             n_stored = len(store)
@@ -910,7 +910,7 @@ def test_what_a_killed_process_drove_is_taken_over_by_one_that_waits(tmp_path):
         assert second.is_alive()
         first.kill()
         server.batches.release()
-        second.join(60)
+        second.join(300)
         assert (second.exitcode, told(path)) == (0, [[30, 0]])
         assert paid_once(server, 30)
 
@@ -930,7 +930,7 @@ def test_chat_and_batch_side_by_side(tmp_path):
         assert not chat.is_alive()
         server.batches.release()
         assert (asked[0].n_asked, len(asked[0].failures)) == (10, 30)
-        process.join(60)
+        process.join(300)
         assert all_right(store, requests_for(40))
         assert paid_once(server, 30)
         assert len(server.bodies) == 10

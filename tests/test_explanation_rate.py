@@ -12,8 +12,9 @@ from zero_shot_distill.annotate.forecast import forecast
 from zero_shot_distill.annotate.job import AnnotationJob, run_annotation
 from zero_shot_distill.annotate.rows import ExplanationRate, annotate, ask_split
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.prompt.parse import imported_for
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate
+from zero_shot_distill.prompt.collect import imported_for
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples

@@ -14,8 +14,9 @@ from repository import ROOT
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import write_json
+from zero_shot_distill.prompt.replies import mark_reply
 from zero_shot_distill.stats.interval import wilson
-from zero_shot_distill.study.figures import accuracy_figure, mark_reply, prompt_figure
+from zero_shot_distill.study.figures import accuracy_figure, prompt_figure
 from zero_shot_distill.study.records import RecordsError, StudentRun, read_run, read_run_info, recorded_run_dir
 
 GOLD = next(f"runs/{run_id}.json" for run_id in read_run_info(recorded_run_dir() / "run.json").runs if run_id.startswith("standard-gold"))
@@ -136,7 +137,7 @@ def test_records_of_other_settings_are_not_mixed_in(run_dir):
 
 def test_student_room_writes_what_is_read_here():
     "Every key that a record must have is one that `write_run_record` writes."
-    source = (ROOT / "zero_shot_distill" / "student.py").read_text(encoding="utf-8")
+    source = (ROOT / "zero_shot_distill" / "student" / "student.py").read_text(encoding="utf-8")
     written = source[source.index("def write_run_record") :]
     assert [field.name for field in fields(StudentRun) if f'"{field.name}":' not in written] == []
 

@@ -12,10 +12,11 @@ import pytest
 import regex
 from scripted_server import Scripted, ScriptedServer
 
-from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table, render_few_shot
+from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table
 from zero_shot_distill.annotate.rows import ExplanationRate, annotate, planned_questions
-from zero_shot_distill.prompt.parse import requests_for
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate, load_templates, render
+from zero_shot_distill.prompt.collect import requests_for
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render, render_few_shot
 from zero_shot_distill.stats.total import Estimate, Stratum, predict_total
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore

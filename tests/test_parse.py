@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from scripted_server import NAME, Scripted, ScriptedServer
 
-from zero_shot_distill.prompt.parse import MIN_RATIONALE_WORDS, ParseError, ReadReply, collect_replies, parse_reply, requests_for
+from zero_shot_distill.prompt.collect import collect_replies, requests_for
+from zero_shot_distill.prompt.parse import MIN_RATIONALE_WORDS, ParseError, parse_reply
+from zero_shot_distill.prompt.replies import ReadReply, mark_reply
 from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.store.store import ResponseStore
-from zero_shot_distill.study.figures import mark_reply
 from zero_shot_distill.study.records import PromptRecord, read_prompts, recorded_run_dir
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task

@@ -221,7 +221,7 @@ class CountingProxy:
                 outer.authorizations.add(self.headers["Authorization"])
                 headers = {name: self.headers[name] for name in ("Authorization", "Content-Type")}
                 request = urllib.request.Request(base_url + self.path.removeprefix("/v1"), body, headers)
-                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as reply:
+                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as reply:
                     payload = reply.read()
                 try:
                     self.send_response(200)
@@ -282,7 +282,7 @@ def test_a_hosted_teacher(tmp_path):
             assert proxy.authorizations == {f"Bearer {key}"}
     finally:
         server.send_signal(signal.SIGINT)
-    assert server.wait(15) == 0
+    assert server.wait(60) == 0
     assert said(tmp_path / "server") == ""
     assert children
     assert ended(children)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from zero_shot_distill.prompt.parse import TIMED_OUT, ParseError, parse_reply, read_each
+from zero_shot_distill.prompt.parse import ParseError, ReadFault, parse_reply
+from zero_shot_distill.prompt.replies import read_each
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render
 from zero_shot_distill.store.request import Response
 from zero_shot_distill.task.task import Example, Task, load_task
@@ -133,4 +134,4 @@ def test_no_pattern_runs_out_of_time(name, junk):
     task, row = load_task(name), Example("1", ROWS[KIND[name]], None, None)
     long = Response("0" * 64, (junk * 20_000)[:20_000], "stop", 1, 1, 0.1, 1, "2026-01-01T00:00:00+00:00", "m")
     read = list(read_each(((template, row, long) for template in load_templates(task).values()), task))
-    assert [reply.template_id for reply in read if TIMED_OUT in reply.error] == []
+    assert [reply.template_id for reply in read if reply.fault in (ReadFault.TIMED_OUT, ReadFault.NOT_TRIED)] == []

@@ -29,7 +29,8 @@ from zero_shot_distill.annotate.rows import (
 )
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate, load_templates
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate, load_templates
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import check_sync
@@ -189,7 +188,8 @@ def installed(tmp_path_factory) -> Path:
     subprocess.run([*pip, "--python", environment / "bin" / "python", "install", "--no-deps", "--no-index", wheel], check=True)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     # A path line, not addsitedir: the finder of the checkout's own editable install, which is a .pth file too, is not run.
-    (site_packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    others = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site_packages / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
     return environment
 
 

@@ -47,7 +47,7 @@ def in_child(work, *arguments) -> None:
     "Run `work` in a forked child and fail with it."
     child = FORK.Process(target=work, args=arguments)
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
 
 
@@ -66,7 +66,7 @@ def test_processes_share_a_new_store(tmp_path):
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(300)
     assert [writer.exitcode for writer in writers] == [0] * 4
     with ResponseStore(path) as store:
         assert len(store) == 150
@@ -231,16 +231,16 @@ def test_odd_questions_have_keys(tmp_path):
 
 
 def test_quick_enough(tmp_path):
-    "Storing must not be what a run waits for: a teacher gives at most some hundred replies a second."
+    "Storing must not be what a run waits for: a teacher gives at most some hundred replies a second. Processor time, which load does not lengthen."
     with ResponseStore(tmp_path / "responses.sqlite") as store:
         requests = [a_request(n) for n in range(500)]
-        start = time.perf_counter()
+        start = time.process_time()
         for request in requests:
             store.put(request, a_response(request, "word " * 100))
-        assert time.perf_counter() - start < 30
-        start = time.perf_counter()
+        assert time.process_time() - start < 10
+        start = time.process_time()
         assert list(store.missing(requests)) == []
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 def test_first_reply_counts(tmp_path):
@@ -255,7 +255,7 @@ def _claim_and_wait(path: Path, claimed, done) -> None:
     with ResponseStore(path) as store:
         store.exchange(wanted=[a_request(0)])
         claimed.set()
-        done.wait(60)
+        done.wait(300)
 
 
 def test_a_claim_lasts_as_long_as_its_process(tmp_path):
@@ -264,13 +264,13 @@ def test_a_claim_lasts_as_long_as_its_process(tmp_path):
     claimed, done = SPAWN.Event(), SPAWN.Event()
     claimant = SPAWN.Process(target=_claim_and_wait, args=(path, claimed, done))
     claimant.start()
-    assert claimed.wait(60)
+    assert claimed.wait(300)
     with ResponseStore(path) as store:
         with store.writing() as connection:
             connection.execute("UPDATE attempts SET held_since = '2026-01-01T12:00:00+00:00'")
         assert list(store.exchange(wanted=[a_request(0)]).held) == [a_request(0).key]
         done.set()
-        claimant.join(60)
+        claimant.join(300)
         assert store.exchange(wanted=[a_request(0)]).taken == [a_request(0)]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -208,7 +207,6 @@ def test_a_hub_that_cannot_be_reached(tmp_path, split):
     shown = " ".join(f"{{{field}}}" for field in load_task("cqa").fields)
     template = f"{{id: ask, user_message: '{shown}', reply_pattern: '(?P<label>.+)'}}"
     (tmp_path / "prompts.yaml").write_text(f"task: cqa\ntemplates: [{template}]")
-    began = time.monotonic()
     arguments = (
         "--task",
         "cqa",
@@ -225,7 +223,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path, split):
         "--offline",
     )
     done = zsd(tmp_path, "annotate", *arguments, env=settings)
-    assert time.monotonic() - began < 15
+    assert "datasets" not in done.modules  # which would try again for half a minute
     assert done.status == 2
     assert len(done.err.splitlines()) == 1, done.err
     assert "Salesforce/cos_e at revision main on the Hugging Face hub could not be fetched" in done.err

@@ -168,7 +168,7 @@ def start_asking(path: Path) -> tuple[subprocess.Popen, int]:
     return process, child
 
 
-def ended(pid: int, within_s: float = 15.0) -> bool:
+def ended(pid: int, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -188,7 +188,7 @@ def test_ctrl_c_keeps_what_arrived_and_the_next_run_goes_on(small, tmp_path):
     process, child = start_asking(path)
     os.killpg(process.pid, signal.SIGINT)
     last_line = process.stdout.read().splitlines()[-1]
-    process.wait(15)
+    process.wait(60)
     assert process.returncode in (-signal.SIGINT, 130)
     assert ended(child)
     with ResponseStore(path) as store:
@@ -269,7 +269,7 @@ def test_no_credit_left_stops_in_the_middle(store):
 
 def test_single_bad_rows_are_counted(store):
     "400 and 500 for some rows: the others are answered, and only the failed ones are asked again."
-    with ScriptedServer(lambda body, n: Scripted({3: 400, 17: 500, 18: 422}.get(number_of(body), 200), delay_s=0.02)) as server:
+    with ScriptedServer(lambda body, n: Scripted({3: 400, 17: 500, 18: 422}.get(number_of(body), 200), delay_s=0.1)) as server:
         requests = requests_for("some-model", 30)
         asked = ask(hosted(server), requests, store)
         assert (asked.n_asked, len(asked.failures), len(asked.responses), len(store)) == (27, 3, 27, 27)
@@ -318,13 +318,13 @@ def test_bad_rows_left_over_do_not_stop_a_run(store):
         (Scripted(body=b"<html>Welcome</html>", content_type="text/html"), "no JSON: <html>Welcome</html>; does the address lack /v1"),
         (Scripted(body=b"{}"), "does the address lack /v1"),
         (Scripted(body=b'{"choices": [{"mess'), 'no JSON: {"choices": [{"mess; cut off?'),
-        (Scripted(delay_s=4.0), "no reply within 1.5 s"),
+        (Scripted(delay_s=600), "no reply within 2 s"),
     ],
 )
 def test_replies_that_are_none(store, scripted, reason):
     "One such reply among good ones is a counted row."
     with ScriptedServer(lambda body, n: scripted if n == 3 else Scripted()) as server:
-        asked = ask(hosted(server, timeout_s=1.5, n_parallel=1), requests_for("some-model", 6), store)
+        asked = ask(hosted(server, timeout_s=2 if scripted.delay_s else 60, n_parallel=1), requests_for("some-model", 6), store)
     assert (asked.n_asked, len(asked.failures)) == (5, 1)
     assert reason in str(next(iter(asked.failures.values())))
 
@@ -353,11 +353,11 @@ def test_ctrl_c_waits_for_paid_replies_but_not_for_ever(store):
         if done == 1:
             raise KeyboardInterrupt
 
-    with ScriptedServer(lambda body, n: Scripted(delay_s=(0, 1, 1, 60)[min(n, 3)])) as server:
+    with ScriptedServer(lambda body, n: Scripted(delay_s=(0, 1, 1, 600)[min(n, 3)])) as server:
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            ask(hosted(server, timeout_s=100), requests_for("some-model", 40), store, stop)
-        assert time.monotonic() - start < 8
+            ask(hosted(server, timeout_s=600), requests_for("some-model", 40), store, stop)
+        assert time.monotonic() - start < 120
         assert len(store) == 3
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from zero_shot_distill.prompt.parse import imported_for
+from zero_shot_distill.prompt.collect import imported_for
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.store.request import imported_request
 from zero_shot_distill.store.store import ResponseStore

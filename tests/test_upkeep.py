@@ -132,7 +132,7 @@ def as_nobody(work, *arguments) -> None:
 
     child = FORK.Process(target=without_rights)
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
 
 
@@ -415,7 +415,7 @@ def test_full_disk_leaves_no_halves(tmp_path, work):
     put_numbers(path, range(300))
     child = FORK.Process(target=work, args=(path, written))
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
     assert not written.parent.exists() or os.listdir(written.parent) == []
 

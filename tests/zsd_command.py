@@ -82,7 +82,7 @@ def said(folder: Path, stream: str = "err") -> str:
     return (folder / "streams" / stream).read_text(encoding="utf-8")
 
 
-def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 300) -> Done:
+def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 900) -> Done:
     "Wait for the command."
     status = process.wait(timeout_s)
     modules = folder / "streams" / "modules"
@@ -95,7 +95,7 @@ def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, **opti
     return finish(folder, start(folder, *arguments, env=env, **options))
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen, folder: Path, within_s: float = 240) -> None:
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen, folder: Path, within_s: float = 600) -> None:
     "Wait for something that a running command does."
     deadline = time.monotonic() + within_s
     while not reached():
@@ -112,7 +112,7 @@ def interrupt(folder: Path, reached: Callable[[psutil.Process], bool], *argument
         wait_until(lambda: reached(watched), process, folder)
         children = watched.children(recursive=True)
         os.killpg(process.pid, by)
-        return finish(folder, process, children, timeout_s=30)
+        return finish(folder, process, children, timeout_s=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -127,7 +127,7 @@ def runs(process: psutil.Process, name: str) -> bool:
     return False
 
 
-def ended(processes: Iterable[psutil.Process], within_s: float = 15) -> bool:
+def ended(processes: Iterable[psutil.Process], within_s: float = 60) -> bool:
     "Whether processes end; one that only waits for its parent to look has ended."
     deadline = time.monotonic() + within_s
 

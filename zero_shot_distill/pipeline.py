@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .core.definition import DataError, DefinitionError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
-from .prompt.template import PromptMix, PromptTemplate, load_templates
+from .prompt.mix import PromptMix
+from .prompt.template import PromptTemplate, load_templates
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import load_examples, sample_examples
 from .task.task import Example, Task, load_task
@@ -173,7 +174,7 @@ class _Job:
 
 def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
     "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
-    from zero_shot_distill.prompt.parse import collect_replies
+    from zero_shot_distill.prompt.collect import collect_replies
     from zero_shot_distill.prompt.score import choose_template, score_replies
 
     sampling = job.pipeline.teacher.sampling
@@ -327,7 +328,7 @@ REFERENCE_MODEL = "gpt-4o-mini"  # a cheap hosted model: what an embedded run wo
 
 def _describe_run(job: _Job, opened: OpenedTeacher, store: Any, run_ids: Sequence[str]) -> None:
     "Leave run.json: what was run, what it took, what it would have cost elsewhere."
-    from zero_shot_distill.prompt.parse import requests_for
+    from zero_shot_distill.prompt.collect import requests_for
     from zero_shot_distill.teacher.price import price_of, total_usage
 
     winner = json.loads((job.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]

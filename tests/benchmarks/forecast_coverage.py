@@ -21,8 +21,9 @@ import numpy as np
 
 from zero_shot_distill.annotate.forecast import forecast
 from zero_shot_distill.annotate.rows import ExplanationRate, ask_split, planned_questions
-from zero_shot_distill.prompt.parse import requests_for
-from zero_shot_distill.prompt.template import PromptMix, PromptTemplate
+from zero_shot_distill.prompt.collect import requests_for
+from zero_shot_distill.prompt.mix import PromptMix
+from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.stats.total import Estimate
 from zero_shot_distill.store.request import Request, Response

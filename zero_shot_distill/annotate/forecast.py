@@ -17,8 +17,10 @@ import numpy as np
 from .rows import ExplanationRate, Question, likely_explained, planned_questions
 from ..core.definition import ZsdError
 from ..core.progress import OnProgress
-from ..prompt.parse import ReadReply, collect_replies, requests_for
-from ..prompt.template import PromptMix, PromptTemplate, render
+from ..prompt.collect import collect_replies, requests_for
+from ..prompt.mix import PromptMix
+from ..prompt.replies import ReadReply
+from ..prompt.template import PromptTemplate, render
 from ..stats.total import Estimate, Stratum, predict_total
 from ..store.request import Request, Response
 from ..store.store import ResponseStore

@@ -26,8 +26,10 @@ from zero_shot_distill.annotate.rows import (
 )
 from ..core.files import fingerprint, write_json, write_text
 from ..core.progress import Progress
-from ..prompt.parse import NO_RESPONSE, ReadReply, requests_for
-from ..prompt.template import PromptError, PromptMix, PromptTemplate
+from ..prompt.collect import requests_for
+from ..prompt.mix import PromptMix
+from ..prompt.replies import ReadReply
+from ..prompt.template import PromptError, PromptTemplate
 from ..stats.interval import Interval, bootstrap_mean
 from ..store.request import Request
 from ..store.store import ResponseStore
@@ -112,7 +114,7 @@ def find_unanswered(
 ) -> list[Unanswered]:  # in the order of asking
     "What still has no reply."
     return [
-        Unanswered(split, reply.example.id, reply.template_id, reply.error.removeprefix(NO_RESPONSE))
+        Unanswered(split, reply.example.id, reply.template_id, reply.reason)
         for split, questions in read.items()
         for reply in questions.values()
         if reply.is_open

@@ -19,8 +19,10 @@ from typing import Any
 from ..core.definition import DataError
 from ..core.files import write_text
 from ..core.progress import OnProgress
-from ..prompt.parse import ReadReply, collect_replies
-from ..prompt.template import PromptMix, PromptTemplate
+from ..prompt.collect import collect_replies
+from ..prompt.mix import PromptMix
+from ..prompt.replies import ReadReply
+from ..prompt.template import PromptTemplate
 from ..store.store import ResponseStore
 from ..task.task import Example, Task
 from ..teacher.client import AskOptions

@@ -36,7 +36,7 @@ from zero_shot_distill.cli.options import (
 from .tables import show_rows
 from ..core.definition import DataError
 from ..core.progress import Progress
-from ..prompt.template import PromptMix, load_mix
+from ..prompt.mix import PromptMix, load_mix
 from ..store.request import OUTCOMES
 from ..task.load import load_examples, sample_examples
 from ..task.task import Example, Task, load_task

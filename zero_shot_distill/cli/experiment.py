@@ -41,7 +41,7 @@ from ..teacher.settings import OpenedTeacher, TeacherSettings, open_teacher
 from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
-    from zero_shot_distill.prompt.parse import ReadReply
+    from zero_shot_distill.prompt.replies import ReadReply
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.thesis.evaluation import TemplateFigures
 
@@ -146,7 +146,6 @@ def experiment(
     settings = teacher_settings(teacher, model, price_in, price_out)
 
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
-    from zero_shot_distill.prompt.parse import NO_RESPONSE
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.budget import Budget
     from zero_shot_distill.teacher.client import AskOptions
@@ -161,9 +160,8 @@ def experiment(
         replies = run_experiment(loaded, chosen, rows, opened.teacher, store, settings.sampling, on_progress, terms)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
     _show(loaded, chosen, replies, split, about, profile, opened, work_dir, as_json)
-    if reasons := [read.error for asked in replies.values() for read in asked if read.is_open]:
-        why = reasons[0].removeprefix(NO_RESPONSE)
-        print(f"{len(reasons)} questions have no reply ({why}); the same command goes on", file=sys.stderr)
+    if reasons := [read.reason for asked in replies.values() for read in asked if read.is_open]:
+        print(f"{len(reasons)} questions have no reply ({reasons[0]}); the same command goes on", file=sys.stderr)
         raise typer.Exit(1)
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #899d99ae

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..core.definition import ZsdError
 from ..core.files import definitions_dir
-from ..prompt.parse import ReadReply
+from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
 from ..stats.compare import mean_over_seeds, paired_difference, verdict

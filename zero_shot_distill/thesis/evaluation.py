@@ -21,7 +21,9 @@ import yaml
 
 from ..core.definition import read_yaml
 from ..core.files import write_text
-from ..prompt.parse import ReadReply, Reply, imported_for, read_each
+from ..prompt.collect import imported_for
+from ..prompt.parse import ReadFault, Reply
+from ..prompt.replies import ReadReply, read_each
 from ..prompt.template import PromptTemplate
 from ..stats.interval import Interval, bootstrap_mean, wilson
 from ..store.request import Response
@@ -74,7 +76,16 @@ def read_as_the_thesis(
         for place, read in asked:
             label = said[place].label and task.read_label(said[place].label, read.example)
             reply = Reply(label, said[place].explanation, None, None) if label else None
-            found[place] = replace(read, reply=reply, error="" if label else said[place].fault or "label not allowed")
+            fault = (
+                None
+                if label
+                else ReadFault.UNKNOWN_LABEL
+                if said[place].label
+                else ReadFault.TIMED_OUT
+                if said[place].timed_out
+                else ReadFault.NO_LABEL
+            )
+            found[place] = replace(read, reply=reply, error="" if label else said[place].fault or str(fault), fault=fault)
     return [found.get(place, read) for place, read in enumerate(replies)]
 
 

@@ -18,8 +18,8 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core.definition import ZsdError, check_definition, read_yaml
-from ..prompt.parse import TIMED_OUT
-from ..prompt.template import PromptMix, PromptTemplate, filled_pattern, pattern_placeholders
+from ..prompt.mix import PromptMix
+from ..prompt.template import PromptTemplate, filled_pattern, pattern_placeholders
 
 # %% ../../nbs/5_thesis/01_files.ipynb #d0fb0c79
 class ThesisError(ZsdError):
@@ -169,6 +169,7 @@ class ThesisReply:
     label: str | None  # None: not read, which counts as wrong
     explanation: str | None  # None: there is none, or it is too short
     fault: str = ""  # why there is no label
+    timed_out: bool = False  # because the pattern ran out of time
 
 
 def _escape_parentheses(text: str) -> str:
@@ -192,7 +193,7 @@ def read_thesis_reply(
         match = regex.compile(pattern, regex.IGNORECASE | regex.DOTALL).search(text, timeout=timeout_s)
         return ThesisReply(None, None, "no match") if match is None else _reply(match, dataset, values, timeout_s)
     except TimeoutError:
-        return ThesisReply(None, None, f"pattern of template {template.id} {TIMED_OUT} {timeout_s:g} s")
+        return ThesisReply(None, None, f"pattern of template {template.id} ran for more than {timeout_s:g} s", timed_out=True)
     except regex.error as error:
         return ThesisReply(None, None, f"pattern of template {template.id} does not compile: {error.msg}")
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ..core.definition import DefinitionError, ZsdError, read_yaml
 from ..core.progress import OnProgress
-from ..prompt.template import PromptMix
+from ..prompt.mix import PromptMix
 from ..store.database import StoreError
 from ..store.maintenance import Kept, keep_reply
 from ..store.request import Response, imported_request

@@ -16,7 +16,7 @@ from typing import Literal
 
 from ..annotate.rows import AnnotatedRow
 from ..core.definition import ZsdError
-from ..prompt.parse import MIN_RATIONALE_WORDS, ParseError
+from ..prompt.parse import MIN_RATIONALE_WORDS, ParseError, ReadFault
 from ..task.load import load_examples, load_whole
 from ..task.task import Example, Task
 
@@ -54,12 +54,12 @@ def _parts(text: str, form: _Form) -> tuple[str, str]:  # rationale and label, a
     "Cut an output."
     kept = text.partition(form.next_row)[0]
     if not kept.strip():
-        raise ParseError("empty reply", text)
+        raise ParseError(ReadFault.EMPTY, text)
     stated = [words for words in form.answers if words in kept]
     if not stated:
-        raise ParseError("no answer stated", text)
+        raise ParseError(ReadFault.NO_LABEL, text, "no answer stated")
     if kept.count(stated[0]) > 1:
-        raise ParseError("more than one answer stated", text)
+        raise ParseError(ReadFault.NO_LABEL, text, "more than one answer stated")
     rationale, _, after = kept.partition(stated[0])
     label = form.label.search(after)
     return rationale, label[1].strip().removesuffix(".").rstrip() if label else ""

@@ -86,11 +86,11 @@ def read_thesis_replies(
 ) -> dict[Hashable, ThesisReply]:  # by row
     "Read the replies to one template."
     replies: dict[Hashable, ThesisReply] = {}
-    patience = PatternTimeouts()
+    timeouts = PatternTimeouts()
     for row, text, values in asked:
-        if reason := patience.exhausted(template.id):
+        if reason := timeouts.exhausted(template.id):
             replies[row] = ThesisReply(None, None, reason)
         else:
             replies[row] = read_thesis_reply(text, template, dataset, values, timeout_s)
-            patience.note(template.id, replies[row].fault)
+            timeouts.note(template.id, replies[row].timed_out)
     return replies
