@@ -9,7 +9,8 @@ __all__ = ['ask_by_batch']
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from ..core.progress import OnProgress
 from ..store.request import AttemptResult, Request, Response
@@ -35,8 +36,9 @@ class _BatchRun:
 
     def __init__(self, teacher: HostedTeacher, missing: Iterable[Request], store: ResponseStore, options: AskOptions, poll_s: float):
         self._teacher, self._store, self._options, self._poll_s = teacher, store, options, poll_s
+        self._budget = options.budget
         self._records, self._provider = BatchRecords(store), Provider(teacher, poll_s)
-        self.questions = Questions(missing, store, options.price, options.budget)
+        self.questions = Questions(missing, store, options.price)
         self.odd_lines: Counter[str] = Counter()  # of the provider's files
         self._open: dict[str, Batch] = {}  # that we drive
         self._aside: set[str] = set()  # batches that nothing more can be done about in this call
@@ -74,10 +76,7 @@ class _BatchRun:
 
     def _let_go(self, batch: Batch, failure: str = "") -> list[Request]:
         "Give its requests back: they were not asked."
-        requests = self._records.let_go(self._open.pop(batch.id), failure, self.questions.pending)
-        for request in requests:
-            self.questions.pay(request, None, charged=False)
-        return requests
+        return self._records.let_go(self._open.pop(batch.id), failure, self.questions.pending)
 
     # What goes out
 
@@ -91,16 +90,26 @@ class _BatchRun:
             requests = {request.key: request for request in self._records.requests(batch, self.questions.pending)}
             batch.is_wanted = not requests.keys().isdisjoint(self.questions.pending)
             self.questions.are_under_way(requests.keys())
-            fits = all([self.questions.reserve(request) for request in requests.values()])  # a list: each of them is tried
+            fits = self._fits(requests.values())
             # What has not begun goes on where this call asks for all of it and can pay; otherwise it is given back.
             if batch.state == "writing":
                 self.questions.wait_again(self._let_go(batch))
             elif batch.state != "running":
                 self._send(batch, fits and requests.keys() <= self.questions.pending.keys(), is_left=True)
 
+    def _fits(self, requests: Collection[Request]) -> bool:
+        "Tell whether the budget reaches for what an earlier run has claimed."
+        if self._budget is None:
+            return True
+        self._budget.watch(requests, self._store, counts_earlier=False)
+        self._budget.refresh(self._store)
+        return self._budget.is_kept
+
     def _submit(self) -> None:
         "Begin what waits, as far as the provider has room."
         questions = self.questions
+        if self._budget:
+            self._budget.refresh(self._store)
         if not questions.waiting and not any(batch.is_wanted for batch in self._open.values()):
             if questions.beyond and (not self._has_begun or self._n_extended == _N_EXTENDED):
                 for request in questions.beyond:
@@ -134,6 +143,8 @@ class _BatchRun:
     def _fill(self, batch: Batch) -> None:
         "Claim what waits, up to the limits of one batch and of the budget."
         questions, n_bytes, is_full = self.questions, 0, False
+        may_fit = self._budget.planner() if self._budget else lambda request: True
+        admit = partial(self._budget.admit, self._store) if self._budget else None
         while questions.waiting and not is_full and batch.n_requests < self._n_a_batch:
             group: list[Request] = []
             while questions.waiting and len(group) < min(N_GROUP, self._n_a_batch - batch.n_requests):
@@ -142,28 +153,28 @@ class _BatchRun:
                 if is_full:
                     break
                 request = questions.waiting.popleft()
-                fits = questions.reserve(request)
+                fits = may_fit(request)
                 (group if fits else questions.beyond).append(request)
                 n_bytes += n_line if fits else 0
             self._records.keep(batch, group)
-            claim = self._store.exchange(wanted=group, again=self._options.retry_outcomes, holder=f"batch:{batch.id}")
+            claim = self._store.exchange(wanted=group, retry_outcomes=self._options.retry_outcomes, batch_id=batch.id, admit=admit)
             batch.n_requests += len(claim.taken)
+            questions.beyond += claim.refused
             for request in group:
                 if request.key in claim.stored:  # another process was quicker
-                    questions.pay(questions.pending.pop(request.key), None, charged=False)
+                    questions.pending.pop(request.key)
                 elif request.key in claim.held:
-                    questions.pay(request, None, charged=False)
                     self._wait_for(request, claim.held[request.key])
 
-    def _wait_for(self, request: Request, holder: str) -> None:
-        "Somebody else asks it."
-        batch = self._records.read(holder.removeprefix("batch:"))
+    def _wait_for(self, request: Request, batch_id: str | None) -> None:
+        "Let a request wait that a batch (or, without its id, another process) asks."
+        batch = self._records.read(batch_id) if batch_id else None
         if batch and batch.base_url != self._teacher.shown_url:
             said = f"is in a provider's batch at {batch.base_url}; `--via batch` with that address fetches it"
             self.questions.fail(request, AskError(said, ErrorKind.IN_BATCH))
             return
-        if holder.startswith("batch:") and (batch is None or batch.is_final):  # its row was lost, or the file with its requests
-            self._store.exchange([AttemptResult(request, None, f"{holder} came to no end")])
+        if batch_id and (batch is None or batch.is_final):  # its row was lost, or the file with its requests
+            self._store.exchange([AttemptResult(request, None, f"batch {batch_id} came to no end")])
         self.questions.held.append(request)
 
     def _send(self, batch: Batch, may_begin: bool = True, is_left: bool = False) -> None:
@@ -325,6 +336,8 @@ def ask_by_batch(
         run.go(on_progress)
     finally:
         run.leave()
+    if options.budget:
+        options.budget.refresh(store)
     questions, refusal = run.questions, run.questions.last_refusal
     if refusal and refusal.kind != ErrorKind.SCHEMA and not questions.n_asked and len(missing) == len(by_key):
         if refusal.kind in (ErrorKind.SETTINGS, ErrorKind.FORBIDDEN):

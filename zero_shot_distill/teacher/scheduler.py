@@ -144,21 +144,29 @@ class _Outgoing:
             question.reservation = self._rate_limit.send(now, question.n_tokens)
         return chosen
 
-    def keep_waiting(self, question: Question, until_s: float) -> None:
-        "Put a request back that was chosen and is asked by somebody else."
-        self._rate_limit.release(question.reservation)
-        self._queue.put_off(question, until_s)
-
-    def refused(self, questions: Sequence[Question]) -> None:
-        "Put requests back that the budget does not reach for."
-        for question in questions:
+    def send(self, chosen: Sequence[Question], claim: Claim, attempts: _Attempts) -> list[Answer]:  # to what needs no sending
+        "Send what was claimed; let wait what others ask or the budget does not reach for."
+        ours, answers, refused = {request.key for request in claim.taken}, [], []
+        for question in chosen:
+            request = question.request
+            if request.key in ours:
+                ours.remove(request.key)  # of two equal requests one is sent
+                self._retry.sent(question)
+                attempts.send(question, self._retry.body_of(request))
+                continue
             self._rate_limit.release(question.reservation)
-        self._queue.put_back(questions)
-        self.is_short = self.is_short or bool(questions)
-
-    def needs_no_sending(self, question: Question) -> None:
-        "Release what was reserved for a request that has its answer."
-        self._rate_limit.release(question.reservation)
+            if request.key in claim.stored:  # another process was quicker
+                answers.append(Answer(request, claim.stored[request.key]))
+            elif batch_id := claim.held.get(request.key):
+                why = f"is in a provider's batch (batch:{batch_id}); `--via batch` fetches it"
+                answers.append(Answer(request, None, AskError(why, ErrorKind.IN_BATCH)))
+            elif request in claim.refused:
+                refused.append(question)
+            else:  # another process asks it
+                self._queue.put_off(question, time.monotonic() + random.uniform(0.3, 0.7))
+        self._queue.put_back(refused)
+        self.is_short = self.is_short or bool(refused)
+        return answers
 
     def wait_s(self) -> float:  # infinity: only an arrival can make room
         "Return how long nothing can be sent."
@@ -306,29 +314,9 @@ class _Scheduler:
         exchange = partial(self._store.exchange, results, wanted, self._options.retry_outcomes, admit=admit)
         claim = await self._in_store_thread(exchange)
         self._fresh += self._incoming.stored(results, claim)
-        self._send(chosen, claim)
+        self._fresh += self._outgoing.send(chosen, claim, self._attempts)
         if len(claim.taken) < len(chosen) or (results and self._outgoing.is_short):
             self._wake.set()  # there is room now, and nothing may be under way that would tell
-
-    def _send(self, chosen: Sequence[Question], claim: Claim) -> None:
-        "Send what was claimed; give out or let wait what was not."
-        ours, refused = {request.key for request in claim.taken}, {request.key for request in claim.refused}
-        for question in chosen:
-            key = question.request.key
-            if key in ours:
-                ours.remove(key)  # of two equal requests one is sent
-                self._retry.sent(question)
-                self._attempts.send(question, self._retry.body_of(question.request))
-            elif key in claim.stored:  # another process was quicker
-                self._outgoing.needs_no_sending(question)
-                self._fresh.append(Answer(question.request, claim.stored[key]))
-            elif batch_id := claim.held.get(key):
-                self._outgoing.needs_no_sending(question)
-                why = f"is in a provider's batch (batch:{batch_id}); `--via batch` fetches it"
-                self._fresh.append(Answer(question.request, None, AskError(why, ErrorKind.IN_BATCH)))
-            elif key not in refused:
-                self._outgoing.keep_waiting(question, time.monotonic() + random.uniform(0.3, 0.7))
-        self._outgoing.refused([question for question in chosen if question.request.key in refused])
 
     def _publish(self) -> None:
         "Give out the answers that are stored."
