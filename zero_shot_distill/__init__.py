@@ -28,8 +28,9 @@ _MODULES = {  # module -> its names that stand here
     "annotate.rows": ("ExplanationRate", "read_annotations"),
     "annotate.job": ("AnnotationJob", "run_annotation"),
     "annotate.forecast": ("forecast",),
-    "student.train": ("TrainingConfig",),
-    "student.student": ("evaluate_student", "load_student", "predict", "train_student"),
+    "student.config": ("TrainingConfig",),
+    "student.record": ("RunRecord",),
+    "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
