@@ -525,7 +525,7 @@ def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, share
             assert budget.reserved_usd == 0  # nobody asks any more
             n_answered = len(store)
             if not n_kills and not shares:
-                assert spent_usd > cap_usd - worst_usd  # it is used, too: what is left does not pay for one more
+                assert budget.left_usd < worst_usd  # it is used, too: what is left does not pay for one more
                 assert n_answered < n
             note = f"cap ${cap_usd:.5f}, charged ${spent_usd:.5f}, {n_answered} answered"
             note += f"; {n_killed} processes killed" if n_killed else ""

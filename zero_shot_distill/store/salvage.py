@@ -208,7 +208,7 @@ def _rows(
 
 # %% ../../nbs/1_store/03_salvage.ipynb #2eca1200
 _PAGE_SIZES = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)  # what SQLite takes unless told otherwise comes first
-_WIDTHS = {True: frozenset({_BATCH_WIDTH, *range(10, 17)}), False: frozenset({2, 6})}
+_WIDTHS = {True: frozenset({_BATCH_WIDTH, *range(10, 17)}), False: frozenset({2, 6, 7})}
 
 
 def _page_size(path: Path) -> int:

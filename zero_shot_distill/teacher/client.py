@@ -37,6 +37,11 @@ class TeacherClient:
         "Return the name of the model, as it stands in every request."
         return self.teacher.model
 
+    @property
+    def n_at_once(self) -> int:
+        "Return how many questions are under way at once where that number stays the same; 1 where it adapts to the provider."
+        return 1 if self.teacher.adapts else self.teacher.n_parallel
+
     def request(
         self,
         messages: Iterable[dict[str, str]],  # {"role": …, "content": …}, as the `openai` client takes them
