@@ -20,7 +20,8 @@ from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill.store.database import _MIGRATIONS, StoreError
 from zero_shot_distill.store.export import export_parquet, parquet_schema
-from zero_shot_distill.store.maintenance import Kept, ReadOnlyStore, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.maintenance import Kept, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.read_only import ReadOnlyStore
 from zero_shot_distill.store.request import AttemptResult, Request, Response
 from zero_shot_distill.store.salvage import salvage_store
 from zero_shot_distill.store.store import ResponseStore
