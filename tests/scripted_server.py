@@ -200,7 +200,7 @@ def _completion(scripted: Scripted, n: int, body: Mapping[str, Any] | None = Non
 def _is_completion(payload: bytes) -> bool:
     try:
         return bool(json.loads(payload)["choices"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
@@ -695,6 +695,12 @@ class _Batches:
     def release(self) -> None:
         "Let every batch that is in progress, or will be, come to its end at once."
         self._released_s = time.time()
+
+    def begin(self, content: bytes, metadata: dict[str, str]) -> None:
+        "Begin a batch that another server has been given before: its input file, verbatim."
+        file = self._keep("input.jsonl", "batch", content)
+        asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": metadata}
+        self._create(asked)
 
     def answer(
         self, connection: _Connection, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], payload: bytes

@@ -32,6 +32,7 @@ _MODULES = {  # module -> its names that stand here
     "student.record": ("RunRecord",),
     "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
+    "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
