@@ -34,7 +34,7 @@ from ..stats.interval import Interval, bootstrap_mean
 from ..store.request import Request
 from ..store.store import ResponseStore
 from ..task.task import Example, Task
-from ..teacher.client import AskOptions, count_spent
+from ..teacher.client import AskOptions
 from ..teacher.price import Price, Usage, total_usage
 from ..teacher.teacher import Teacher
 
@@ -166,7 +166,7 @@ def run_annotation(
     "Annotate all splits and write the rows, also those that a budget has left without a label."
     folder = work_dir / "annotations" / job.id
     if terms.budget:
-        count_spent(terms.budget, job.requests(), store, terms.via)
+        terms.budget.watch(job.requests(), store)
     notes: list[str] = []
 
     def say(line: str) -> None:

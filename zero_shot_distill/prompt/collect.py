@@ -58,16 +58,12 @@ def _first_asked(ways: Sequence[tuple[Request, ...]], store: ResponseStore) -> l
     "Choose the schema where there is one; the plain request where the schema is known to be refused and the plain reply is stored."
     first = [way[0] for way in ways]
     unanswered = {request.key for request in store.missing(way[0] for way in ways if len(way) > 1)}
-    if not any(_is_refusal(reason) for reason in store.failures(unanswered).values()):
+    if ErrorKind.SCHEMA not in store.failure_kinds(unanswered).values():
         return first
     open_ways = {way[0].key: way[-1] for way in ways if way[0].key in unanswered}
     not_stored = {request.key for request in store.missing(open_ways.values())}
     replaced = {key: plain for key, plain in open_ways.items() if plain.key not in not_stored}
     return [replaced.get(request.key, request) for request in first]
-
-
-def _is_refusal(reason: str) -> bool:
-    return reason.startswith(SCHEMA_REFUSED)
 
 
 def _with_imported(
