@@ -1,7 +1,7 @@
 """The `zsd` command in a process that has imported already what the command would import first, which takes longer than most commands.
 
 A nursery is a process that imports and waits. For each command it forks a child, which does from there on what the entry point does, in its own
-folder and session, with its own environment and streams, and ends as any Python process ends.
+folder and session, with its own environment and streams.
 """
 
 import atexit
@@ -21,12 +21,14 @@ PRELOADS = {"light": LIGHT, "all": ALL}
 MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH")
 
 PROGRAM = """
-import importlib, json, os, random, signal, sys, tempfile
+import atexit, gc, importlib, json, os, random, signal, sys, tempfile, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 asked, told = int(sys.argv[1]), int(sys.argv[2])
 for name in sys.argv[3:]:
     importlib.import_module(name)
 main = sys.modules["zero_shot_distill.cli.main"].main
+gc.collect()
+gc.freeze()  # children share what was imported
 with os.fdopen(asked) as commands:
     for line in commands:
         command = json.loads(line)
@@ -52,11 +54,24 @@ os.environ.update(command["env"])
 random.seed()
 tempfile.tempdir = None
 sys.argv[:] = ["zsd", *command["arguments"]]
+status = 0
 try:
     main()
+except SystemExit as done:
+    status = done.code or 0
+except BaseException:
+    sys.excepthook(*sys.exc_info())
+    status = 1
+with open(os.path.join(command["streams"], "modules"), "w") as names:
+    names.write(" ".join({name.partition(".")[0] for name in sys.modules}))
+# As Python ends, but for taking down all that was imported, which takes seconds.
+threading._shutdown()
+atexit._run_exitfuncs()
+try:
+    sys.stdout.flush()
+    sys.stderr.flush()
 finally:
-    with open(os.path.join(command["streams"], "modules"), "w") as names:
-        names.write(" ".join({name.partition(".")[0] for name in sys.modules}))
+    os._exit(status)
 """
 
 
@@ -105,8 +120,10 @@ def _fixed(env: dict[str, str]) -> dict[str, str]:
 _nurseries: dict[str, Nursery] = {}  # by what they have imported, begun at first use
 
 
-def nursery_for(preload: str, env: dict[str, str]) -> Nursery | None:  # None: only a new process takes in such an environment
-    "The nursery in which a command with this environment can begin; the first command's environment is the usual one."
+def nursery_for(
+    preload: str, usual: dict[str, str], env: dict[str, str]
+) -> Nursery | None:  # None: only a new process takes in such an environment
+    "The nursery in which a command with this environment can begin."
     if preload not in _nurseries:
-        _nurseries[preload] = Nursery(preload, env)
+        _nurseries[preload] = Nursery(preload, usual)
     return _nurseries[preload] if _fixed(_nurseries[preload].env) == _fixed(env) else None

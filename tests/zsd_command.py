@@ -101,7 +101,7 @@ def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preloa
     With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is a heavy one.
     """
     env = env or environment()
-    if preload != "none" and not options and (prepared := nursery_for(preload, env)):
+    if preload != "none" and not options and (prepared := nursery_for(preload, environment(), env)):
         status = prepared.run(folder, arguments, env, timeout_s=900)
         done = outcome(folder, status)
         return replace(done, modules=None) if preload == "all" else done
