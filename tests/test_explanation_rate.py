@@ -9,8 +9,9 @@ import pytest
 from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.forecast import forecast
-from zero_shot_distill.annotate.job import AnnotationJob, run_annotation
-from zero_shot_distill.annotate.rows import ExplanationRate, annotate, ask_split
+from zero_shot_distill.annotate.job import AnnotationJob, ask_split, run_annotation
+from zero_shot_distill.annotate.plan import ExplanationRate
+from zero_shot_distill.annotate.rows import annotate
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.collect import imported_for
 from zero_shot_distill.prompt.mix import PromptMix

@@ -13,7 +13,8 @@ import regex
 from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table
-from zero_shot_distill.annotate.rows import ExplanationRate, annotate, planned_questions
+from zero_shot_distill.annotate.plan import ExplanationRate, planned_questions
+from zero_shot_distill.annotate.rows import annotate
 from zero_shot_distill.prompt.collect import requests_for
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render, render_few_shot

@@ -18,15 +18,9 @@ from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.card import COLUMNS
 from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport, run_annotation
+from zero_shot_distill.annotate.plan import ExplanationRate
 from zero_shot_distill.annotate.release import ReleaseError, write_release
-from zero_shot_distill.annotate.rows import (
-    NOT_WANTED,
-    AnnotatedRow,
-    ExplanationRate,
-    read_annotations,
-    summarise_annotations,
-    write_annotations,
-)
+from zero_shot_distill.annotate.rows import NOT_WANTED, AnnotatedRow, read_annotations, summarise_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.mix import PromptMix

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from zero_shot_distill.annotate.forecast import forecast
-from zero_shot_distill.annotate.rows import ExplanationRate, ask_split, planned_questions
+from zero_shot_distill.annotate.job import ask_split
+from zero_shot_distill.annotate.plan import ExplanationRate, planned_questions
 from zero_shot_distill.prompt.collect import requests_for
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate

@@ -45,7 +45,7 @@ from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
-    from zero_shot_distill.annotate.rows import ExplanationRate
+    from zero_shot_distill.annotate.plan import ExplanationRate
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #960bc7be
 MixName = Annotated[
@@ -68,7 +68,7 @@ OfExisting = Annotated[
 
 
 def _rate(share: float, of_existing: float | None) -> "ExplanationRate":
-    from zero_shot_distill.annotate.rows import ExplanationRate
+    from zero_shot_distill.annotate.plan import ExplanationRate
 
     if of_existing is None:
         return ExplanationRate(share)
