@@ -32,11 +32,12 @@ class Site:
             for module in (Module(path, PACKAGE_DIR) for path in sorted(PACKAGE_DIR.rglob("[a-z]*.py")))
         }
         owners: dict[str, list[str]] = {}
-        for module in self.modules.values():
-            for name in module.public:
+        for path, module in self.modules.items():
+            # A command's function is called like the library's, e.g. `forecast`; prose means the library's.
+            for name in module.public if not path.startswith("cli.") else ():
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
         self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
-        self.pages: dict[str, list[str]] = {"Tutorials": [], "Experiments": []}
+        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", "Experiments", *_wings_in_order(), "Project")}
 
     def add_notebook(
         self,
@@ -61,15 +62,13 @@ class Site:
         if name == "index.ipynb":
             cells.append(_markdown("TOCTREE"))  # filled in when every page is known
         else:
-            folder = posixpath.dirname(name)
-            caption = re.sub(r"^\d+_", "", folder or (posixpath.splitext(name)[0] if module else "project"))
-            self.pages.setdefault(caption.capitalize(), []).append(name)
+            self.pages[_caption(name)].append(name)
         self._write(name, cells)
 
     def add_text(self, path: Path) -> None:
         "Take a Markdown file of the repository as a page."
         name = path.relative_to(ROOT).as_posix()
-        self.pages.setdefault("Project", []).append(name)
+        self.pages["Project"].append(name)
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
@@ -113,7 +112,7 @@ class Site:
             repository_path = posixpath.normpath(posixpath.join(folder, path))
             target = ROOT / repository_path
             if target.is_file() and target.suffix != ".ipynb" and repository_path not in PROJECT_PAGES:
-                if target.suffix == ".md" and repository_path not in self.pages.get("Project", []):
+                if target.suffix == ".md" and repository_path not in self.pages["Project"]:
                     self.add_text(target)
                 elif target.suffix != ".md":
                     copy = self.source_dir / _place(repository_path)
@@ -129,7 +128,9 @@ class Site:
         for line in text.splitlines():
             in_code ^= line.startswith("```")
             if not in_code and not re.match(r"#|:::|\s{4}", line):
-                line = re.sub(r"(?<![`\[{}\w])`([A-Za-z_]\w*)(\(\))?`(?![`\]])", self._reference, line)
+                # The first cell of a parameter table is the parameter's own name, whatever else is called so.
+                own, line = re.match(r"(\| `\w+` \|)?(.*)", line).groups(default="")
+                line = own + re.sub(r"(?<![`\[{}\w])`([A-Za-z_]\w*)(\(\))?`(?![`\]])", self._reference, line)
             lines.append(line)
         return "\n".join(lines)
 
@@ -143,6 +144,21 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def _caption(
+    notebook: str,  # path below nbs/
+) -> str:
+    "The part of the sidebar that a page stands in: its folder, or itself where it lies in none."
+    return re.sub(r"^\d+_", "", notebook.partition("/")[0].removesuffix(".ipynb")).capitalize()
+
+
+def _wings_in_order() -> list[str]:
+    "The captions of the library's parts, in the order of the home page's table; one that it does not list comes last."
+    index = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
+    listed = re.findall(r"\]\((\d+_[^)]+\.ipynb)\)", "".join("".join(cell["source"]) for cell in index["cells"]))
+    there = sorted(path.relative_to(ROOT / "nbs").as_posix() for path in (ROOT / "nbs").glob("**/[0-9]*_*.ipynb"))
+    return list(dict.fromkeys(map(_caption, listed + there)))
 
 
 def _place(repository_path: str) -> str:

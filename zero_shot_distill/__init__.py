@@ -21,7 +21,7 @@ _MODULES = {  # module -> its names that stand here
     "teacher.budget": ("Budget",),
     "teacher.client": ("AskOptions", "TeacherClient"),
     "prompt.template": ("PromptTemplate", "load_templates"),
-    "prompt.mix": ("PromptMix", "load_mix"),
+    "prompt.mix": ("PromptMix",),
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
@@ -31,6 +31,7 @@ _MODULES = {  # module -> its names that stand here
     "student.train": ("TrainingConfig",),
     "student.student": ("evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
+    "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

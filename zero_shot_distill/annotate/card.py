@@ -18,7 +18,7 @@ import yaml
 
 from .job import AnnotationJob, AnnotationReport
 from .plan import ExplanationRate
-from .rows import NOT_WANTED, AnnotationSummary
+from .rows import AnnotationSummary, RationaleFault
 from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import PromptTemplate, shows_label
 from ..stats.interval import wilson
@@ -185,11 +185,13 @@ def _faults(job: AnnotationJob, report: AnnotationReport, counts: Mapping[str, S
     else:
         yield "No row has both labels, so nothing is known of how often the teacher's are right."
     for part in ("label", "rationale"):
-        n = sum(n for each in counts.values() for (what, why), n in each.missing.items() if what == part and why != NOT_WANTED)
+        n = sum(
+            n for each in counts.values() for (what, why), n in each.missing.items() if what == part and why != RationaleFault.NOT_WANTED
+        )
         if n:
             yield f"Rows whose {part} was wanted and is missing: {n:,}. They are no random part of the rows, so neither are the others."
     if report.n_rows_left:
-        yield f"Rows without a reply: {report.n_rows_left:,}; `left.jsonl` says which and why. The annotation is not finished."
+        yield f"Rows without a reply: {report.n_rows_left:,}; `unanswered.jsonl` says which and why. The annotation is not finished."
     for outcome, n in report.outcomes.items():
         if outcome in _FLAWED:
             yield _FLAWED[outcome].format(f"{n:,}")

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .options import DEFAULT_WORK_DIR, AsJson, PromptsFile, Quiet, WorkDir, known_templates
+from .options import DEFAULT_WORK_DIR, AsJson, PromptsFile, Quiet, TaskArgument, WorkDir, names_in
 from .tables import show_rows
 from ..core.progress import Progress
+from ..prompt.library import find_templates
 from ..task.load import count_rows, is_here
 from ..task.task import list_tasks, load_task
 
@@ -58,7 +59,7 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #fdd56b7a
 def templates(
-    task: Annotated[str, typer.Argument(help="A built-in task, or the path of a task definition.")],
+    task: TaskArgument,
     prompts: PromptsFile = None,
     work_dir: WorkDir = DEFAULT_WORK_DIR,
     as_json: AsJson = False,
@@ -67,7 +68,7 @@ def templates(
 
     Example: `zsd templates pocket_nli`
     """
-    loaded = known_templates(load_task(task), prompts, work_dir)
+    loaded = find_templates(load_task(task), prompts, work_dir)
     if as_json:
         rows = [
             {"template": template.id, "note": template.note, "user message": template.user_message, "reply pattern": template.reply_pattern}
@@ -222,8 +223,7 @@ def add(
     if metric not in {None, "exact", "numeric"}:
         raise typer.BadParameter(f"--metric is exact or numeric, not {metric!r}")
     files = {split: path for split, path in {"train": train, "valid": valid, "test": test}.items() if path is not None}
-    shown = tuple(filter(None, (column.strip() for column in fields.split(","))))
-    wishes = Wishes(label, shown, rationale, id, group, metric)
+    wishes = Wishes(label, tuple(names_in(fields)), rationale, id, group, metric)
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
         added = add_task(name, files, out or Path(f"{name}.yaml"), wishes, on_progress)
     if as_json:

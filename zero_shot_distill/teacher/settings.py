@@ -102,7 +102,8 @@ def open_teacher(
         price = own_price or price_of(settings.model, teacher.base_url)
         return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price)
     if offline:  # whose replies they are is known without having the weights
-        name = Path(settings.weights[0]).stem
+        first = Path(settings.weights[0])
+        name = first.stem if first.is_absolute() else str(first)  # of a file without its ending; a known name may hold dots
         return OpenedTeacher(StoredTeacher(name), name, "", own_price or EMBEDDED_PRICE)
     weights = pull_weights(progress, *settings.weights)
     teacher = EmbeddedTeacher(weights, weights.name, n_parallel=settings.n_parallel or 4, log_path=log_path)
