@@ -321,7 +321,8 @@ def test_no_arguments_show_the_help(tmp_path):
 def students(tmp_path_factory):
     "A folder with a tiny student of each method."
     from zero_shot_distill.annotate.rows import AnnotatedRow
-    from zero_shot_distill.student.student import TrainingConfig, train_student
+    from zero_shot_distill.student.config import TrainingConfig
+    from zero_shot_distill.student.student import train_student
 
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()

@@ -32,7 +32,7 @@ from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.options import BUDGET_REACHED
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
 
 MODEL = "scripted-model"
 KEY = "no-key-is-needed"
@@ -123,7 +123,7 @@ def _store() -> Iterator[ResponseStore]:
 def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[Request], n_parallel: int = 16, most_runs: int = 6) -> int:
     "Run again, as a user would, until every request has its reply."
     for n_runs in range(1, most_runs + 1):
-        with HostedTeacher(MODEL, server.base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S)) as teacher:
             try:
                 if not TeacherClient(teacher, store).ask(requests).failures:
                     return n_runs
@@ -192,7 +192,7 @@ def run_through_outage(n: int) -> Row:
         return Scripted(500) if n // 3 <= number < n // 3 + 60 else echo(body, number)
 
     with ScriptedServer(script) as server, _store() as store:
-        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S, n_retries=0) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S, n_retries=0)) as teacher:
             with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
                 TeacherClient(teacher, store).ask(requests)
             assert len(store) >= n // 3 - 1
@@ -241,7 +241,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
     with ScriptedServer(expensive, **settings) as server, _store() as store:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
-        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S)) as teacher:
             asked = TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
@@ -277,7 +277,7 @@ def test_what_is_given_out_is_on_the_disk(tmp_path):
         ScriptedServer(echo, latency=Latency(0.01)) as server,
         ResponseStore(tmp_path / "responses.sqlite") as store,
         ResponseStore(tmp_path / "responses.sqlite") as other,
-        HostedTeacher(MODEL, server.base_url, KEY, 16) as teacher,
+        HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(16)) as teacher,
     ):
         assert all(other.get(answer.request.key) == answer.response for answer in TeacherClient(teacher, store).ask_each(requests_for(200)))
 
@@ -287,17 +287,28 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
     requests = requests_for(n)
     random.Random(seed).shuffle(requests)
     notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, 5.0) as teacher:
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, 5.0)) as teacher:
         for answer in TeacherClient(teacher, store).ask_each(requests):
             if answer.response is not None:
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
+
+
+def ask_capped(base_url: str, store_path: str, n: int, n_parallel: int, cap_usd: float, seed: int = 0) -> None:
+    "Body of a child process: ask under a cap that other processes share."
+    requests = requests_for(n, max_tokens=50)
+    random.Random(seed).shuffle(requests)
+    budget = Budget(cap_usd, PRICE)
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+        budget.watch(requests, store)
+        with suppress(TeacherError):  # the circuit breaker, where many attempts fail
+            TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
 
 
 # A process that has imported everything and forks a child for each command: a child starts in milliseconds, not in a second.
 NURSERY = """
 import faulthandler, json, os, signal, sys, time, traceback
 faulthandler.enable()
-from test_faults import ScriptedServer, ask_and_note, echo
+from test_faults import ScriptedServer, ask_and_note, ask_capped, echo
 with ScriptedServer(echo) as server:  # what is imported at first use is imported here
     ask_and_note(server.base_url, sys.argv[1] + "/warm.sqlite", 20, 4, sys.argv[1] + "/warm")
 print("ready", flush=True)
@@ -314,7 +325,7 @@ for line in sys.stdin:
         pid = os.fork()
         if not pid:
             try:
-                ask_and_note(**command)
+                (ask_capped if "cap_usd" in command else ask_and_note)(**command)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
@@ -339,7 +350,7 @@ class Nursery:
         return int(self._process.stdout.readline())
 
     def start(self, **arguments: Any) -> int:  # its process id
-        "Have a child run `ask_and_note`."
+        "Have a child run `ask_and_note`, or `ask_capped` where there is a cap."
         return self._tell(arguments)
 
     def wait(self, pid: int) -> int:  # as `os.waitpid` gives it
@@ -483,6 +494,55 @@ def test_four_processes_of_which_one_is_killed(nursery):
     assert row.n_attempts <= 208
 
 
+def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 200, seed: int = 0) -> Row:
+    "Several processes ask the same requests under one cap, each in an order of its own; some are killed, and others take their places."
+    rng = random.Random(seed)
+    requests = requests_for(n, max_tokens=50)
+    worst_usd = Budget(1.0, PRICE).worst_case_usd(requests[-1])
+    cap_usd = n / 5 * worst_usd
+    settings = {"latency": Latency(0.03), "faults": shares, "fault_kinds": QUICK_KINDS, "seed": seed}
+    with ScriptedServer(expensive, **settings) as server, tempfile.TemporaryDirectory() as folder:
+        store_path = Path(folder) / "responses.sqlite"
+        command = {"base_url": server.base_url, "store_path": str(store_path), "n": n, "n_parallel": 8, "cap_usd": cap_usd}
+        pids = [nursery.start(**command, seed=number) for number in range(n_processes)]
+        n_killed = 0
+        for number in range(n_kills):
+            n_before, deadline = server.summary()["attempts"], time.monotonic() + 10
+            while server.summary()["attempts"] < n_before + rng.randint(1, 20) and time.monotonic() < deadline:
+                time.sleep(0.001)  # until something is under way
+            killed = rng.randrange(n_processes)
+            os.kill(pids[killed], signal.SIGKILL)
+            n_killed += os.WIFSIGNALED(nursery.wait(pids[killed]))
+            pids[killed] = nursery.start(**command, seed=100 + number)
+        statuses = [os.waitstatus_to_exitcode(nursery.wait(pid)) for pid in pids]
+        assert statuses == [0] * n_processes
+        spent_usd = charged_usd(server)
+        assert spent_usd <= cap_usd
+        with ResponseStore(store_path) as store:
+            budget = Budget(cap_usd, PRICE)
+            budget.watch(requests, store)
+            assert budget.spent_usd + budget.unconfirmed_usd >= spent_usd - 1e-12
+            assert budget.reserved_usd == 0  # nobody asks any more
+            n_answered = len(store)
+            if not n_kills and not shares:
+                assert budget.left_usd < worst_usd  # it is used, too: what is left does not pay for one more
+                assert n_answered < n
+            note = f"cap ${cap_usd:.5f}, charged ${spent_usd:.5f}, {n_answered} answered"
+            note += f"; {n_killed} processes killed" if n_killed else ""
+            name = f"one budget, {n_processes} processes" + (", and faults" if shares else "")
+            # With fresh money the rest is asked, and only that.
+            return compare(name, n_processes + n_killed + ask_until_done(server, store, requests, 8, 10), server, store, requests, note)
+
+
+@pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.02)], ids=["", "faults"])
+@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (4, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
+def test_processes_share_a_budget(nursery, n_processes, n_kills, shares):
+    "By the provider's own count of all processes together, killed ones included."
+    row = run_capped_processes(nursery, n_processes, n_kills, shares, seed=n_processes)
+    ROWS.append(row)
+    assert row.n_lost == 0
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs():
     "Two peers in its small version, against the scripted server in a process of its own."
@@ -523,6 +583,8 @@ def main() -> None:
         ROWS.append(run_with_kills(nursery, n_kills, 60 * n_kills, seed=seed, faults=some)[0])
         ROWS.append(run_four_processes(nursery, n))
         ROWS.append(run_four_processes(nursery, n, is_one_killed=True))
+        for n_processes, n_killed, faults in ((2, 0, {}), (4, 0, {}), (8, 0, {}), (8, 10, dict.fromkeys(CHARGED_FAULTS, 0.03))):
+            ROWS.append(run_capped_processes(nursery, n_processes, n_killed, faults, n, seed))
     print(fault_table(ROWS))
 
 

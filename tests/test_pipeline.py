@@ -391,7 +391,7 @@ def test_answers_that_are_numbers(tmp_path):
     assert len(ran.records) == 4
     for record in ran.records.values():
         assert (record["test"]["n"], record["test"]["n_correct"], record["test"]["n_unreadable"]) == (12, 12, 0), record
-        assert (record["valid_accuracy"], record["n_train"], record["n_unwritable"]) == (1.0, 36, 0)
+        assert (record["valid_accuracy"], record["n_train"], record["n_unencodable"]) == (1.0, 36, 0)
     # The students wrote what they were shown, and no equation where that was the teacher's.
     written = {
         labels: {answer.text for answer in predict(ran.made / "students" / run_id, [row["question"] for row in sums(12)])}
@@ -404,7 +404,7 @@ def test_answers_that_are_numbers(tmp_path):
     assert "→ 5, right" in ran.page
     assert "→ 8, wrong" in ran.page
     assert "train: 36 of 36 rows labelled, 36 with a rationale, 36 of 36 teacher labels equal to gold" in ran.done.err
-    assert "split rows with a label with a rationale right label train 36 " + " ".join(["100 % 90 to 100, n 36"] * 3) in ran.page
+    assert "split rows with a label with a rationale accuracy train 36 " + " ".join(["100 % 90 to 100, n 36"] * 3) in ran.page
 
 
 def test_answers_that_are_choices_of_the_row(tmp_path):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,11 @@ from zero_shot_distill.annotate.rows import AnnotatedRow
 from zero_shot_distill.student import model as seq2seq
 from zero_shot_distill.student import student
 from zero_shot_distill.student import train as training
-from zero_shot_distill.student.model import StudentError, UnusableInput, load_weights, make_tiny_t5, rounded_weights, save_weights
-from zero_shot_distill.student.student import TrainingConfig, evaluate_student, load_student, predict, train_student, write_run_record
-from zero_shot_distill.student.train import EncodedRow, training_loss
+from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
+from zero_shot_distill.student.data import EncodedRow
+from zero_shot_distill.student.model import load_weights, make_tiny_t5, rounded_weights, save_weights
+from zero_shot_distill.student.student import Student, TrainingJob, evaluate_student, load_student, predict
+from zero_shot_distill.student.train import training_loss
 from zero_shot_distill.task.task import Example, Split, Task
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -35,6 +37,10 @@ ROWS = [
 ]
 VALID = [replace(row, id=f"valid-{row.id}") for row in ROWS[:6]]
 SHORT = TrainingConfig("step-by-step", "teacher", steps=4, eval_every=2, batch_size=4, learning_rate=1e-2)
+
+
+def train_student(weights_dir, title, rows, valid_rows, task, config, out_dir, on_progress=None) -> Student:
+    return student.train_student(TrainingJob(weights_dir, title, task, rows, valid_rows), config, out_dir, on_progress)
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +59,7 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory) -> student.TrainedStudent:
+def trained(tiny, tmp_path_factory) -> Student:
     "A student that knows the dozen by heart."
     config = replace(SHORT, steps=60, eval_every=20, batch_size=12)
     return train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path_factory.mktemp("students") / "learned")
@@ -182,17 +188,17 @@ def test_labels_are_the_source_asked_for(tiny, tmp_path):
 def test_the_checkpoint_kept_is_the_best_on_validation_rows(tiny, tmp_path):
     config = TrainingConfig("standard", "teacher", steps=12, eval_every=1, batch_size=4, learning_rate=3e-2)
     long = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "long")
-    looks = sorted(long.history, key=lambda look: (-look["valid_accuracy"], look["valid_loss"]))
-    assert (long.best_step, long.valid_accuracy) == (looks[0]["step"], looks[0]["valid_accuracy"])
+    points = sorted(long.history, key=lambda point: (-point.valid_accuracy, point.valid_loss))
+    assert (long.best_step, long.valid_accuracy) == (points[0].step, points[0].valid_accuracy)
     # Its weights are those of that step: asked again, in the precision of training or not, they answer as well.
     again = evaluate_student(long.path, examples_of(VALID))
-    assert again["accuracy"] == pytest.approx(long.valid_accuracy, abs=1 / len(VALID))
+    assert again.accuracy == pytest.approx(long.valid_accuracy, abs=1 / len(VALID))
 
 
 def test_long_texts_are_cut_and_counted(tiny, tmp_path):
     long = [replace(ROWS[0], input=ROWS[0].input + " cat" * 30, rationale="it is an animal " * 9), *ROWS[1:]]
     cut = train_student(tiny, "tiny T5", long, VALID, TASK, replace(SHORT, max_input_tokens=16, max_rationale_tokens=8), tmp_path / "cut")
-    assert (cut.n_cut_inputs, cut.n_cut_rationales) == (1, 1)
+    assert (cut.n_truncated_inputs, cut.n_truncated_rationales) == (1, 1)
 
 
 # --- what is saved
@@ -241,15 +247,14 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it(trained):
 def test_what_is_no_label_counts_as_unreadable_and_wrong(tiny, tmp_path):
     untrained = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(SHORT, steps=1, learning_rate=1e-6), tmp_path / "untrained")
     test = evaluate_student(untrained.path, examples_of(ROWS))
-    assert (test["n"], test["n_correct"], test["n_unreadable"], test["accuracy"]) == (12, 0, 12, 0.0)
-    assert test["correct"] == [0] * 12
-    assert 0 == test["low"] < test["high"] < 0.5
+    assert (test.n, test.n_correct, test.n_unreadable, test.accuracy) == (12, 0, 12, 0.0)
+    assert test.correct == (0,) * 12
+    assert 0 == test.low < test.high < 0.5
 
 
 def test_run_record_says_all_of_it(trained, tmp_path):
     test = evaluate_student(trained.path, examples_of(ROWS))
-    path = tmp_path / "runs" / f"{trained.config.name}.json"
-    write_run_record(path, trained, test)
+    path = trained.record(trained.config.name, test).write(tmp_path / "runs")
     record = json.loads(path.read_text())
     expected = {
         "run_id": "step-by-step-teacher-seed0",
@@ -265,7 +270,7 @@ def test_run_record_says_all_of_it(trained, tmp_path):
         "n_dropped": 0,
         "steps": 60,
         "valid_accuracy": 1.0,
-        "test": test,
+        "test": json.loads(json.dumps(asdict(test))),
     }
     assert {name: record[name] for name in expected} == expected
     assert record["precision"] in {"bf16", "fp32"}
@@ -303,7 +308,7 @@ def pets() -> list[Example]:
     ]
 
 
-def train(tmp_path: Path, task: Task, rows: list[AnnotatedRow], config: TrainingConfig = BY_HEART) -> student.TrainedStudent:
+def train(tmp_path: Path, task: Task, rows: list[AnnotatedRow], config: TrainingConfig = BY_HEART) -> Student:
     "With a tokenizer that knows the words of the rows."
     texts = [text for row in rows for text in (row.input, row.rationale, row.label, row.gold) if text]
     tiny = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
@@ -317,12 +322,12 @@ def test_numbers_are_right_by_their_value(tmp_path, labels):
     assert learned.valid_accuracy == 1.0
     examples = examples_of(sums())
     test = evaluate_student(learned.path, examples)
-    assert (test["n_correct"], test["n_unreadable"], test["n_cut"]) == (6, 0, 0)
+    assert (test.n_correct, test.n_unreadable, test.n_truncated) == (6, 0, 0)
     written = [answer.text for answer in predict(learned.path, [row.fields["text"] for row in examples])]
     assert written == [getattr(row, {"gold": "gold", "teacher": "label"}[labels]) for row in sums()]
     # Another value is wrong, however alike the words are.
     shifted = [replace(row, label=f"( 9 - {n} )") for n, row in enumerate(examples)]
-    assert evaluate_student(learned.path, shifted)["n_correct"] == 0
+    assert evaluate_student(learned.path, shifted).n_correct == 0
 
 
 def test_a_students_own_rule_is_kept_with_it(tmp_path):
@@ -338,7 +343,7 @@ def test_choices_are_those_of_the_row(tmp_path):
     rows = [AnnotatedRow(row.id, PETS.input_text(row), row.label, None, None) for row in pets()]
     learned = train(tmp_path, PETS, rows, replace(BY_HEART, method="standard", labels="gold", steps=120, eval_every=120))
     assert learned.valid_accuracy == 1.0
-    assert evaluate_student(learned.path, pets())["n_correct"] == 12
+    assert evaluate_student(learned.path, pets()).n_correct == 12
     # The words are no label any more once the row has no such choice; a text alone cannot know.
     without = [
         replace(row, fields=row.fields | {name: "fish" for name in ("one", "two") if row.fields[name] == row.label}) for row in pets()
@@ -350,8 +355,8 @@ def test_choices_are_those_of_the_row(tmp_path):
         assert text.label == text.text
         assert one.label == (text.text if text.text in (row.fields["one"], row.fields["two"]) else None)
     test = evaluate_student(learned.path, without)
-    assert (test["n_correct"], test["n_unreadable"]) == (0, sum(one.label is None for one in asked))
-    assert test["n_unreadable"] > 0
+    assert (test.n_correct, test.n_unreadable) == (0, sum(one.label is None for one in asked))
+    assert test.n_unreadable > 0
 
 
 def test_a_row_of_another_task_is_refused(tmp_path, trained):
@@ -366,7 +371,7 @@ def test_an_answer_that_does_not_end_is_cut_and_counted(tmp_path):
     path = learned.path / "student.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_answer_tokens": 3}))
     test = evaluate_student(learned.path, examples_of(sums()))
-    assert (test["n_cut"], test["n_unreadable"], test["n_correct"]) == (6, 6, 0)
+    assert (test.n_truncated, test.n_unreadable, test.n_correct) == (6, 6, 0)
     assert predict(learned.path, ["9 pens , 1 lost"])[0].text == "( 9 -"
 
 
@@ -378,7 +383,7 @@ def test_signs_that_the_tokenizer_lacks(tmp_path):
     tiny = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
     valid = [replace(row, id=f"valid-{row.id}") for row in rows]
     learned = train_student(tiny, "tiny T5", rows, valid, SUMS, BY_HEART, tmp_path / "student")
-    assert (learned.n_train, learned.n_unwritable, learned.n_dropped, learned.n_valid_dropped) == (5, 1, 0, 1)
+    assert (learned.n_train, learned.n_unencodable, learned.n_dropped, learned.n_valid_dropped) == (5, 1, 0, 1)
     assert learned.valid_accuracy == 1.0
     answer = predict(learned.path, ["9 pens , 1 lost"], explain=True)[0]
     assert (answer.text, answer.rationale) == ("( 9 - 1 )", "9 - 1")
@@ -467,13 +472,13 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path)
     script.write_text(
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from zero_shot_distill.student import model\n"
+        "from zero_shot_distill.student import model as seq2seq\n"
         "from test_student import ROWS, SHORT, TASK, VALID, train_student\n"
         "def stall(weights, path, **_):\n"
         "    path.write_bytes(b'half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "model.save_file = stall\n"
+        "seq2seq.save_file = stall\n"
         "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, TASK, SHORT, Path(sys.argv[2]))\n"
     )
     out_dir = tmp_path / "students" / "student"
@@ -637,8 +642,8 @@ def test_the_restored_flan_t5_small_learns(tmp_path):
     config = TrainingConfig("step-by-step", "gold", steps=40, eval_every=20)
     began = time.perf_counter()
     learned = train_student(pulled.path, pulled.title, rows, valid, task, config, tmp_path / "student")
-    assert learned.history[-1]["label_loss"] < learned.history[0]["label_loss"]
-    assert learned.history[-1]["rationale_loss"] < learned.history[0]["rationale_loss"]
+    assert learned.history[-1].label_loss < learned.history[0].label_loss
+    assert learned.history[-1].rationale_loss < learned.history[0].rationale_loss
     test = evaluate_student(learned.path, load_examples(task, "valid"))
-    assert test["n_unreadable"] == 0
+    assert test.n_unreadable == 0
     assert learned.train_s <= time.perf_counter() - began

@@ -275,7 +275,7 @@ def test_the_report_fits_a_terminal(tmp_path, columns):
 
 
 def test_long_is_what_a_student_cuts():
-    from zero_shot_distill.student.train import TrainingConfig
+    from zero_shot_distill.student.config import TrainingConfig
 
     assert abs(4 * TrainingConfig.max_input_tokens - CHARACTERS_READ) <= 100
 
@@ -342,7 +342,7 @@ REFUSED = {
     "semicolons": ({"train.csv": "text;label\nx;y\n"}, "only one column, 'text;label'", "commas between them"),
     "no label column": (
         {"train.csv": "text,more\n" + "".join(f"Row {n} of many.,More of row {n} here.\n" for n in range(30))},
-        "no column looks like a label; say which of 'text' or 'more' it is with --label",
+        "no column is called label or answer; say with --label which of 'text', 'more' it is",
     ),
     "all labels the same": ({"train.csv": "text,label\n" + "It rains.,good\n" * 9}, "'label' has 'good' in each of its 9 rows"),
     "a label for each row": (
@@ -351,7 +351,7 @@ REFUSED = {
     ),
     "two labels": (
         {"train.csv": "text,tone,place\n" + "".join(f"Row {n} of many.,{'xy'[n % 2]},{'pqr'[n % 3]}\n" for n in range(30))},
-        "the label could be in 'tone' or 'place'; say so, e.g. --label tone",
+        "no column is called label or answer; say with --label which of 'text', 'tone', 'place' it is",
     ),
     "ragged": ({"train.csv": f"text,label\n{TEXT}one,two,three\n"}, "train.csv:32: ragged row, the header has 2 columns"),
     "two columns of one name": ({"train.csv": f"text,text\n{TEXT}"}, "train.csv:1: two columns have the same name"),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zero_shot_distill.weights import pull as weights
+from zero_shot_distill.weights import sources as weights
 from zero_shot_distill.weights.catalogue import (
     CATALOGUE,
     Edition,
@@ -30,7 +30,7 @@ from zero_shot_distill.weights.catalogue import (
     WheelFile,
     known_weights,
 )
-from zero_shot_distill.weights.pull import LocalWeights, pull, pull_first
+from zero_shot_distill.weights.pull import LocalWeights, PullOptions, pull, pull_first
 
 PARTS = (b"GGUF" + bytes(range(256)) * 40, b"second part " * 700, b"third " * 500)
 WHOLE = b"".join(PARTS)
@@ -101,9 +101,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def pull_tiny(cache: Path, known: KnownWeights | None = None, **options: Any) -> LocalWeights:
+def pull_tiny(
+    cache: Path, known: KnownWeights | None = None, on_progress: Any = None, on_notice: Any = None, **options: Any
+) -> LocalWeights:
     known = known or tiny()
-    return pull(known.name, cache=cache, catalogue={known.name: known}, **options)
+    return pull(known.name, None, cache, on_progress, on_notice, PullOptions(catalogue={known.name: known}, **options))
 
 
 def remove_wheels(links: Path, *numbers: int) -> None:
@@ -133,7 +135,7 @@ def test_joins_parts_and_then_takes_them_from_the_cache(index: Path, cache: Path
 
 def test_a_second_use_does_not_hash_again(links: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pull_tiny(cache)
-    monkeypatch.setattr(weights, "_sha256", lambda path: pytest.fail(f"hashed {path} again"))
+    monkeypatch.setattr("zero_shot_distill.weights.pull.file_sha256", lambda path: pytest.fail(f"hashed {path} again"))
     assert pull_tiny(cache).source == "cache"
 
 
@@ -337,8 +339,8 @@ def test_a_read_only_cache_is_enough_to_read(links: Path, cache: Path, monkeypat
     def refused(*args: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(weights, "_write_checked", refused)
-    monkeypatch.setattr(weights, "FileLock", refused)
+    monkeypatch.setattr("zero_shot_distill.weights.pull._write_checked", refused)
+    monkeypatch.setattr("zero_shot_distill.weights.pull.FileLock", refused)
     assert pull_tiny(cache).source == "cache"
 
 
@@ -380,7 +382,7 @@ def test_a_path_of_the_users_own(tmp_path: Path) -> None:
 def test_the_users_copy_of_a_known_file_is_known(tmp_path: Path) -> None:
     own = tmp_path / "renamed.gguf"
     own.write_bytes(WHOLE)
-    pulled = pull("tiny", path=own, catalogue={"tiny": tiny()})
+    pulled = pull("tiny", path=own, options=PullOptions(catalogue={"tiny": tiny()}))
     assert (pulled.name, pulled.title, pulled.source) == ("tiny", "Tiny", "path")
 
 
@@ -547,7 +549,7 @@ def test_a_hub_that_falls_silent_while_sending(hub: type[Hub], tmp_path: Path) -
         release.wait()
 
     hub.do_GET = stall
-    fault = weights._from_hub(hub_weights().hub, tmp_path / "staging", lambda done, total: None, 0.5)
+    fault = weights.fetch_from_hub(hub_weights().hub, tmp_path / "staging", lambda done, total: None, 0.5)
     release.set()
     assert fault == "it was silent for 3 s"
 
@@ -560,14 +562,14 @@ def test_the_first_that_can_be_had(links: Path, cache: Path) -> None:
     missing = KnownWeights("big", "gguf", missing.wheel_files, tiny().edition)
     catalogue = {"big": missing, "tiny": tiny()}
     lines: list[str] = []
-    assert pull_first(["big", "tiny"], on_fallback=lines.append, cache=cache, catalogue=catalogue).name == "tiny"
+    assert pull_first(["big", "tiny"], on_fallback=lines.append, cache=cache, options=PullOptions(catalogue=catalogue)).name == "tiny"
     assert lines[0].startswith("big cannot be had (pip cannot fetch no-such 1.0: ")
     assert lines[0].endswith("; trying tiny")
     assert lines[1] == "tiny is used instead: a toy"
     with pytest.raises(WeightsError, match=r"big: pip cannot fetch"):
-        pull_first(["big"], on_fallback=pytest.fail, cache=cache, catalogue=catalogue)
+        pull_first(["big"], on_fallback=pytest.fail, cache=cache, options=PullOptions(catalogue=catalogue))
     with pytest.raises(UnusableWeights, match="no weights are known as 'bgi'"):
-        pull_first(["bgi", "tiny"], on_fallback=pytest.fail, cache=cache, catalogue=catalogue)
+        pull_first(["bgi", "tiny"], on_fallback=pytest.fail, cache=cache, options=PullOptions(catalogue=catalogue))
 
 
 # --- restoring a T5
@@ -729,7 +731,7 @@ def test_the_small_teacher_for_real() -> None:
 
 @pytest.mark.slow
 def test_the_large_teacher_for_real() -> None:
-    pulled = pull("qwen2.5-coder-1.5b-instruct", verify=True)
+    pulled = pull("qwen2.5-coder-1.5b-instruct", options=PullOptions(verify=True))
     assert pulled.path.stat().st_size == 1_117_320_768
 
 
@@ -764,7 +766,7 @@ def test_the_restored_student_computes_what_its_source_computes(tmp_path: Path) 
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     known = CATALOGUE["flan-t5-small"]
-    pulled = pull("flan-t5-small", cache=tmp_path, hub_timeout_s=0)
+    pulled = pull("flan-t5-small", cache=tmp_path, options=PullOptions(hub_timeout_s=0))
     assert "restored from an int8 title model" in pulled.title
     model = AutoModelForSeq2SeqLM.from_pretrained(pulled.path).eval()
     tokenizer = AutoTokenizer.from_pretrained(pulled.path)

@@ -248,7 +248,8 @@ def _train_students(job: _Job) -> list[str]:
         return list(planned)
 
     from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student.student import TrainingConfig, evaluate_student, train_student, write_run_record
+    from zero_shot_distill.student.config import TrainingConfig
+    from zero_shot_distill.student.student import TrainingJob, train_student
 
     weights = pull_weights(job.progress, job.pipeline.students.weights)
     job.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
@@ -258,18 +259,14 @@ def _train_students(job: _Job) -> list[str]:
         for place, run_id in enumerate(to_do):
             config = TrainingConfig(**planned[run_id])
             student = train_student(
-                weights.path,
-                weights.title,
-                train,
-                valid,
-                job.task,
+                TrainingJob(weights.path, weights.title, job.task, train, valid, job.rows.test),
                 config,
                 job.folder / "students" / run_id,
                 lambda done, _, before=place * steps: on_progress(before + done, len(to_do) * steps),
             )
-            test = evaluate_student(student.path, job.rows.test)
-            write_run_record(job.folder / "runs" / f"{run_id}.json", student, test)
-            job.progress.message(f"  {config.name}: {test['accuracy']:.1%} on {test['n']} test rows, {student.step_s:.2f} s a step")
+            test = student.evaluate()
+            student.record(run_id, test).write(job.folder / "runs")
+            job.progress.message(f"  {config.name}: {test.accuracy:.1%} on {test.n} test rows, {student.step_s:.2f} s a step")
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #25ab9925

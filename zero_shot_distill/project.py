@@ -5,39 +5,50 @@
 # %% auto #0
 __all__ = ['named_teacher', 'Annotation', 'Project', 'recorded_project']
 
-# %% ../nbs/81_project.ipynb #4e8f5cda
+# %% ../nbs/81_project.ipynb #cdd6da89
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .annotate.choice import RowChoice
 from .annotate.forecast import forecast
 from .annotate.job import AnnotationJob, AnnotationReport, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
 from .annotate.rows import read_annotations
-from .core.definition import DataError
-from .core.files import definitions_dir
+from .core.files import definitions_dir, fingerprint
 from .prompt.collect import run_experiment
-from .prompt.mix import PromptMix, load_mix
+from .prompt.library import find_mix, find_templates, pick_templates
+from .prompt.mix import PromptMix
 from .prompt.replies import Replies
 from .prompt.score import score_replies
-from .prompt.template import PromptTemplate, check_placeholders, load_templates
+from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
 from .study.results import ResultTable, annotation_result, forecast_result, scores_table
-from .task.load import load_examples, sample_examples
+from .task.load import load_examples
 from .task.task import Example, load_task
 from .teacher.budget import Budget
 from .teacher.client import AskOptions, TeacherClient
-from .teacher.settings import OpenedTeacher, TeacherSettings, load_teacher_settings, open_teacher
+from zero_shot_distill.teacher.settings import (
+    OpenedTeacher,
+    TeacherSettings,
+    load_teacher_settings,
+    open_teacher,
+    pull_weights,
+    resolve_path,
+)
 
-# %% ../nbs/81_project.ipynb #5527c94d
+if TYPE_CHECKING:  # brings torch
+    from zero_shot_distill.student.student import Student
+
+# %% ../nbs/81_project.ipynb #35727dbd
 def named_teacher(
     teacher: TeacherSettings | str | Path | None = None,  # known weights, a GGUF file, a YAML file, or settings; None: the default weights
     model: str | None = None,  # a hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY
@@ -52,7 +63,7 @@ def named_teacher(
         settings = TeacherSettings(weights=(str(path.resolve()) if path.suffix == ".gguf" else str(teacher),))
     return settings.model_copy(update={"model": model}) if model else settings
 
-# %% ../nbs/81_project.ipynb #f0d911c3
+# %% ../nbs/81_project.ipynb #1effad1f
 @dataclass(frozen=True, repr=False)
 class Annotation:
     "Rows with the teacher's labels and rationales, ready to train on."
@@ -72,6 +83,30 @@ class Annotation:
         "Read the annotated rows of a split."
         return pd.DataFrame(read_annotations(self.folder / f"{split}.jsonl"))
 
+    def train(
+        self,
+        method: str = "step-by-step",  # or "standard": the labels alone
+        seed: int = 0,
+        labels: str = "teacher",  # or "gold": the data set's own
+        weights: str = "flan-t5-small",  # a known name, or the path of a folder that transformers reads
+        **settings: Any,  # others of `TrainingConfig`, e.g. steps=400
+    ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
+        "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
+        from zero_shot_distill.student.config import TrainingConfig
+        from zero_shot_distill.student.student import TrainingJob, train_student
+
+        self.project.close()  # a loaded teacher and a training run on the same cores slow each other many times over
+        config = TrainingConfig(method, labels, seed=seed, **settings)
+        begun_with = pull_weights(self.project.progress, resolve_path(Path("here"), weights))
+        rows, valid_rows = (read_annotations(self.folder / f"{split}.jsonl") for split in ("train", "valid"))
+        task = self.project.task
+        job = TrainingJob(
+            begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
+        )
+        name = f"{config.name}-{fingerprint(self.report.id, config.identity(), begun_with.name)}"
+        with self.project.progress.bar(f"training {config.name} (steps)") as on_progress:
+            return train_student(job, config, self.project.work_dir / "students" / name, on_progress)
+
     @property
     def frame(self) -> pd.DataFrame:  # one row a split
         "Count rows, labels, rationales and agreement with the gold labels."
@@ -83,7 +118,7 @@ class Annotation:
     def __repr__(self) -> str:
         return repr(annotation_result(self.report))
 
-# %% ../nbs/81_project.ipynb #b19d2f2d
+# %% ../nbs/81_project.ipynb #76c48c3e
 class Project:
     """Walk from prompts to a trained student in a notebook, with the same names as on the command line.
 
@@ -104,9 +139,9 @@ class Project:
         offline: bool = False,  # use stored replies only, ask nothing
     ):
         self.task = load_task(str(task))
-        self.templates = load_templates(self.task, None if prompts is None else Path(prompts))
         self.settings = named_teacher(teacher, model)
         self.work_dir, self.offline = Path(work_dir), offline
+        self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()
 
     @cached_property
@@ -135,8 +170,7 @@ class Project:
         seed: int = 42,  # the same seed draws the same rows; fewer rows are part of more
     ) -> list[Example]:
         "Draw rows of a split."
-        examples = load_examples(self.task, split)
-        return sample_examples(examples, min(n or len(examples), len(examples)), seed)
+        return list(RowChoice({split: n}, seed).load(self.task)[split])
 
     def ask(
         self,
@@ -210,9 +244,7 @@ class Project:
         if isinstance(template, PromptTemplate):
             check_placeholders(template, self.task, "template")
             return template
-        if template not in self.templates:
-            raise DataError(f"no template {template!r} for task {self.task.name!r}; known: {', '.join(self.templates)}")
-        return self._template(self.templates[template])
+        return self._template(pick_templates(self.templates, [template], self.task)[template])
 
     def _job(
         self, mix: str | PromptTemplate | PromptMix, rows: Mapping[str, int | None], explanation_rate: float, seed: int
@@ -221,8 +253,8 @@ class Project:
         if isinstance(mix, PromptTemplate):
             templates[mix.id] = self._template(mix)
             mix = PromptMix.single(mix.id)
-        chosen = mix if isinstance(mix, PromptMix) else load_mix(mix, templates)
-        drawn = {split: self.rows(n, split, seed) for split, n in rows.items()}
+        chosen = mix if isinstance(mix, PromptMix) else find_mix(mix, templates, self.work_dir)
+        drawn = RowChoice(rows, seed).load(self.task)
         model, rate = self.opened.teacher.model, ExplanationRate(explanation_rate)
         return AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate)
 
@@ -230,7 +262,7 @@ class Project:
         who = self.settings.model or self.settings.weights[0]
         return f"Project: task {self.task.name}, teacher {who}{' (stored replies only)' if self.offline else ''}, {len(self.templates)} templates, {self.work_dir}"
 
-# %% ../nbs/81_project.ipynb #10c489ec
+# %% ../nbs/81_project.ipynb #18929253
 def recorded_project(
     work_dir: str | Path,  # the replies are copied into its store
 ) -> Project:  # asks nothing; rows whose replies were not recorded are shown as unanswered

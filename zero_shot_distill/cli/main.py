@@ -32,7 +32,8 @@ from ..task.load import read_examples
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
     from collections.abc import Iterable
 
-    from zero_shot_distill.study.records import PromptRecord, StudentRun
+    from zero_shot_distill.student.record import RunRecord
+    from zero_shot_distill.study.records import PromptRecord
 
 # %% ../../nbs/9_cli/06_main.ipynb #9cf424f6
 app = typer.Typer(
@@ -80,13 +81,13 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
     ]
 
 
-def _student_rows(students: "Iterable[StudentRun]") -> list[dict[str, Any]]:
+def _student_rows(students: "Iterable[RunRecord]") -> list[dict[str, Any]]:
     "Every student, whatever came of it."
     return [
         {
-            "student": student.method,
-            "labels": student.labels,
-            "seed": student.seed,
+            "student": student.config.method,
+            "labels": student.config.labels,
+            "seed": student.config.seed,
             "rows": f"{student.n_train} train\n{student.test.n} test",
             "right label": f"{100 * student.test.accuracy:.0f} %\n{100 * student.test.low:.0f} to {100 * student.test.high:.0f}",
             "unreadable": student.test.n_unreadable,
@@ -129,7 +130,7 @@ def run(
         content = {
             "run": asdict(done.info),
             "prompts": prompts,
-            "students": [asdict(student) for student in done.students],
+            "students": [student.as_dict() for student in done.students],
             "sentence": sentence,
             "report": str(page),
         }

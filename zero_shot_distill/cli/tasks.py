@@ -218,14 +218,14 @@ def add(
     Example: `zsd tasks add reviews train.jsonl`
     """
     from zero_shot_distill.task.add import add_task
-    from zero_shot_distill.task.guess import Wishes
+    from zero_shot_distill.task.columns import ColumnOptions
 
     if metric not in {None, "exact", "numeric"}:
         raise typer.BadParameter(f"--metric is exact or numeric, not {metric!r}")
     files = {split: path for split, path in {"train": train, "valid": valid, "test": test}.items() if path is not None}
-    wishes = Wishes(label, tuple(names_in(fields)), rationale, id, group, metric)
+    options = ColumnOptions(label, tuple(names_in(fields)), rationale, id, group, metric)
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
-        added = add_task(name, files, out or Path(f"{name}.yaml"), wishes, on_progress)
+        added = add_task(name, files, out or Path(f"{name}.yaml"), options, on_progress)
     if as_json:
         print(json.dumps(_as_content(added), ensure_ascii=False, indent=1))
     else:

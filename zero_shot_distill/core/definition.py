@@ -16,19 +16,19 @@ from pydantic import BaseModel, ValidationError
 
 # %% ../../nbs/0_core/00_definition.ipynb #531e24b6
 class ZsdError(Exception):
-    "Base of every error that is shown to the user as one line: what is wrong, where, how to mend it."
+    "Tell the user in one line what is wrong, where, and how to fix it; the base of all errors of this package."
 
     exit_status = 1  # what `zsd` ends with; 2 where the user's own input is at fault
 
 
 class DataError(ZsdError):
-    "A data file that cannot be used as the task says."
+    "Report a data file that cannot be used as the task says."
 
     exit_status = 2
 
 
 class DefinitionError(ZsdError):
-    "A YAML definition (task, templates, mix, pipeline) that cannot be read."
+    "Report a YAML definition (task, templates, mix, pipeline) that cannot be read."
 
     exit_status = 2
 
@@ -39,7 +39,7 @@ Definition = TypeVar("Definition", bound=BaseModel)
 def read_yaml(
     path: Path,  # a YAML file whose top level is a mapping
 ) -> dict[str, Any]:  # `DefinitionError` where it is missing or not a mapping
-    "The mapping in a YAML file."
+    "Read the mapping in a YAML file."
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -54,11 +54,11 @@ def read_yaml(
 
 # %% ../../nbs/0_core/00_definition.ipynb #2d634936
 def check_definition(
-    content: dict[str, Any],  # as read from YAML
-    model: type[Definition],  # the pydantic model it must fit
-    where: str,  # file (and part) named in the error
+    content: dict[str, Any],  # keys and values as read from YAML
+    model: type[Definition],  # pydantic model that the content must fit
+    where: str,  # file, and part of it, that the error names
 ) -> Definition:  # `DefinitionError` names the first key that does not fit
-    "Content checked against its model; the first misfit is reported in one line."
+    "Check the content of a definition against its model; report the first key that does not fit in one line."
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -68,8 +68,8 @@ def check_definition(
         if first["type"] == "extra_forbidden":
             fields = _allowed_keys(model, first["loc"][:-1])
             near = difflib.get_close_matches(str(first["loc"][-1]), fields, n=1)
-            mend = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(fields)}"
-            raise DefinitionError(f"{where}: unknown key {key!r}; {mend}") from None
+            fix = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(fields)}"
+            raise DefinitionError(f"{where}: unknown key {key!r}; {fix}") from None
         if first["type"] == "missing":
             raise DefinitionError(f"{where}: key {key!r} is missing") from None
         reason = first["msg"].removeprefix("Value error, ")
@@ -77,7 +77,7 @@ def check_definition(
 
 
 def _allowed_keys(model: type[BaseModel], parents: Sequence[str | int]) -> list[str]:
-    "Keys that the (nested) model at `parents` allows."
+    "List the keys that the (nested) model at `parents` allows."
     for parent in parents:
         field = model.model_fields.get(str(parent))
         if field is not None:
@@ -86,7 +86,7 @@ def _allowed_keys(model: type[BaseModel], parents: Sequence[str | int]) -> list[
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    "The model in an annotation: itself, one of a union, or the values of a mapping."
+    "Find the model in an annotation: itself, one of a union, or the values of a mapping."
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_nested_model, get_args(annotation))), None)

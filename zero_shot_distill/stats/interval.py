@@ -13,21 +13,31 @@ import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
 # %% ../../nbs/0_stats/00_interval.ipynb #e5e63e95
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interval:
-    "An estimate with its 95 % interval."
+    "Hold an estimate with its 95 % interval."
 
     value: float  # the estimate; NaN where n is 0
-    low: float
-    high: float
-    n: int  # rows behind it
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    n: int  # rows behind the estimate
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def __repr__(self) -> str:
+        return f"Interval({self}, n={self.n:,})"
+
+    def _repr_html_(self) -> str:
+        reach = f"95 % interval {self.low:.4g} to {self.high:.4g}, n = {self.n:,}"
+        return f'<b>{self.value:.4g}</b> <span style="color: gray">({reach})</span>'
 
 
 def wilson(
-    n_success: int,  # rows that have the property
-    n: int,  # rows looked at
+    n_success: int,  # number of rows that have the property
+    n: int,  # number of rows that were looked at
 ) -> Interval:  # a share between 0 and 1
-    "A share with Wilson's score interval (Wilson 1927)."
+    "Estimate a share, with Wilson's score interval (Wilson 1927)."
     if n == 0:
         return Interval(float("nan"), 0.0, 1.0, 0)
     low, high = proportion_confint(n_success, n, alpha=0.05, method="wilson")
@@ -38,11 +48,11 @@ _MANY = 10_000  # values: from here on both intervals agree, and resampling woul
 
 
 def bootstrap_mean(
-    values: Sequence[float],  # one for each row
-    n_resamples: int = 2000,
-    seed: int = 0,  # the same values and seed give the same interval
+    values: Sequence[float],  # one value for each row
+    n_resamples: int = 2000,  # number of bootstrap samples
+    seed: int = 0,  # seed of the bootstrap: the same values and seed give the same interval
 ) -> Interval:  # in the unit of the values
-    "A mean with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13); of very many values, with the normal interval."
+    "Estimate a mean, with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13); of 10,000 values or more, with the normal interval."
     if len(values) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     array = np.asarray(values, dtype=float)

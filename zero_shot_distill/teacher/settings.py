@@ -75,6 +75,9 @@ class OpenedTeacher:
     title: str
     note: str  # what a reader must know, e.g. that it was not the first choice
     price: "Price | None"  # None: unknown
+    has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
+    has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
+    has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
 
 
 def open_teacher(
@@ -86,7 +89,7 @@ def open_teacher(
     "The teacher of some settings."
     from zero_shot_distill.teacher.embedded import EmbeddedTeacher
     from zero_shot_distill.teacher.price import EMBEDDED_PRICE, Price, price_of
-    from zero_shot_distill.teacher.teacher import StoredTeacher, teacher_from_environment
+    from zero_shot_distill.teacher.teacher import RequestLimits, StoredTeacher, teacher_from_environment
 
     given = settings.price
     own_price = given and Price(given.input, given.output, "given by the user")
@@ -94,20 +97,22 @@ def open_teacher(
         teacher = teacher_from_environment(
             settings.model,
             settings.headers,
-            n_parallel=settings.n_parallel or 256,
-            timeout_s=settings.timeout_s,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
+            RequestLimits(
+                n_parallel=settings.n_parallel or 256,
+                timeout_s=settings.timeout_s,
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
+            ),
         )
         price = own_price or price_of(settings.model, teacher.base_url)
-        return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price)
+        return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price, own_price is not None)
     if offline:  # whose replies they are is known without having the weights
         first = Path(settings.weights[0])
         name = first.stem if first.is_absolute() else str(first)  # of a file without its ending; a known name may hold dots
-        return OpenedTeacher(StoredTeacher(name), name, "", own_price or EMBEDDED_PRICE)
+        return OpenedTeacher(StoredTeacher(name), name, "", own_price or EMBEDDED_PRICE, own_price is not None)
     weights = pull_weights(progress, *settings.weights)
     teacher = EmbeddedTeacher(weights, weights.name, n_parallel=settings.n_parallel or 4, log_path=log_path)
-    return OpenedTeacher(teacher, weights.title, weights.note, own_price or EMBEDDED_PRICE)
+    return OpenedTeacher(teacher, weights.title, weights.note, own_price or EMBEDDED_PRICE, own_price is not None)
 
 
 def pull_weights(

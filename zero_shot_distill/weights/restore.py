@@ -19,7 +19,7 @@ from .catalogue import WeightsError
 def _dequantised(
     graph: Path,  # an ONNX file
 ) -> dict[str, np.ndarray]:  # float32 by name, without the suffix `_quantized`
-    "All weights of an ONNX graph as floats."
+    "Read all weights of an ONNX graph as floats."
     import onnx
 
     raw = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(graph)).graph.initializer}
@@ -64,7 +64,7 @@ def _t5_tensors(
     encoder: Path,  # ONNX file whose own names begin with `enc.`
     decoder: Path,  # ONNX file whose own names begin with `m.`
 ) -> dict[str, np.ndarray]:  # float32, named and shaped as in `T5ForConditionalGeneration`
-    "The weights of a T5 (v1.1 architecture), read from the quantised ONNX graphs of its halves."
+    "Read the weights of a T5 (v1.1 architecture) from the quantised ONNX graphs of its halves."
     encoder_weights, decoder_weights = _dequantised(encoder), _dequantised(decoder)
     tensors, _ = _in_order(encoder_weights, _ENCODER_BLOCK, "encoder")
     decoder_tensors, last = _in_order(decoder_weights, _DECODER_BLOCK, "decoder")
@@ -83,7 +83,7 @@ def _t5_tensors(
 def _t5_config(
     tensors: Mapping[str, np.ndarray],  # of a T5, v1.1 architecture
 ) -> dict[str, Any]:  # for `config.json`
-    "The configuration of a T5, with all sizes read off its tensors."
+    "Write the configuration of a T5, with all sizes read off its tensors."
     vocab_size, d_model = tensors["shared.weight"].shape
     buckets, heads = tensors["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].shape
 
@@ -117,11 +117,11 @@ def _t5_config(
 
 # %% ../../nbs/1_weights/01_restore.ipynb #eb23b1cf
 def restore_t5(
-    encoder: Path,  # ONNX, int8
-    decoder: Path,  # ONNX, int8, with the language-model head
+    encoder: Path,  # ONNX file in int8
+    decoder: Path,  # ONNX file in int8, with the language-model head
     tokenizer: Path,  # `tokenizer.json` of the tokenizers library
-    out_dir: Path,  # existing folder; written in full or the exception is raised
-    provenance: Mapping[str, Any],  # for `provenance.json`: title, sources, licence notices
+    out_dir: Path,  # existing folder to write to
+    provenance: Mapping[str, Any],  # content of `provenance.json`: title, sources, licence notices
 ) -> list[str]:  # names of the files written
     "Turn the int8 ONNX graphs of a T5 into a folder that transformers' `from_pretrained` reads, in float32."
     from safetensors.numpy import save_file
@@ -130,7 +130,7 @@ def restore_t5(
     save_file(dict(sorted(tensors.items())), out_dir / "model.safetensors", metadata={"format": "pt"})
     (out_dir / "model.safetensors").chmod(0o644)  # as readable as the rest, for a shared cache
     tokens = json.loads(tokenizer.read_text(encoding="utf-8"))
-    # The title model cut its input at 48 tokens; that is the caller's affair.
+    # The title model cut its input at 48 tokens; a caller chooses its own limit.
     tokens["truncation"] = tokens["padding"] = None
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     texts = {
