@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from .core.definition import DataError, DefinitionError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
 from .prompt.mix import PromptMix
 from .prompt.template import PromptTemplate, load_templates
+from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import load_examples, sample_examples
 from .task.task import Example, Task, load_task
@@ -46,17 +47,17 @@ class AnnotatePart(_Part):
     valid_rows: int = Field(45, ge=1)
 
 
-class StudentsPart(_Part):
-    "Which students are trained: each method with each seed."
+class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_settings())):
+    "Which students are trained: each method with each seed. Takes every setting of `student.config.TrainingConfig` as well."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
-    steps: int = Field(120, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    alpha: float = Field(0.5, ge=0, le=1)  # weight of the label loss in step-by-step training
-    max_rationale_tokens: int = Field(64, ge=1)  # longer rationales are cut, and counted: those of arithmetic are
     seeds: tuple[int, ...] = (0, 1)  # with teacher labels, each method
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        "Return the settings of the training, without those that tell its students apart."
+        return {name: getattr(self, name) for name in file_settings()}
 
     @model_validator(mode="after")
     def _some_student(self) -> "StudentsPart":
@@ -221,10 +222,9 @@ def _annotate_splits(job: _Job, winner: str, client: Any) -> None:
         )
 
 # %% ../nbs/80_pipeline.ipynb #140f9783
-def _plan_students(job: _Job) -> dict[str, dict[str, Any]]:
-    "Run id -> settings of every student of this run."
+def _plan_students(job: _Job) -> dict[str, TrainingConfig]:  # by run id
+    "List every student of this run."
     part = job.pipeline.students
-    shared = part.model_dump(exclude={"weights", "seeds", "gold_seeds"})
     annotations = [job.folder / "annotations" / f"{split}.jsonl" for split in ("train", "valid")]
     test = [asdict(row) for row in job.rows.test]
     # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
@@ -233,9 +233,9 @@ def _plan_students(job: _Job) -> dict[str, dict[str, Any]]:
     for labels, seeds in (("teacher", part.seeds), ("gold", part.gold_seeds)):
         for seed in seeds:
             for method in ("standard", "step-by-step"):
-                settings = {"method": method, "labels": labels, "seed": seed, **shared}
-                what = fingerprint(settings, weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
-                planned[f"{method}-{labels}-seed{seed}-{what}"] = settings
+                config = TrainingConfig(method, labels, seed=seed, **part.settings)
+                what = fingerprint(config.run_settings(), weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
+                planned[f"{config.name}-{what}"] = config
     return planned
 
 
@@ -248,7 +248,6 @@ def _train_students(job: _Job) -> list[str]:
         return list(planned)
 
     from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student.config import TrainingConfig
     from zero_shot_distill.student.student import TrainingJob, train_student
 
     weights = pull_weights(job.progress, job.pipeline.students.weights)
@@ -257,7 +256,7 @@ def _train_students(job: _Job) -> list[str]:
     steps = job.pipeline.students.steps
     with job.progress.bar(f"training {len(to_do)} students (steps)") as on_progress:
         for place, run_id in enumerate(to_do):
-            config = TrainingConfig(**planned[run_id])
+            config = planned[run_id]
             student = train_student(
                 TrainingJob(weights.path, weights.title, job.task, train, valid, job.rows.test),
                 config,
