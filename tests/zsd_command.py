@@ -57,7 +57,7 @@ def environment(**settings: str) -> dict[str, str]:
     "Ours, without a teacher's settings; the package is found as we find it, installed or not."
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
     found_here = os.pathsep.join(filter(None, sys.path))
-    fixed = {"PYTHONPATH": found_here, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "COLUMNS": "200", "NO_COLOR": "1"}
+    fixed = {"PYTHONPATH": found_here, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "COLUMNS": "200", "NO_COLOR": "1"}
     return kept | fixed | settings
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.progress import OnProgress
+from .database import StoreError
 from .maintenance import Kept, kept_replies, n_replies
 from .read_only import ReadOnlyStore
 from .request import Response
-from .store import ResponseStore, StoreError
+from .store import ResponseStore
 
 if TYPE_CHECKING:  # the package would slow down every command that writes no table
     import pyarrow

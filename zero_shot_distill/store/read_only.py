@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from .store import StoreError, StoreFile, explained
+from .database import StoreError, StoreFile, sqlite_errors
 
 # %% ../../nbs/1_store/02_read_only.ipynb #6ab8a3b7
 class NoStoreError(StoreError):
@@ -48,7 +48,7 @@ class ReadOnlyStore(StoreFile):
             raise NoStoreError(f"{path}: no such file; name a store that a run has written")
         if not os.access(self.path, os.R_OK):
             raise StoreError(f"{path}: cannot be read; give yourself read access to it")
-        with explained(self.path):
+        with sqlite_errors(self.path):
             self._connection = self._open(timeout_s)
             try:
                 if self.check_header() == 0:

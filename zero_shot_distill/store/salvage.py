@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core.progress import OnProgress
+from .database import StoreError
 from .maintenance import Kept, fault_of, keep_reply
 from .read_only import NoStoreError
 from .request import Response
-from .store import ResponseStore, StoreError
+from .store import ResponseStore
 
 # %% ../../nbs/1_store/03_salvage.ipynb #b1d96da9
 class _Pages:
@@ -72,7 +73,7 @@ class _Pages:
 
 # %% ../../nbs/1_store/03_salvage.ipynb #1bd7701e
 _BATCH_WIDTH = 8  # columns of a provider batch; all other rows of a store begin with a key
-_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 17)}, False: {2, 6}}  # columns of rows that are looked for, in tables (True) and indexes
+_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 17)}, False: {2, 6, 7}}  # columns of rows that are looked for, in tables (True) and indexes
 _KEY = 13 + 2 * 64  # type of a text of 64 bytes
 _CELLS = {13: 8, 10: 8, 2: 12}  # kind of page, its first byte -> where its list of rows begins; 13: table, 10 and 2: index
 
@@ -202,11 +203,12 @@ def _take(
         case n if is_table and n == _BATCH_WIDTH and _is_text_or_null(*values[:6], values[7]) and isinstance(values[6], int):
             connection.execute("INSERT OR IGNORE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             return "batch"
-        case 6 if _is_key(values[0]) and _is_text_or_null(*values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
-            key, n, n_open, holder, since, failure = values
+        case 6 | 7 if _is_key(values[0]) and _is_text_or_null(*values[3:]) and all(type(n) is int and n >= 0 for n in values[1:3]):
+            key, n, n_open, holder, since, failure, *kind = values  # the last came with schema 3
             # The processes that asked have ended; a provider's batch may still run.
             held = [holder, since] if str(holder).startswith("batch:") else [None, None]
-            connection.execute("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?)", [key, n, n_open, *held, failure])
+            row = [key, n, n_open, *held, failure, *(kind or [None])]
+            connection.execute("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             return "attempts"
         case 2 if _is_key(values[0]):
             connection.execute("INSERT OR IGNORE INTO temp.named VALUES (?)", values[:1])

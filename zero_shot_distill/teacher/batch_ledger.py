@@ -18,9 +18,9 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from ..store.database import StoreError
 from ..store.request import OUTCOMES, AttemptResult, Request, Response
-from ..store.store import ResponseStore, StoreError
-from .budget import Budget
+from ..store.store import ResponseStore
 from .completion import AskError, ErrorKind
 from .price import Price
 from .teacher import HostedTeacher
@@ -205,9 +205,8 @@ class Questions:
         missing: Iterable[Request],  # what the store lacks
         store: ResponseStore,
         price: Price | None,  # kept with every reply
-        budget: Budget | None,  # a hard cap
     ):
-        self._store, self._price, self._budget = store, price, budget
+        self._store, self._price = store, price
         self.pending = {
             request.key: request for request in missing
         }  # without a last word: each waits, or is in a batch, or in one of these:
@@ -220,7 +219,6 @@ class Questions:
         self.changes: dict[str, str | None] = {}  # parameter that the model does not take -> its other name, or None to leave it out
         self.last_error: AskError | None = None
         self._n_failed: Counter[str] = Counter()  # by request key
-        self._reserved: set[str] = set()  # request keys
 
     def are_under_way(self, keys: Collection[str]) -> None:
         "Somebody else's batch, which is ours now, asks them."
@@ -241,23 +239,6 @@ class Questions:
         if self.pending.pop(request.key, None):
             self.failures[request.key] = failure
 
-    def reserve(self, request: Request) -> bool:  # False: the budget does not reach
-        "Set its worst case aside."
-        fits = self._budget is None or self._budget.reserve(request)
-        if fits and self._budget:
-            self._reserved.add(request.key)
-        return fits
-
-    def pay(self, request: Request, response: Response | None, charged: bool) -> None:
-        "Put what it cost in the place of what was set aside."
-        if request.key in self._reserved:
-            self._reserved.discard(request.key)
-            self._budget.settle(request, response, charged)
-        elif self._budget and response:  # begun by an earlier run, beyond what the budget is now
-            self._budget.add_spent(response, request)
-        elif self._budget and charged:
-            self._budget.add_spent(self._budget.worst_case_usd(request))
-
     def settle(
         self,
         outcomes: Sequence[tuple[Request, Response | AskError]],  # any number, this call's or another's
@@ -267,9 +248,8 @@ class Questions:
         for group in in_groups(outcomes):
             settlements = [self._settlement(*outcome) for outcome in group]
             # What was claimed counted as missing then, whatever the outcomes are that this call asks again.
-            self._store.exchange(settlements, again=OUTCOMES)
+            self._store.exchange(settlements, retry_outcomes=OUTCOMES)
             for settlement, (request, outcome) in zip(settlements, group, strict=True):
-                self.pay(request, settlement.response, settlement.charged)
                 if request.key in self.pending and settlement.response:
                     del self.pending[request.key]
                     self.n_asked += 1
@@ -279,7 +259,7 @@ class Questions:
 
     def _settlement(self, request: Request, outcome: Response | AskError) -> AttemptResult:
         if isinstance(outcome, AskError):
-            return AttemptResult(request, None, outcome.reason, outcome.charged)
+            return AttemptResult(request, None, outcome.reason, outcome.charged, failure_kind=outcome.kind)
         return AttemptResult(request, replace(outcome, cost_usd=self._price.cost_of(outcome)) if self._price else outcome)
 
     def _refused(self, request: Request, refusal: AskError, changes: Mapping[str, str | None]) -> None:

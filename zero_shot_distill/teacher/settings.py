@@ -76,8 +76,6 @@ class OpenedTeacher:
     note: str  # what a reader must know, e.g. that it was not the first choice
     price: "Price | None"  # None: unknown
     has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
-    has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
-    has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
 
 
 def open_teacher(
