@@ -20,9 +20,10 @@ from pathlib import Path
 
 from ..core.display import html_table
 from ..core.progress import OnProgress
+from .database import StoreError
 from .read_only import NoStoreError, ReadOnlyStore
 from .request import Request, Response
-from .store import ResponseStore, StoreError
+from .store import ResponseStore
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #8a673ed8
 @dataclass(frozen=True)
@@ -376,10 +377,10 @@ def _merge(into: ResponseStore, path: Path, on_progress: OnProgress | None) -> M
             n_read += len(block)
             if on_progress is not None:
                 on_progress(n_read, n_rows)
-        tried = connection.execute("SELECT key, n, n_open, failure FROM attempts")
+        tried = connection.execute("SELECT key, n, n_open, failure, failure_kind FROM attempts")
         while block := list(islice(tried, _REPLIES_A_TRANSACTION)):
             with into.writing() as ours:
-                add = "INSERT INTO attempts (key, n, n_open, failure) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+                add = "INSERT INTO attempts (key, n, n_open, failure, failure_kind) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
                 counts["attempts"] += ours.executemany(add, block).rowcount
         n_batches = _n_batches(connection)
     return Merged(

@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from ..core.definition import DefinitionError, ZsdError, read_yaml
 from ..core.progress import OnProgress
 from ..prompt.mix import PromptMix
+from ..store.database import StoreError
 from ..store.maintenance import Kept, keep_reply
 from ..store.request import Response, imported_request
-from ..store.store import ResponseStore, StoreError
+from ..store.store import ResponseStore
 from zero_shot_distill.thesis.files import (
     SkippedLine,
     ThesisError,
