@@ -18,19 +18,20 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, ScriptedServer, echo, key_of
+from scripted_server import FAULTS, NAME, BatchScript, Entry, Latency, RateLimit, Scripted, ScriptedServer, _completion, echo, key_of
 
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
-from zero_shot_distill.teacher.options import BUDGET_REACHED
+from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
 
@@ -182,6 +183,83 @@ def test_a_rate_limit_loses_nothing(limit):
     row = run_with_faults(limit, {}, 100, limit=LIMITS[limit])
     ROWS.append(row)
     assert (row.n_lost, row.n_double_asked, row.n_unread, row.n_runs) == (0, 0, 0, 1)
+
+
+# One odd field
+
+_ODD_FIELDS: tuple[tuple[tuple[str | int, ...], Any], ...] = (
+    (("choices", 0, "finish_reason"), {"a": 1}),
+    (("choices", 0, "finish_reason"), "\ud800"),
+    (("model",), ["m"]),
+    (("usage", "prompt_tokens"), 10**20),
+    (("usage", "completion_tokens"), float("inf")),
+    (("usage",), [float("nan")]),
+    (("choices", 0, "message", "content"), {"a": 1}),  # no text: the only one that fails its request
+    (("choices", 0, "message", "refusal"), 7),
+)
+
+
+def spoil(content: dict[str, Any], number: int) -> dict[str, Any]:
+    "One field of every tenth reply is odd."
+    if number % 10 == 3:
+        path, value = _ODD_FIELDS[number // 10 % len(_ODD_FIELDS)]
+        place: Any = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+    return content
+
+
+def odd_row(fault: str, server: ScriptedServer, store: ResponseStore, requests: list[Request], asked: Asked) -> Row:
+    "Replies whose text cannot be read were charged in vain; the server takes them for readable ones."
+    row = compare(fault, 2, server, store, requests, f"every tenth is odd; {len(asked.failures)} without a text, asked in both runs")
+    n_finished = {key: entry.completed + entry.batched for key, entry in entries_of(server, requests).items()}
+    in_vain = sum(n_finished[key] for key in asked.failures)
+    return replace(row, n_double_asked=sum(max(n - 1, 0) for key, n in n_finished.items() if key not in asked.failures), n_unread=in_vain)
+
+
+def run_with_odd_replies(n: int) -> Row:
+    "Two runs against a server of which every tenth reply has an odd field or odd headers."
+
+    def script(body: dict[str, Any], number: int) -> Scripted:
+        number = int(body["messages"][0]["content"].split()[-1].rstrip("."))
+        scripted = echo(body, number)
+        odd = ("inf", "nan", "1e308")[number % 3]
+        headers = {f"x-ratelimit-{name}-requests": odd for name in ("limit", "remaining", "reset")} if number % 10 == 6 else {}
+        return replace(scripted, body=json.dumps(spoil(_completion(scripted, number), number)).encode(), headers=headers)
+
+    requests = requests_for(n)
+    with ScriptedServer(script) as server, _store() as store, HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(16)) as teacher:
+        for _ in range(2):
+            asked = TeacherClient(teacher, store).ask(requests)
+        return odd_row("poison in one reply", server, store, requests, asked)
+
+
+def run_with_an_odd_line(n: int) -> Row:
+    "Two runs by batch; every tenth line of each output file has an odd field."
+
+    def door(method: str, path: str, n_before: int) -> None:
+        if path.endswith("/content") and n_before == 0:
+            file = server.batches.files[path.split("/")[2]]
+            lines = [json.loads(line) for line in file.content.splitlines()]
+            for line in lines:
+                spoil(line["response"]["body"], numbers[line["custom_id"]])
+            file.content = "\n".join(json.dumps(line) for line in lines).encode()
+
+    requests = requests_for(n)
+    numbers = {request.key: number for number, request in enumerate(requests)}
+    script = BatchScript(validating_s=0, in_progress_s=0, door=door)
+    with ScriptedServer(echo, batch=script) as server, _store() as store, HostedTeacher(MODEL, server.base_url, KEY) as teacher:
+        for _ in range(2):
+            asked = ask_by_batch(teacher, requests, store, poll_s=0.01)
+        return odd_row("poison in one batch line", server, store, requests, asked)
+
+
+@pytest.mark.parametrize("run", [run_with_odd_replies, run_with_an_odd_line])
+def test_one_odd_field_costs_its_own_request_at_most(run):
+    row = run(160)
+    ROWS.append(row)
+    assert (row.n_lost, row.n_attempts, row.n_double_asked, row.n_unread) == (2, 162, 0, 4)
 
 
 def run_through_outage(n: int) -> Row:
@@ -574,6 +652,8 @@ def main() -> None:
     ROWS.append(run_with_faults("all together, and a limit", each, n, seed, fault_kinds=KINDS, limit=RateLimit(6000)))
     for name, limit in LIMITS.items():
         ROWS.append(run_with_faults(name, {}, n, seed, limit=limit))
+    ROWS.append(run_with_odd_replies(n))
+    ROWS.append(run_with_an_odd_line(n))
     ROWS.append(run_through_outage(n))
     for shares in ({}, dict.fromkeys(CHARGED_FAULTS, 0.03)):
         ROWS.append(run_capped(0.006, shares, seed))
