@@ -322,7 +322,7 @@ def students(tmp_path_factory):
     "A folder with a tiny student of each method."
     from zero_shot_distill.annotate.rows import AnnotatedRow
     from zero_shot_distill.student.config import TrainingConfig
-    from zero_shot_distill.student.student import train_student
+    from zero_shot_distill.student.student import TrainingJob, train_student
 
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()
@@ -334,7 +334,7 @@ def students(tmp_path_factory):
     ]
     for method in ("standard", "step-by-step"):
         config = TrainingConfig(method, "gold", steps=40, learning_rate=1e-2)
-        train_student(folder / "tiny", "tiny T5", annotated[:18], annotated[18:], task, config, folder / method)
+        train_student(TrainingJob(folder / "tiny", "tiny T5", task, annotated[:18], annotated[18:]), config, folder / method)
     return folder
 
 

@@ -186,7 +186,7 @@ def test_unfinished_log_on_a_read_only_medium(read_only_folder):
     folder.chmod(0o555)
 
     def look() -> None:
-        with pytest.raises(StoreError, match=r"the last replies stand in responses\.sqlite-wal.*copy both files"):
+        with pytest.raises(StoreError, match=r"the last replies are in responses\.sqlite-wal.*copy both files"):
             ReadOnlyStore(folder / "responses.sqlite")
 
     as_nobody(look)
