@@ -432,7 +432,10 @@ def test_tasks_has_no_other_subcommand(tmp_path):
 # Published layouts
 
 LAYOUTS = {  # file -> what its definition holds, or what is asked
-    "snli_min.jsonl": {"labels": ["contradiction", "entailment", "neutral"], "fields": {"sentence1": "sentence1", "sentence2": "sentence2"}},
+    "snli_min.jsonl": {
+        "labels": ["contradiction", "entailment", "neutral"],
+        "fields": {"sentence1": "sentence1", "sentence2": "sentence2"},
+    },
     "votes.csv": {"label_column": "label", "labels": ["contradiction", "entailment", "neutral"], "fields": {"text": "text"}},
     "anli_r1_train.jsonl": {"label_column": "label", "rationale_column": "reason", "id_column": "uid"},
     "UPPER.CSV": {"labels": ["negative", "positive"]},
