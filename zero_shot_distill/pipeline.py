@@ -173,24 +173,22 @@ class _Job:
     progress: Progress
 
 
-def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
+def _choose_prompt(job: _Job, client: Any) -> str:
     "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
     from zero_shot_distill.prompt.collect import collect_replies
     from zero_shot_distill.prompt.score import choose_template, score_replies
 
-    sampling = job.pipeline.teacher.sampling
+    price = client.options.price
     # Row by row, so that a run stopped half-way has seen every template on the same rows.
     pairs = [(template, row) for row in job.rows.selection for template in job.templates.values()]
     with job.progress.bar(f"asking {len(job.templates)} templates on {len(job.rows.selection)} rows") as on_progress:
-        read = collect_replies(pairs, job.task, teacher, store, sampling, on_progress, terms)
+        read = collect_replies(pairs, job.task, client, on_progress)
     by_template = {id: [reply for reply in read if reply.template_id == id] for id in job.templates}
-    scores = [score_replies(id, replies, terms.price, job.task.is_right) for id, replies in by_template.items()]
+    scores = [score_replies(id, replies, price, job.task.is_right) for id, replies in by_template.items()]
     winner = choose_template(scores).template_id
     with job.progress.bar(f"confirming {winner} on {len(job.rows.confirmation)} other rows") as on_progress:
-        confirming = collect_replies(
-            [(job.templates[winner], row) for row in job.rows.confirmation], job.task, teacher, store, sampling, on_progress, terms
-        )
-    confirmed = score_replies(winner, confirming, terms.price, job.task.is_right)
+        confirming = collect_replies([(job.templates[winner], row) for row in job.rows.confirmation], job.task, client, on_progress)
+    confirmed = score_replies(winner, confirming, price, job.task.is_right)
     write_json(
         job.folder / "prompts.json",
         {
@@ -206,23 +204,16 @@ def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
     return winner
 
 # %% ../nbs/80_pipeline.ipynb #85d89133
-def _annotate_splits(job: _Job, winner: str, teacher: Any, store: Any, terms: Any) -> None:
+def _annotate_splits(job: _Job, winner: str, client: Any) -> None:
     "Annotate train and valid with the winner; leaves annotations/<split>.jsonl."
-    from zero_shot_distill.annotate.rows import annotate, summarise_annotations, write_annotations
+    from zero_shot_distill.annotate.job import AnnotationJob, annotated_rows, ask_split
+    from zero_shot_distill.annotate.rows import summarise_annotations, write_annotations
 
-    for split, examples in (("train", job.rows.train), ("valid", job.rows.valid)):
+    rows = {"train": job.rows.train, "valid": job.rows.valid}
+    annotation = AnnotationJob(job.task, rows, job.templates, PromptMix.single(winner), client.model, client.sampling)
+    for split, examples in rows.items():
         with job.progress.bar(f"annotating {len(examples)} {split} rows") as on_progress:
-            annotated = annotate(
-                job.task,
-                examples,
-                job.templates,
-                PromptMix.single(winner),
-                teacher,
-                store,
-                job.pipeline.teacher.sampling,
-                on_progress,
-                terms,
-            )
+            annotated = annotated_rows(annotation, split, ask_split(annotation, split, client, on_progress))
         summary = summarise_annotations(annotated, job.task.is_right)
         write_annotations(annotated, job.folder / "annotations" / f"{split}.jsonl")
         job.progress.message(
@@ -367,7 +358,8 @@ def run_pipeline(
 ) -> Path:  # the report page; the run's folder is two levels above it
     "All stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.client import AskOptions
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.options import AskOptions
 
     task = load_task(pipeline.task)
     job = _Job(pipeline, task, draw_rows(pipeline, task), _chosen_templates(pipeline, task), work_dir / pipeline.name, progress)
@@ -379,13 +371,14 @@ def run_pipeline(
         progress.message("2/6 teacher")
         opened = open_teacher(pipeline.teacher, progress, job.folder / "teacher.log")
         progress.message(f"  {opened.title}" + (f" - NOTE: {opened.note}" if opened.note else ""))
-        terms = AskOptions(opened.price, on_message=progress.message)
+        options = AskOptions(opened.price, on_message=progress.message)
         # Closed before training: a teacher and a training run on the same cores slow each other many times over.
         with opened.teacher as teacher:
             progress.message(f"3/6 prompts   {', '.join(job.templates)}")
-            winner = _choose_prompt(job, teacher, store, terms)
+            client = TeacherClient(teacher, store, pipeline.teacher.sampling, options)
+            winner = _choose_prompt(job, client)
             progress.message(f"4/6 annotate  {len(job.rows.train)} train and {len(job.rows.valid)} valid rows")
-            _annotate_splits(job, winner, teacher, store, terms)
+            _annotate_splits(job, winner, client)
         progress.message("5/6 students")
         run_ids = _train_students(job)
         _describe_run(job, opened, store, run_ids)
