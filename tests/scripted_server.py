@@ -696,6 +696,12 @@ class _Batches:
         "Let every batch that is in progress, or will be, come to its end at once."
         self._released_s = time.time()
 
+    def begin(self, content: bytes, metadata: dict[str, str]) -> None:
+        "Begin a batch that another server has been given before: its input file, verbatim."
+        file = self._keep("input.jsonl", "batch", content)
+        asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": metadata}
+        self._create(asked)
+
     def answer(
         self, connection: _Connection, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], payload: bytes
     ) -> None:

@@ -14,7 +14,7 @@ from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError, teacher_from_environment
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError, teacher_from_environment
 
 KEY = "sk-this-key-is-secret"
 
@@ -31,7 +31,7 @@ def requests_for(n: int, **sampling) -> list[Request]:
 
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
-    return HostedTeacher("some-model", server.base_url, KEY, **settings)
+    return HostedTeacher("some-model", server.base_url, KEY, RequestLimits(**settings))
 
 
 def ask(teacher, requests, store, **options):

@@ -26,14 +26,14 @@ from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch
 from zero_shot_distill.teacher.batch import ask_by_batch
-from zero_shot_distill.teacher.batch_api import Provider
+from zero_shot_distill.teacher.batch_api import BatchApi
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
 from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
 from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, TeacherError, TeacherSettingsError
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher, TeacherError, TeacherSettingsError
 
 KEY = "sk-this-key-is-secret"
 POLL_S = 0.01
@@ -69,7 +69,7 @@ def serve(script: Callable = echo, **changes) -> ScriptedServer:
 
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
-    return HostedTeacher("some-model", server.base_url, KEY, **{"n_retries": 2, **settings})
+    return HostedTeacher("some-model", server.base_url, KEY, RequestLimits(**{"n_retries": 2, **settings}))
 
 
 def ask(teacher: HostedTeacher, requests: list[Request], store: ResponseStore) -> Asked:
@@ -222,7 +222,7 @@ def test_lines_twice_out_of_order_missing_unknown_and_broken(store):
     assert note.startswith("lines of the provider's files that were left out: ")
     assert "not readable" in note
     assert "twice" in note
-    assert "2 of no request" in note
+    assert "3 of no request" in note
     # What was missing may have been paid for.
     again = [response for response in asked.responses.values() if response.attempts > 1]
     assert 3 < len(again) < 60
@@ -568,7 +568,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 def test_a_page_instead_of_a_provider(store):
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        teacher = HostedTeacher("some-model", f"http://127.0.0.1:{server.server_port}/", KEY, n_retries=0)
+        teacher = HostedTeacher("some-model", f"http://127.0.0.1:{server.server_port}/", KEY, RequestLimits(n_retries=0))
         with pytest.raises(TeacherError, match="the reply names nothing; does the address lack /v1"):
             ask_by_batch(teacher, requests_for(2), store, poll_s=POLL_S)
         server.shutdown()
@@ -772,7 +772,7 @@ def test_a_cap_over_two_runs(store):
 def die_at(step: str, when: str) -> None:
     "SIGKILL before or after a method's n-th call."
     name, _, nth = step.partition("#")
-    owner = {"exchange": ResponseStore, "upload": Provider, "_create": Provider, "look": Provider}.get(name, BatchRecords)
+    owner = {"exchange": ResponseStore, "upload": BatchApi, "create": BatchApi, "status": BatchApi}.get(name, BatchRecords)
     do, n_calls = getattr(owner, name), 0
 
     @functools.wraps(do)
@@ -795,7 +795,9 @@ def run(url: str, path: Path, n: int, start: int, n_a_batch: int, step: str, whe
     if step:
         die_at(step, when)
     with ResponseStore(path, timeout_s=60) as store:
-        asked = ask_by_batch(HostedTeacher("some-model", url, KEY, n_retries=2), requests_for(n, start), store, poll_s=POLL_S)
+        asked = ask_by_batch(
+            HostedTeacher("some-model", url, KEY, RequestLimits(n_retries=2)), requests_for(n, start), store, poll_s=POLL_S
+        )
     path.with_name(f"told-{os.getpid()}").write_text(f"{asked.n_asked} {len(asked.failures)}")
 
 
@@ -820,11 +822,11 @@ STEPS = [
     ("upload", "before"),
     ("upload", "after"),  # uploaded, and we did not note it
     ("write#3", "after"),  # uploaded, not begun
-    ("_create", "before"),
-    ("_create", "after"),  # begun, and we did not note it
+    ("create", "before"),
+    ("create", "after"),  # begun, and we did not note it
     ("write#4", "after"),
-    ("look", "before"),
-    ("look#3", "after"),
+    ("status", "before"),
+    ("status#3", "after"),
     ("members", "after"),  # at the beginning of the download
     ("exchange#10", "before"),  # in the middle of it
     ("exchange#10", "after"),
@@ -838,7 +840,7 @@ def test_killed_at_a_step(tmp_path, step, when):
     "The next run goes on: one file, one batch, every reply once."
     path = tmp_path / "responses.sqlite"
     requests = requests_for(50)
-    with serve(min_looks=3 if "look" in step else 0) as server:
+    with serve(min_looks=3 if "status" in step else 0) as server:
         killed = start_run(server, path, 50, step, when)
         killed.join(300)
         assert killed.exitcode == -signal.SIGKILL
@@ -965,7 +967,7 @@ def test_no_key_anywhere(tmp_path, monkeypatch, caplog):
             assert url_secret.encode() not in content
 
     with serve(script, failure=("invalid", said), outcomes=("completed", "failed")) as server:
-        teacher = HostedTeacher("some-model", server.base_url.replace("//", f"//user:{url_secret}@"), KEY, n_retries=0)
+        teacher = HostedTeacher("some-model", server.base_url.replace("//", f"//user:{url_secret}@"), KEY, RequestLimits(n_retries=0))
         asked = ask_by_batch(teacher, requests_for(5), store, look_around, poll_s=POLL_S)
         assert (asked.n_asked, len(asked.failures)) == (4, 1)
         failed = ask_by_batch(teacher, requests_for(8), store, look_around, poll_s=POLL_S)

@@ -32,7 +32,7 @@ from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.options import BUDGET_REACHED
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, TeacherError
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
 
 MODEL = "scripted-model"
 KEY = "no-key-is-needed"
@@ -123,7 +123,7 @@ def _store() -> Iterator[ResponseStore]:
 def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[Request], n_parallel: int = 16, most_runs: int = 6) -> int:
     "Run again, as a user would, until every request has its reply."
     for n_runs in range(1, most_runs + 1):
-        with HostedTeacher(MODEL, server.base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S)) as teacher:
             try:
                 if not TeacherClient(teacher, store).ask(requests).failures:
                     return n_runs
@@ -192,7 +192,7 @@ def run_through_outage(n: int) -> Row:
         return Scripted(500) if n // 3 <= number < n // 3 + 60 else echo(body, number)
 
     with ScriptedServer(script) as server, _store() as store:
-        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S, n_retries=0) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S, n_retries=0)) as teacher:
             with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
                 TeacherClient(teacher, store).ask(requests)
             assert len(store) >= n // 3 - 1
@@ -241,7 +241,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
     with ScriptedServer(expensive, **settings) as server, _store() as store:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
-        with HostedTeacher(MODEL, server.base_url, KEY, 8, TIMEOUT_S) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S)) as teacher:
             asked = TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
@@ -277,7 +277,7 @@ def test_what_is_given_out_is_on_the_disk(tmp_path):
         ScriptedServer(echo, latency=Latency(0.01)) as server,
         ResponseStore(tmp_path / "responses.sqlite") as store,
         ResponseStore(tmp_path / "responses.sqlite") as other,
-        HostedTeacher(MODEL, server.base_url, KEY, 16) as teacher,
+        HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(16)) as teacher,
     ):
         assert all(other.get(answer.request.key) == answer.response for answer in TeacherClient(teacher, store).ask_each(requests_for(200)))
 
@@ -287,7 +287,7 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
     requests = requests_for(n)
     random.Random(seed).shuffle(requests)
     notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, 5.0) as teacher:
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, 5.0)) as teacher:
         for answer in TeacherClient(teacher, store).ask_each(requests):
             if answer.response is not None:
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())

@@ -18,7 +18,7 @@ from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.client import AskOptions
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher
 from zero_shot_distill.weights.pull import pull
 
 SMALL = "smollm2-135m-instruct"
@@ -46,7 +46,7 @@ def store(tmp_path):
 
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
-    return HostedTeacher("some-model", server.base_url, "sk-scripted", **{"n_parallel": 4, "n_retries": 0, **settings})
+    return HostedTeacher("some-model", server.base_url, "sk-scripted", RequestLimits(**{"n_parallel": 4, "n_retries": 0, **settings}))
 
 
 def each_with(*templates: PromptTemplate, rows=ROWS) -> list[tuple[PromptTemplate, object]]:

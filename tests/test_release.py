@@ -37,7 +37,7 @@ from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import Example, Task, load_task
 from zero_shot_distill.teacher.client import AskOptions
 from zero_shot_distill.teacher.price import Price, Usage
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MODEL = "scripted-model"
@@ -329,7 +329,7 @@ def test_what_a_run_leaves_is_told(tmp_path):
     job = AnnotationJob(task, rows, load_templates(task), PromptMix.single("one-sentence"), MODEL, {"temperature": 0, "max_tokens": 60})
     with (
         ScriptedServer(lambda body, n: replies[n % 5], refuses=("temperature",)) as server,
-        HostedTeacher(MODEL, server.base_url, "no-key-is-needed", n_parallel=1) as teacher,
+        HostedTeacher(MODEL, server.base_url, "no-key-is-needed", RequestLimits(n_parallel=1)) as teacher,
         ResponseStore(tmp_path / "responses.sqlite") as store,
     ):
         only_train = replace(job, rows={"train": rows["train"]})

@@ -81,11 +81,11 @@ def test_a_run_that_stops(project, status):
 def test_a_traceback_and_a_notebook(project):
     "An error that nobody catches, in a script and in a notebook that is kept."
     source = (
-        "from zero_shot_distill.teacher.teacher import teacher_from_environment\n"
+        "from zero_shot_distill.teacher.teacher import RequestLimits, teacher_from_environment\n"
         "from zero_shot_distill.teacher.client import TeacherClient\n"
         "from zero_shot_distill.store.request import Request\n"
         "from zero_shot_distill.store.store import ResponseStore\n"
-        "teacher = teacher_from_environment('some-model', {'X-Project': '$PROJECT_SECRET'}, n_retries=0)\n"
+        "teacher = teacher_from_environment('some-model', {'X-Project': '$PROJECT_SECRET'}, RequestLimits(n_retries=0))\n"
         "print(teacher, repr(teacher), vars(Request.build('m', [])))\n"
         "requests = [Request.build('some-model', [{'role': 'user', 'content': str(n)}]) for n in range(12)]\n"
         "TeacherClient(teacher, ResponseStore('responses.sqlite')).ask(requests)\n"

@@ -17,7 +17,14 @@ from zero_shot_distill.store.store import ResponseStore, StoreError
 from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
 from zero_shot_distill.teacher.options import Asked
-from zero_shot_distill.teacher.teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError, teacher_from_environment
+from zero_shot_distill.teacher.teacher import (
+    HostedTeacher,
+    RequestLimits,
+    Teacher,
+    TeacherError,
+    TeacherSettingsError,
+    teacher_from_environment,
+)
 from zero_shot_distill.weights.pull import pull
 
 # For scripts: they find this folder and the package as we do, installed or not.
@@ -46,7 +53,7 @@ def requests_for(model: str, n: int, start: int = 0, **sampling) -> list[Request
 
 
 def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
-    return HostedTeacher("some-model", server.base_url, KEY, **{"n_parallel": 4, "n_retries": 0, **settings})
+    return HostedTeacher("some-model", server.base_url, KEY, RequestLimits(**{"n_parallel": 4, "n_retries": 0, **settings}))
 
 
 def ask(teacher: Teacher, requests: list[Request], store: ResponseStore, on_progress: OnProgress | None = None) -> Asked:
@@ -111,8 +118,8 @@ def test_the_server_keeps_others_out(small):
 def test_a_server_that_dies_is_an_error_that_says_so(store):
     with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=2) as teacher:
         assert ask(teacher, requests_for(SMALL, 2), store).n_asked == 2
-        teacher._child.kill()
-        teacher._child.wait()
+        teacher._server.process.kill()
+        teacher._server.process.wait()
         with pytest.raises(TeacherError, match="the server stopped"):
             ask(teacher, requests_for(SMALL, 4), store)
         teacher.close()
@@ -142,7 +149,7 @@ def show(done, total, note=""):
 
 with EmbeddedTeacher(lambda: pull(SMALL), SMALL, n_parallel=4) as teacher, ResponseStore(sys.argv[1]) as store:
     teacher.client
-    print("child", teacher._child.pid, flush=True)
+    print("child", teacher._server.process.pid, flush=True)
     try:
         TeacherClient(teacher, store).ask(requests_for(SMALL, 2000, max_tokens=16), show)
     except KeyboardInterrupt:
@@ -217,7 +224,7 @@ def test_unreachable_teacher(store):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    teacher = HostedTeacher("some-model", f"http://127.0.0.1:{port}/v1", KEY, n_retries=1)
+    teacher = HostedTeacher("some-model", f"http://127.0.0.1:{port}/v1", KEY, RequestLimits(n_retries=1))
     with pytest.raises(
         TeacherError, match=rf"some-model at http://127.0.0.1:{port}/v1: cannot be reached \(Connection refused\); check OPENAI_BASE_URL"
     ) as error:
@@ -379,7 +386,7 @@ def test_environment_and_env_file(tmp_path, monkeypatch):
     with pytest.raises(TeacherSettingsError, match=r"no key for the teacher; put OPENAI_API_KEY=… into the environment or into \.env"):
         teacher_from_environment("some-model").client  # noqa: B018 (connects)
     (tmp_path / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL=http://127.0.0.1:1/v1\n")
-    teacher = teacher_from_environment("some-model", n_parallel=3)
+    teacher = teacher_from_environment("some-model", limits=RequestLimits(n_parallel=3))
     assert (teacher.where, teacher.client.api_key, teacher.n_parallel) == ("some-model at http://127.0.0.1:1/v1", KEY, 3)
     assert "OPENAI_API_KEY" not in os.environ
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-environment")
@@ -392,5 +399,5 @@ def test_environment_and_env_file(tmp_path, monkeypatch):
 
 def test_no_key_in_any_representation():
     teacher = HostedTeacher("some-model", "https://user:password@example.org/v1?token=hidden", KEY)
-    for text in (repr(teacher), str(teacher), teacher.where, teacher.why_silent("refused")):
+    for text in (repr(teacher), str(teacher), teacher.where, teacher.no_answer_message("refused")):
         assert not any(secret in text for secret in (KEY, "password", "hidden"))

@@ -218,7 +218,7 @@ class Questions:
         self.n_missing, self.n_asked, self.cost_usd = len(self.pending), 0, 0.0
         self.failures: dict[str, AskError] = {}  # request key -> why there is no reply
         self.changes: dict[str, str | None] = {}  # parameter that the model does not take -> its other name, or None to leave it out
-        self.last_refusal: AskError | None = None
+        self.last_error: AskError | None = None
         self._n_failed: Counter[str] = Counter()  # by request key
         self._reserved: set[str] = set()  # request keys
 
@@ -284,7 +284,7 @@ class Questions:
 
     def _refused(self, request: Request, refusal: AskError, changes: Mapping[str, str | None]) -> None:
         "Again later, or never."
-        self.last_refusal = refusal
+        self.last_error = refusal
         is_news = refusal.kind == ErrorKind.PARAMETER and refusal.parameter not in changes
         if is_news:
             self.changes.setdefault(refusal.parameter, "max_completion_tokens" if refusal.parameter == "max_tokens" else None)

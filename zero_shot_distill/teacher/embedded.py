@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import openai
 
@@ -24,7 +25,7 @@ from ..weights.pull import LocalWeights
 
 # %% ../../nbs/2_teacher/01_embedded.ipynb #d038ba86
 def _n_threads() -> int:
-    "Cores that this process may use. More than 8 do not pay for small models."
+    "Count the cores that this process may use. More than 8 do not pay for small models."
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(n_cores, 8))
 
@@ -36,7 +37,7 @@ def _end_with_parent() -> None:
 
 
 def _serve() -> None:
-    "Body of the child process: settings come as one line of JSON on standard input, the address goes back the same way."
+    "Serve as the child process: read settings as one line of JSON from standard input, and write the address back the same way."
     settings = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # llama.cpp prints to standard output too: what the parent reads gets a descriptor of its own.
@@ -64,7 +65,7 @@ def _serve() -> None:
 
 # %% ../../nbs/2_teacher/01_embedded.ipynb #a7f71971
 def _child_environment() -> dict[str, str]:
-    "Ours, and what the child needs besides."
+    "Copy our environment, with what the child needs besides."
     # The child imports the same package as we do, wherever that came from.
     additions = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     # OpenMP's threads spin while they wait for each other. Where other programs want the same cores, that made a question
@@ -72,9 +73,60 @@ def _child_environment() -> dict[str, str]:
     # processor time a question (3.5 against 3.9 s, large teacher); on an idle machine it was not compared.
     return {"OMP_WAIT_POLICY": "passive", **os.environ, **additions}
 
-# %% ../../nbs/2_teacher/01_embedded.ipynb #2a5b3e6a
+# %% ../../nbs/2_teacher/01_embedded.ipynb #b2ab2c8e
+class _Server:
+    "Run llama.cpp's server in a child process, until `stop` or the end of this process."
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],  # as `_serve` reads them
+        log_path: Path | None,  # where its own errors go; None: a temporary file
+    ):
+        self._settings = settings
+        self._log = open(log_path, "w+b") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 (closed in `stop`)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from zero_shot_distill.teacher.embedded import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=_child_environment(),
+            start_new_session=True,  # Ctrl-C in the terminal goes to us alone
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
+        )
+
+    def wait_for_address(self) -> str | None:  # None where the child ended instead
+        "Send the settings and wait until the model is loaded."
+        try:
+            self.process.stdin.write(json.dumps(self._settings) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self.process.stdout.readline()
+        return json.loads(line)["base_url"] if line else None
+
+    def last_words(self) -> str:
+        "Find the line of the server's log that says most: the loader's reason, otherwise the last."
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        reasons = [line.partition("error loading model: ")[2] for line in lines if "error loading model: " in line]
+        return (reasons or lines or [""])[-1][:300]
+
+    def stop(self) -> None:
+        "End the child and wait for it."
+        with suppress(OSError):  # it is gone, and something was left to be sent
+            self.process.stdin.close()  # its sign to end
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._log.close()
+
+# %% ../../nbs/2_teacher/01_embedded.ipynb #a97c684e
 class EmbeddedTeacher(Teacher):
-    "A GGUF model on this machine's own processor. Nothing is fetched or loaded before the first question."
+    "Ask a GGUF model on this machine's own processor. Nothing is fetched or loaded before the first question."
 
     reuses_prefixes = True
     _trust_env = False  # a proxy set for the outside world must not get to see loopback
@@ -91,102 +143,70 @@ class EmbeddedTeacher(Teacher):
         self._weights, self._n_ctx_per_slot, self._log_path = weights, n_ctx_per_slot, log_path
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None
-        self._child: subprocess.Popen[str] | None = None
-        self._log: IO[bytes] | None = None
+        self._server: _Server | None = None
+        self._has_told = False  # that the server ended
 
     @property
     def client(self) -> openai.OpenAI:
-        "The one door to the teacher. Starts it at first use; `TeacherError` where the model does not load."
+        "Start the server at first use, and again after an error said that it had ended; `TeacherError` where the model does not load."
         with self._lock:
+            if self._has_told and self._server is not None and self._server.process.poll() is not None:
+                self._stop()
             if self._client is None:
                 self._client = self._start()
             return self._client
 
     @property
     def where(self) -> str:
-        "Name and kind."
+        "Name the model and say that it runs here."
         return f"embedded teacher {self.model}"
 
-    def why_silent(self, cause: str) -> str:
-        "Why there is no answer: mostly memory."
-        said = self._last_words() or cause
+    def no_answer_message(self, cause: str) -> str:
+        "Say why there is no answer: mostly memory."
+        self._has_told = True
+        said = (self._server.last_words() if self._server else "") or cause
         return f"{self.where}: the server stopped ({said}); free some memory or ask fewer at once (n_parallel), then run again"
 
     def _start(self) -> openai.OpenAI:
         "Load the model in a child process."
-        pulled = self._weights() if callable(self._weights) else self._weights
+        local = self._weights() if callable(self._weights) else self._weights
         api_key = secrets.token_hex(16)
         settings = {
-            "path": str(pulled.path),
+            "path": str(local.path),
             "model": self.model,
             "api_key": api_key,
             "n_parallel": self.n_parallel,
             "n_ctx_per_slot": self._n_ctx_per_slot,
             "n_threads": _n_threads(),
         }
-        self._log = open(self._log_path, "w+b") if self._log_path else tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", "from zero_shot_distill.teacher.embedded import _serve; _serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=_child_environment(),
-            start_new_session=True,  # Ctrl-C in the terminal goes to us alone
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
-        )
+        server = _Server(settings, self._log_path)
         try:
-            address = self._shake_hands(settings)
+            address = server.wait_for_address()
+            if address is None:
+                said = server.last_words() or f"exit status {server.process.wait()}"
+                raise TeacherError(
+                    f"{local.path}: the embedded teacher did not start ({said}); `zsd teacher pull` checks the file and fetches it anew"
+                )
         except BaseException:
-            self._stop()
+            server.stop()
             raise
-        if address is None:
-            said = self._last_words() or f"exit status {self._child.wait()}"
-            self._stop()
-            raise TeacherError(
-                f"{pulled.path}: the embedded teacher did not start ({said}); `zsd teacher pull` checks the file and fetches it anew"
-            )
+        self._server, self._has_told = server, False
         http_client = openai.DefaultHttpxClient(trust_env=self._trust_env)
         # A slow machine may need minutes for a long reply; nobody is billed meanwhile.
         return openai.OpenAI(base_url=address, api_key=api_key, timeout=600.0, max_retries=1, http_client=http_client)
 
-    def _shake_hands(self, settings: dict[str, object]) -> str | None:  # None where the child ended instead
-        "Send the settings and wait for the address."
-        try:
-            self._child.stdin.write(json.dumps(settings) + "\n")
-            self._child.stdin.flush()
-        except BrokenPipeError:
-            return None
-        line = self._child.stdout.readline()
-        return json.loads(line)["base_url"] if line else None
-
-    def _last_words(self) -> str:
-        "The line of the server's log that says most: the loader's reason, otherwise the last."
-        if self._log is None:
-            return ""
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        reasons = [line.partition("error loading model: ")[2] for line in lines if "error loading model: " in line]
-        return (reasons or lines or [""])[-1][:300]
-
     def _stop(self) -> None:
-        "End the child and wait for it."
-        if self._child is not None:
-            self._child.stdin.close()  # its sign to end
-            try:
-                self._child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-            self._child.stdout.close()
-        if self._log is not None:
-            self._log.close()
-        self._child = self._log = None
+        if self._client is not None:
+            self._client.close()
+        if self._server is not None:
+            self._server.stop()
+        self._client = self._server = None
 
     def close(self) -> None:
         "Stop the server and free its memory. The next use of `client` starts it again."
         with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
             self._stop()
+
+    def _described(self) -> dict[str, Any]:
+        tokens = f"{self._n_ctx_per_slot:,} of prompt and reply together"
+        return {**super()._described(), "tokens": tokens, "server": "not started" if self._server is None else "running"}

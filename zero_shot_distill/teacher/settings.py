@@ -89,7 +89,7 @@ def open_teacher(
     "The teacher of some settings."
     from zero_shot_distill.teacher.embedded import EmbeddedTeacher
     from zero_shot_distill.teacher.price import EMBEDDED_PRICE, Price, price_of
-    from zero_shot_distill.teacher.teacher import StoredTeacher, teacher_from_environment
+    from zero_shot_distill.teacher.teacher import RequestLimits, StoredTeacher, teacher_from_environment
 
     given = settings.price
     own_price = given and Price(given.input, given.output, "given by the user")
@@ -97,10 +97,12 @@ def open_teacher(
         teacher = teacher_from_environment(
             settings.model,
             settings.headers,
-            n_parallel=settings.n_parallel or 256,
-            timeout_s=settings.timeout_s,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
+            RequestLimits(
+                n_parallel=settings.n_parallel or 256,
+                timeout_s=settings.timeout_s,
+                requests_per_minute=settings.requests_per_minute,
+                tokens_per_minute=settings.tokens_per_minute,
+            ),
         )
         price = own_price or price_of(settings.model, teacher.base_url)
         return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price, own_price is not None)
