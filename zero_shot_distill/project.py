@@ -17,8 +17,9 @@ import pandas as pd
 
 from .annotate.forecast import forecast
 from .annotate.job import AnnotationJob, AnnotationReport, run_annotation
+from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
-from .annotate.rows import ExplanationRate, read_annotations
+from .annotate.rows import read_annotations
 from .core.definition import DataError
 from .core.files import definitions_dir
 from .prompt.collect import run_experiment
@@ -174,19 +175,7 @@ class Project:
         "Say what annotating will cost, from a pilot of rows that `annotate` will not ask again."
         job, client = self._job(mix, {split: rows}, explanation_rate, seed), self.client()
         with self.progress.bar("asking the pilot") as on_progress:
-            made = forecast(
-                job.task,
-                job.rows[split],
-                job.templates,
-                job.mix,
-                client.teacher,
-                client.store,
-                job.sampling,
-                client.options,
-                job.rate,
-                n_pilot=pilot,
-                on_progress=on_progress,
-            )
+            made = forecast(job, client, n_pilot=pilot, on_progress=on_progress)
         return forecast_result(made)
 
     def annotate(
@@ -201,7 +190,7 @@ class Project:
         "Have the teacher label and explain rows; what is stored is never asked again."
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
         job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed), self.client(budget_usd)
-        report = run_annotation(job, client.teacher, client.store, self.work_dir, self.progress, client.options)
+        report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return Annotation(self, report)
 
@@ -215,7 +204,7 @@ class Project:
         chosen = {one.id: one for one in map(self._template, templates or self.templates)}
         client = self.client(budget_usd)
         with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows") as on_progress:
-            return run_experiment(self.task, chosen, rows, client.teacher, client.store, client.sampling, on_progress, client.options)
+            return run_experiment(self.task, chosen, rows, client, on_progress)
 
     def _template(self, template: str | PromptTemplate) -> PromptTemplate:
         if isinstance(template, PromptTemplate):

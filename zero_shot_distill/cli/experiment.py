@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.replies import ReadReply
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.thesis.evaluation import TemplateFigures
+from ..teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -137,16 +138,17 @@ def experiment(
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import AskOptions
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.options import AskOptions
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
     rows = draw_samples(published_rows(loaded, split), samples, seed)
     opened = open_teacher(settings, progress, common.log_path)
-    terms = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), on_message=progress.message)
+    options = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), on_message=progress.message)
     what = f"asking {len(chosen)} templates on {len(rows)} rows"
     with ResponseStore(common.store_path) as store, opened.teacher, progress.bar(what) as on_progress:
-        replies = run_experiment(loaded, chosen, rows, opened.teacher, store, settings.sampling, on_progress, terms)
+        replies = run_experiment(loaded, chosen, rows, TeacherClient(opened.teacher, store, settings.sampling, options), on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
     _show(loaded, chosen, replies, split, about, profile, opened, work_dir, common.as_json)
     if reasons := [read.reason for asked in replies.values() for read in asked if read.is_open]:
@@ -252,6 +254,6 @@ def _score_stored(
     if len(rows) * len(templates) > _MAX_LOOK_UPS:
         raise ExperimentError(f"{len(rows):,} rows and {len(templates)} templates are too many to look up; give --samples or --templates")
     with progress.bar("looking replies up") as on_progress:
-        replies = run_experiment(task, templates, rows, StoredTeacher(model), store, settings.sampling, on_progress)
+        replies = run_experiment(task, templates, rows, TeacherClient(StoredTeacher(model), store, settings.sampling), on_progress)
     answered = {id: [read for read in asked if read.response is not None] for id, asked in replies.items()}
     return {id: asked for id, asked in answered.items() if asked}
