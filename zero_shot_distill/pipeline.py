@@ -9,6 +9,7 @@ __all__ = ['REFERENCE_MODEL', 'PromptsPart', 'AnnotatePart', 'StudentsPart', 'Pi
 # %% ../nbs/80_pipeline.ipynb #1a30350c
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_type_hints
@@ -18,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from .core.definition import DataError, DefinitionError, ZsdError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
-from .prompt.library import find_mix, find_templates, pick_templates
+from .prompt.library import describe_mix, find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
-from .prompt.template import PromptTemplate
+from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
 from .student.config import TrainingConfig
 from .study.notebook import execute_notebook, experiments_dir, write_page
@@ -257,7 +258,11 @@ def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], model:
     "List the requests that may be sent for some questions."
     from zero_shot_distill.prompt.collect import requests_for
 
-    return [request for pair in pairs for request in requests_for(*pair, run.task, model, run.pipeline.teacher.sampling)]
+    found = []
+    for pair in pairs:
+        with suppress(PromptError):  # a row that a template cannot be shown has none
+            found += requests_for(*pair, run.task, model, run.pipeline.teacher.sampling)
+    return found
 
 
 def _require_replies(run: _Run, n_open: int, client: "TeacherClient") -> None:
@@ -321,18 +326,16 @@ def _annotation_job(run: _Run, winner: str, client: "TeacherClient") -> "Annotat
 
 def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClient") -> "AnnotationReport":
     "Annotate what is not annotated yet, and write the release."
+    from zero_shot_distill.annotate.announce import announce_job
     from zero_shot_distill.annotate.job import run_annotation
-    from zero_shot_distill.annotate.plan import planned_questions
     from zero_shot_distill.annotate.release import write_release
-    from zero_shot_distill.prompt.announce import announce
 
+    if run.mix:
+        run.progress.message(f"  mix {Path(run.pipeline.annotate.mix).name}: {describe_mix(run.mix)}")
     folder = run.work_dir / "annotations" / job.id
     files = [folder / f"{split}.jsonl" for split in job.rows]
     before = [path.read_bytes() for path in files if path.is_file()]
-    planned = {split: planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))) for split, rows in job.rows.items()}
-    announce(
-        [(job.templates[id], job.rows[split][row]) for split, asked in planned.items() for id, row in asked], run.task, client, run.progress
-    )
+    announce_job(job, client, run.progress)
     if client.options.budget:
         client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client.model), client.store)
     report = run_annotation(job, client, run.work_dir, run.progress)
@@ -419,12 +422,11 @@ REFERENCE_MODEL = "gpt-4o-mini"  # a cheap hosted model: what an embedded run wo
 
 def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job: "AnnotationJob", run_ids: Sequence[str]) -> None:
     "Leave run.json: what was run, what it took, what it would have cost elsewhere."
-    from zero_shot_distill.annotate.plan import planned_questions
+    from zero_shot_distill.annotate.announce import planned_pairs
     from zero_shot_distill.teacher.price import price_of, total_usage
 
     winner = json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
-    planned = {split: planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))) for split, rows in job.rows.items()}
-    asked = [*_requests(run, _prompt_pairs(run, winner), job.model), *job.requests(planned)]
+    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job.model)
     usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(
