@@ -120,7 +120,7 @@ def test_the_command_prints_tables_a_sentence_and_the_path(story):
     done = story.done["finished"]
     assert done.status == 0, done.err
     lines = done.out.splitlines()
-    for word in ("template", "tell", "explain", "right label", "student", "teacher", "gold"):
+    for word in ("template", "tell", "explain", "accuracy", "student", "teacher", "gold"):
         assert word in done.out
     assert re.search(r"whether the rationales helped|rationales (helped|did harm)", lines[-2])
     assert lines[-1] == f"Report: {Path('zsd-work/mine/report/first_look.html')}"

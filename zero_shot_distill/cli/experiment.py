@@ -83,7 +83,7 @@ def _show(
     show_rows([_line(task, templates[one.template_id], rules, one) for rules, one in lines], as_json=False)
     print(f"{about}; shares with 95 % intervals (Wilson), by our rules and by the thesis's")
     print(
-        f"best by our rules (most rows both right and explained): {pairs[0][0].template_id}; it is flattered by chance: confirm it on other rows"
+        f"best by our rules (highest accuracy with explanation): {pairs[0][0].template_id}; it is flattered by chance: confirm it on other rows"
     )
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
@@ -107,7 +107,7 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: "TemplateFi
         "template": (template.id + ("\nsees label" if shows_label(template, task) else "")) if is_ours else "",
         "rules": rules,
         "rows": figures.n_rows if is_ours else "",
-        **dict(zip(("right", "explained", "both"), shares, strict=True)),
+        **dict(zip(("accuracy", "explanation rate", "accuracy with explanation"), shares, strict=True)),
         "words": f"{figures.characteristics['avg_nr_of_words']:.0f}" if is_explained else "-",
         "unread": sum(figures.unread.values()),
         "cost": format_usd(figures.costs.get("total_accumulated_costs")) if is_ours else "",
