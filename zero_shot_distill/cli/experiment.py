@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.replies import ReadReply
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.thesis.evaluation import TemplateFigures
-from ..teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -246,6 +245,7 @@ def _score_stored(
     progress: Progress,
 ) -> "dict[str, list[ReadReply]]":
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
+    from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import StoredTeacher
 
     rows = published_rows(task, split)
