@@ -546,7 +546,7 @@ def test_imported_replies_are_not_asked_again(tmp_path):
             for example in [*load_examples(task, "train"), *load_examples(task, "valid")]:
                 request = imported_for(template, example, "some-model")[-1]
                 at = "2024-01-01T00:00:00+00:00"
-                store.put(request, Response(request.key, reply, "stop", None, None, None, 1, at, "some-model", via="import"))
+                store.put(request, Response(request.key, reply, "stop", None, None, 0.0, 1, at, "some-model", via="import"))
     done, bodies = run_scripted(project)
     assert (done.status, bodies) == (0, []), done.err
     assert json.loads((annotation_of(tmp_path) / "report.json").read_text(encoding="utf-8"))["n_imported"] == 12
