@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NOTEBOOK_WORKERS ?= 2
+TEST_WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -34,11 +36,11 @@ check: $(STAMP)  ## modules, README and notebooks in step; lint; format (seconds
 
 test: check  ## check, then every notebook, then pytest
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: check  ## test, with the slow parts and the large teacher
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) --flags slow
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 docs: $(STAMP)  ## the documentation, into _docs/index.html
 	@$(BIN)/python tools/build_docs.py

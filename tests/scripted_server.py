@@ -200,7 +200,7 @@ def _completion(scripted: Scripted, n: int, body: Mapping[str, Any] | None = Non
 def _is_completion(payload: bytes) -> bool:
     try:
         return bool(json.loads(payload)["choices"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

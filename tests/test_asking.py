@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,9 @@ from scripted_server import RateLimit, Scripted, ScriptedServer
 
 from zero_shot_distill.store.request import AttemptResult, Request
 from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher import scheduler
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError, teacher_from_environment
 
@@ -191,9 +193,136 @@ def test_what_earlier_runs_spent_counts(store):
     store.exchange(wanted=[requests[2]])
     store.exchange([AttemptResult(requests[2], None, "no reply within 1 s")])
     budget = Budget(100.0, price)
-    count_spent(budget, requests, store)
+    budget.watch(requests, store)
     spent = budget.spent_usd + budget.unconfirmed_usd
     assert spent == pytest.approx(3 * 0.015 + budget.worst_case_usd(requests[2]))
+
+
+# Nothing ends unseen
+
+
+class Fault(Exception):
+    "Raised in the middle of a run by these tests."
+
+
+def fails(error: BaseException, after: int = 0, calls: Callable | None = None) -> Callable:
+    "A function that raises at its call number `after`, and before it does what `calls` does."
+    n_calls = 0
+
+    def fail(*arguments, **settings):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > after:
+            raise error
+        return calls(*arguments, **settings)
+
+    return fail
+
+
+def in_time(do: Callable, timeout_s: float = 30.0) -> BaseException | None:  # what it raised
+    "Call a function that must come back; a run that hangs would hold up all tests otherwise."
+    raised: list[BaseException | None] = []
+
+    def call() -> None:
+        try:
+            do()
+            raised.append(None)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    assert not thread.is_alive(), "the run hangs"
+    return raised[0]
+
+
+async def _fails_later(*_, **__):
+    await asyncio.sleep(0.05)
+    raise Fault
+
+
+async def _is_cancelled(*_, **__):
+    await asyncio.sleep(0.05)
+    raise asyncio.CancelledError
+
+
+async def _exits(*_, **__):
+    await asyncio.sleep(0.05)
+    raise SystemExit(3)
+
+
+def _broken_iterator(requests: list[Request], error: BaseException):
+    yield from requests[:20]
+    raise error
+
+
+SCHEDULER = "zero_shot_distill.teacher.scheduler"
+PARTS = {
+    "a request's task": ("post_request", _fails_later, Fault),
+    "a request's task, cancelled from elsewhere": ("post_request", _is_cancelled, RuntimeError),
+    "a request's task, by SystemExit": ("post_request", _exits, SystemExit),
+    "what is sent": ("RetryPolicy.body_of", fails(Fault()), Fault),
+    "what was learnt from a reply": ("RetryPolicy.answered", fails(Fault()), Fault),
+    "the rate limit": ("RateLimit.heard", fails(Fault()), Fault),
+    "choosing": ("RateLimit.wait_s", fails(Fault()), Fault),
+    "giving out": ("_Scheduler._publish", fails(Fault()), Fault),
+    "sleeping": ("_Scheduler._sleep", fails(Fault()), Fault),
+    "claiming": ("ResponseStore.exchange", fails(Fault()), Fault),
+    "claiming, by StopIteration": ("ResponseStore.exchange", fails(StopIteration()), RuntimeError),
+    "storing": ("ResponseStore.exchange", fails(Fault(), 1, ResponseStore.exchange), Fault),
+    "storing, by SystemExit": ("ResponseStore.exchange", fails(SystemExit(), 1, ResponseStore.exchange), SystemExit),
+    "looking up": ("ResponseStore.get_many", fails(Fault()), Fault),
+    "looking up, by StopIteration": ("ResponseStore.get_many", fails(StopIteration()), RuntimeError),
+    "the store's thread": ("ThreadPoolExecutor.submit", fails(RuntimeError("cannot start new thread")), RuntimeError),
+    "connecting": ("Teacher.async_client", fails(Fault()), Fault),
+    "connecting, by StopIteration": ("Teacher.async_client", fails(StopIteration()), RuntimeError),
+    "closing the connections": ("_Attempts.close", fails(Fault()), Fault),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_fails_ends_the_run_with_its_error(store, monkeypatch, part):
+    name, fault, error = PARTS[part]
+    owner, _, attribute = f"{SCHEDULER}.{name}".rpartition(".")
+    with ScriptedServer() as server:
+        monkeypatch.setattr(f"{owner}.{attribute}", fault)
+        raised = in_time(lambda: list(ask_each(hosted(server), requests_for(30), store)))
+    assert isinstance(raised, error)
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_main)")]
+
+
+@pytest.mark.parametrize("error", [Fault(), SystemExit(), KeyboardInterrupt()], ids=["fault", "exit", "interrupt"])
+def test_requests_that_cannot_be_read_on_end_the_run(store, error):
+    with ScriptedServer() as server:
+        raised = in_time(lambda: list(ask_each(hosted(server), _broken_iterator(requests_for(30), error), store)))
+    assert raised is error
+
+
+def test_one_reply_that_is_our_fault_takes_no_other_with_it(store, monkeypatch):
+    "What arrived besides is stored, and nobody's claim is left."
+    real = scheduler.post_request
+
+    async def one_fails(client, teacher, request, *rest):
+        arrived = await real(client, teacher, request, *rest)
+        if request == requests[3]:
+            raise Fault
+        return arrived
+
+    requests = requests_for(8)
+    monkeypatch.setattr(scheduler, "post_request", one_fails)
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.2)) as server:
+        assert isinstance(in_time(lambda: ask(hosted(server), requests, store)), Fault)
+    assert len(store) == 7
+    assert store.failures([requests[3].key]) == {requests[3].key: "stopped before the reply came"}
+    assert store.exchange(wanted=requests).taken == [requests[3]]
+
+
+def test_equal_requests_far_apart_are_sent_once(store):
+    requests = requests_for(600)
+    with ScriptedServer() as server:
+        n_new = sum(answer.is_new for answer in ask_each(hosted(server), [*requests, *requests], store))
+    assert (n_new, len(server.bodies)) == (600, 600)
 
 
 # From where

@@ -29,7 +29,7 @@ from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.batch_api import BatchApi
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import AskOptions, TeacherClient, count_spent
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
 from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
@@ -723,7 +723,7 @@ def test_a_batch_at_another_address(store):
 def test_a_claim_without_a_batch_is_let_go(store):
     "A store that was merged or salvaged may have lost the row."
     requests = requests_for(4)
-    store.exchange(wanted=requests, holder="batch:0123456789abcdef")
+    store.exchange(wanted=requests, batch_id="0123456789abcdef")
     with serve() as server:
         asked = by_batch(server, requests, store)
     assert asked.n_asked == 4
@@ -755,14 +755,14 @@ def test_a_cap_over_two_runs(store):
     with serve(in_progress_s=math.inf) as server:
         interrupt(server, requests, store)
         budget = Budget(10.5 * worst_usd, PRICE, batch=True)
-        count_spent(budget, requests, store, via="batch")
+        budget.watch(requests, store)
         server.batches.release()
         asked = by_batch(server, requests, store, price=PRICE, budget=budget)
         assert (asked.n_asked, asked.failures) == (10, {})
         true_usd = sum(response.cost_usd for response in asked.responses.values())
         assert (budget.spent_usd, budget.reserved_usd, budget.unconfirmed_usd) == pytest.approx((true_usd, 0.0, 0.0))
         again = Budget(10.5 * worst_usd, PRICE, batch=True)
-        count_spent(again, requests, store, via="batch")
+        again.watch(requests, store)
         assert again.spent_usd == pytest.approx(true_usd)
 
 

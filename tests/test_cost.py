@@ -9,7 +9,8 @@ from fractions import Fraction
 import pytest
 from genai_prices.types import ModelPrice, Tier, TieredPrices
 
-from zero_shot_distill.store.request import Request, Response
+from zero_shot_distill.store.request import AttemptResult, Request, Response
+from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import price as cost
 from zero_shot_distill.teacher.budget import Budget, BudgetError
 from zero_shot_distill.teacher.price import EMBEDDED_PRICE, Price, Usage, format_usd, price_of, total_usage
@@ -82,6 +83,18 @@ def test_the_source_says_how_old_the_table_is():
     assert datetime.fromisoformat(dated)
 
 
+@pytest.fixture
+def store():
+    with ResponseStore(":memory:") as store:
+        yield store
+
+
+def claim(budget: Budget, store: ResponseStore, *requests: Request, **settings) -> list[bool]:
+    "Claim requests as a run does; says which of them may be sent."
+    taken = store.exchange(wanted=requests, admit=lambda wanted: budget.admit(store, wanted), **settings).taken
+    return [asked in taken for asked in requests]
+
+
 # Usage
 
 
@@ -148,28 +161,49 @@ def test_a_cap_is_a_number_from_zero_up(cap_usd, price):
         Budget(cap_usd, price)
 
 
-def test_a_prompt_beyond_the_known_price_is_refused():
+def test_a_prompt_beyond_the_known_price_is_refused(store):
     with pytest.raises(BudgetError, match="shorten it"):
-        Budget(1.0, replace(PRICE, longest_prompt=1000)).reserve(request("x" * 1000))
+        claim(Budget(1.0, replace(PRICE, longest_prompt=1000)), store, request("x" * 1000))
 
 
-def test_earlier_spending_counts():
-    budget, asked = Budget(0.01, PRICE), request("?")
-    budget.add_spent(0.002)
-    budget.add_spent(response(asked, 1000, 1000))
-    budget.add_spent(response(asked, 1000, 1000, via="batch"))
-    assert budget.spent_usd == pytest.approx(0.002 + 0.002 + 0.001)
-    budget.add_spent(response(asked, None, None), asked)
-    assert budget.unconfirmed_usd == budget.worst_case_usd(asked)
-    with pytest.raises(BudgetError, match="without usage"):
-        budget.add_spent(response(asked, None, None))
+def test_earlier_spending_counts(store):
+    "Replies by chat and by batch at their own prices, one without usage and attempts without a reply at their worst case."
+    asked = [request(str(number)) for number in range(5)]
+    replies = [response(asked[0], 1000, 1000), response(asked[1], 1000, 1000, via="batch"), response(asked[2], None, None)]
+    store.put_many([*zip(asked, replies, strict=False), (asked[3], response(asked[3], 1000, 1000, via="import"))])
+    store.exchange(wanted=asked[4:])
+    store.exchange([AttemptResult(asked[4], None, "no reply within 1 s")])
+    budget = Budget(0.01, PRICE)
+    budget.watch(asked, store)
+    assert budget.spent_usd == pytest.approx(0.002 + 0.001)
+    assert budget.unconfirmed_usd == pytest.approx(2 * budget.worst_case_usd(asked[4]))
 
 
-def test_an_embedded_teacher_has_no_cap():
+def test_what_was_spent_before_does_not_count_where_a_run_has_a_budget_of_its_own(store):
+    "What is asked again counts from then on."
+    asked = request("?")
+    store.exchange(wanted=[asked])
+    store.exchange([AttemptResult(asked, None, "no reply within 1 s")], [asked])
+    store.exchange([AttemptResult(asked, replace(response(asked, 100, 10), finish_reason="length"))])
+    budget = Budget(0.01, PRICE)
+    assert claim(budget, store, asked, retry_outcomes=["length"]) == [True]
+    assert (budget.spent_usd, budget.unconfirmed_usd) == (0, 0)
+    store.exchange([AttemptResult(asked, response(asked, 100, 20))], retry_outcomes=["length"])
+    budget.refresh(store)
+    assert budget.spent_usd == pytest.approx((100 * 0.5 + 20 * 1.5) / 1e6)
+    total = Budget(0.01, PRICE)
+    total.watch([asked], store)
+    assert total.spent_usd == pytest.approx((200 * 0.5 + 30 * 1.5) / 1e6)
+    assert total.unconfirmed_usd == pytest.approx(total.worst_case_usd(asked))  # the attempt before the reply that was asked again
+
+
+def test_an_embedded_teacher_has_no_cap(store):
     budget = Budget(0.0, EMBEDDED_PRICE)
     for number in range(100):
-        assert budget.reserve(request(f"{number}"))
-        budget.settle(request(f"{number}"), response(request(f"{number}"), 10**6, 10**6))
+        asked = request(f"{number}")
+        assert claim(budget, store, asked) == [True]
+        store.exchange([AttemptResult(asked, response(asked, 10**6, 10**6))])
+    budget.refresh(store)
     assert (budget.spent_usd, budget.left_usd) == (0, 0)
 
 
@@ -179,31 +213,35 @@ def test_an_embedded_teacher_has_no_cap():
 @pytest.mark.parametrize("price", [PRICE, DEAR], ids=["plain", "dear"])
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("seed", range(25))
-def test_the_cap_is_never_passed(seed, batch, price):
+def test_the_cap_is_never_passed(seed, batch, price, store):
     "Random questions, prices, orders and outcomes: what a provider could have charged, summed exactly, stays under the cap at every moment."
     rng = random.Random(seed)
-    asked = [request("é" * rng.randint(0, 300), rng.randint(0, 200)) for _ in range(300)]
+    asked = [request(f"{number} {'é' * rng.randint(0, 300)}", rng.randint(0, 200)) for number in range(300)]
     one = Budget(1.0, price, batch).worst_case_usd(asked[0])
     budget = Budget(one * rng.choice([0, 0.5, 1, 3, 20, 100, 1000]), price, batch)
     under_way: list[Request] = []
     charged = Fraction(0)
     n_refused = 0
+    batch_id = "b1" if batch else None
     for question in asked:
-        if budget.reserve(question):
+        if claim(budget, store, question, batch_id=batch_id) == [True]:
             under_way.append(question)
         else:
             n_refused += 1
             assert budget.worst_case_usd(question) > budget.left_usd - 1e-12
         while under_way and rng.random() < 0.6:
             settled = under_way.pop(rng.randrange(len(under_way)))
-            charged += settle_somehow(budget, settled, price, batch, rng)
-        assert budget.spent_usd + budget.reserved_usd + budget.unconfirmed_usd <= budget.cap_usd * (1 + 1e-12)
+            charged += settle_somehow(store, settled, price, batch, rng)
+            budget.refresh(store)
+        if not (batch and price.batch):  # an attempt that left its batch without a reply counts at the plain price
+            assert budget.spent_usd + budget.reserved_usd + budget.unconfirmed_usd <= budget.cap_usd * (1 + 1e-12)
+        assert charged <= Fraction(budget.cap_usd) + Fraction(1, 10**12)
         assert charged <= Fraction(budget.spent_usd + budget.unconfirmed_usd) + Fraction(1, 10**12)
         assert min(budget.reserved_usd, budget.unconfirmed_usd, budget.left_usd) >= 0
     assert budget.cap_usd > 900 * one or n_refused
 
 
-def settle_somehow(budget: Budget, settled: Request, price: Price, batch: bool, rng: random.Random) -> Fraction:
+def settle_somehow(store: ResponseStore, settled: Request, price: Price, batch: bool, rng: random.Random) -> Fraction:
     "One of the ways in which an attempt ends; returns the most that the provider can have charged for it, exactly."
     rates = (price.batch or price) if batch else price
     n_prompt = rng.randint(1, sum(len(said.encode()) for _, said in settled.messages) + 140)
@@ -219,27 +257,45 @@ def settle_somehow(budget: Budget, settled: Request, price: Price, batch: bool, 
     usage = {"cached_tokens": n_cached, "reasoning_tokens": n_reasoning, "via": "batch" if batch else "chat"}
     kind = rng.choice(["answered", "answered", "uncounted", "open", "free"])
     if kind == "answered":
-        budget.settle(settled, response(settled, n_prompt, n_reply, **usage))
+        result = AttemptResult(settled, response(settled, n_prompt, n_reply, **usage))
     elif kind == "uncounted":
-        budget.settle(settled, response(settled, None, None))
+        result = AttemptResult(settled, response(settled, None, None, via=usage["via"]))
     elif kind == "open":
-        budget.settle(settled, None, charged=True)
+        result = AttemptResult(settled, None, "no reply within 1 s")
     else:
-        budget.settle(settled, None, charged=False)
-        return Fraction(0)
+        result, charge = AttemptResult(settled, None, "HTTP 503", charged=False), Fraction(0)
+    store.exchange([result])
     return charge
 
 
-def test_a_teacher_that_counts_more_than_it_should_raises_the_allowance():
+def test_a_teacher_that_counts_more_than_it_should_raises_the_allowance(store):
     asked = [request(str(number)) for number in range(10)]
     budget = Budget(1.0, PRICE)
     before = budget.worst_case_usd(asked[0])
-    for question in asked[:3]:
-        assert budget.reserve(question)
-    budget.settle(asked[0], response(asked[0], 1000, 60))
+    assert claim(budget, store, *asked[:3]) == [True] * 3
+    store.exchange([AttemptResult(asked[0], response(asked[0], 1000, 60))])
+    budget.refresh(store)
     grown = budget.worst_case_usd(asked[1])
     assert grown == pytest.approx(before + ((1000 - 1 - 16 - 128) * 0.5 + (60 - 50) * 1.5) / 1e6)
     assert budget.reserved_usd == pytest.approx(2 * grown)
-    for question in asked[1:3]:  # what was under way is let go with what it holds now
-        budget.settle(question, None, charged=False)
+    # What was under way is let go with what it holds now.
+    store.exchange([AttemptResult(question, None, "HTTP 503", charged=False) for question in asked[1:3]])
+    budget.refresh(store)
     assert budget.reserved_usd == 0
+
+
+def test_changes_that_are_not_kept_any_more_are_made_up_for(store, monkeypatch):
+    "A process that slept while others asked a lot reads everything anew."
+    monkeypatch.setattr("zero_shot_distill.store.store._N_CHANGES", 500)
+    asked = [request(str(number)) for number in range(2500)]
+    budget, other = Budget(1.0, PRICE), Budget(1.0, PRICE)
+    budget.watch(asked, store)
+    for start in range(0, len(asked), 100):
+        block = asked[start : start + 100]
+        assert claim(other, store, *block) == [True] * 100
+        store.exchange([AttemptResult(question, response(question, 100, 10)) for question in block])
+    position, changed = store.changes_since(1)
+    assert (position, changed) == (5000, None)
+    assert len(store.changes_since(4900)[1]) == 100
+    budget.refresh(store)
+    assert budget.spent_usd == pytest.approx(2500 * (100 * 0.5 + 10 * 1.5) / 1e6)

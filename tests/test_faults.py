@@ -18,19 +18,20 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import FAULTS, NAME, Entry, Latency, RateLimit, Scripted, ScriptedServer, echo, key_of
+from scripted_server import FAULTS, NAME, BatchScript, Entry, Latency, RateLimit, Scripted, ScriptedServer, _completion, echo, key_of
 
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
-from zero_shot_distill.teacher.options import BUDGET_REACHED
+from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
 
@@ -184,6 +185,83 @@ def test_a_rate_limit_loses_nothing(limit):
     assert (row.n_lost, row.n_double_asked, row.n_unread, row.n_runs) == (0, 0, 0, 1)
 
 
+# One odd field
+
+_ODD_FIELDS: tuple[tuple[tuple[str | int, ...], Any], ...] = (
+    (("choices", 0, "finish_reason"), {"a": 1}),
+    (("choices", 0, "finish_reason"), "\ud800"),
+    (("model",), ["m"]),
+    (("usage", "prompt_tokens"), 10**20),
+    (("usage", "completion_tokens"), float("inf")),
+    (("usage",), [float("nan")]),
+    (("choices", 0, "message", "content"), {"a": 1}),  # no text: the only one that fails its request
+    (("choices", 0, "message", "refusal"), 7),
+)
+
+
+def spoil(content: dict[str, Any], number: int) -> dict[str, Any]:
+    "One field of every tenth reply is odd."
+    if number % 10 == 3:
+        path, value = _ODD_FIELDS[number // 10 % len(_ODD_FIELDS)]
+        place: Any = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+    return content
+
+
+def odd_row(fault: str, server: ScriptedServer, store: ResponseStore, requests: list[Request], asked: Asked) -> Row:
+    "Replies whose text cannot be read were charged in vain; the server takes them for readable ones."
+    row = compare(fault, 2, server, store, requests, f"every tenth is odd; {len(asked.failures)} without a text, asked in both runs")
+    n_finished = {key: entry.completed + entry.batched for key, entry in entries_of(server, requests).items()}
+    in_vain = sum(n_finished[key] for key in asked.failures)
+    return replace(row, n_double_asked=sum(max(n - 1, 0) for key, n in n_finished.items() if key not in asked.failures), n_unread=in_vain)
+
+
+def run_with_odd_replies(n: int) -> Row:
+    "Two runs against a server of which every tenth reply has an odd field or odd headers."
+
+    def script(body: dict[str, Any], number: int) -> Scripted:
+        number = int(body["messages"][0]["content"].split()[-1].rstrip("."))
+        scripted = echo(body, number)
+        odd = ("inf", "nan", "1e308")[number % 3]
+        headers = {f"x-ratelimit-{name}-requests": odd for name in ("limit", "remaining", "reset")} if number % 10 == 6 else {}
+        return replace(scripted, body=json.dumps(spoil(_completion(scripted, number), number)).encode(), headers=headers)
+
+    requests = requests_for(n)
+    with ScriptedServer(script) as server, _store() as store, HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(16)) as teacher:
+        for _ in range(2):
+            asked = TeacherClient(teacher, store).ask(requests)
+        return odd_row("poison in one reply", server, store, requests, asked)
+
+
+def run_with_an_odd_line(n: int) -> Row:
+    "Two runs by batch; every tenth line of each output file has an odd field."
+
+    def door(method: str, path: str, n_before: int) -> None:
+        if path.endswith("/content") and n_before == 0:
+            file = server.batches.files[path.split("/")[2]]
+            lines = [json.loads(line) for line in file.content.splitlines()]
+            for line in lines:
+                spoil(line["response"]["body"], numbers[line["custom_id"]])
+            file.content = "\n".join(json.dumps(line) for line in lines).encode()
+
+    requests = requests_for(n)
+    numbers = {request.key: number for number, request in enumerate(requests)}
+    script = BatchScript(validating_s=0, in_progress_s=0, door=door)
+    with ScriptedServer(echo, batch=script) as server, _store() as store, HostedTeacher(MODEL, server.base_url, KEY) as teacher:
+        for _ in range(2):
+            asked = ask_by_batch(teacher, requests, store, poll_s=0.01)
+        return odd_row("poison in one batch line", server, store, requests, asked)
+
+
+@pytest.mark.parametrize("run", [run_with_odd_replies, run_with_an_odd_line])
+def test_one_odd_field_costs_its_own_request_at_most(run):
+    row = run(160)
+    ROWS.append(row)
+    assert (row.n_lost, row.n_attempts, row.n_double_asked, row.n_unread) == (2, 162, 0, 4)
+
+
 def run_through_outage(n: int) -> Row:
     "The whole service is down for a while: runs stop, and later ones go on."
     requests = requests_for(n)
@@ -293,11 +371,22 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
 
 
+def ask_capped(base_url: str, store_path: str, n: int, n_parallel: int, cap_usd: float, seed: int = 0) -> None:
+    "Body of a child process: ask under a cap that other processes share."
+    requests = requests_for(n, max_tokens=50)
+    random.Random(seed).shuffle(requests)
+    budget = Budget(cap_usd, PRICE)
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+        budget.watch(requests, store)
+        with suppress(TeacherError):  # the circuit breaker, where many attempts fail
+            TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
+
+
 # A process that has imported everything and forks a child for each command: a child starts in milliseconds, not in a second.
 NURSERY = """
 import faulthandler, json, os, signal, sys, time, traceback
 faulthandler.enable()
-from test_faults import ScriptedServer, ask_and_note, echo
+from test_faults import ScriptedServer, ask_and_note, ask_capped, echo
 with ScriptedServer(echo) as server:  # what is imported at first use is imported here
     ask_and_note(server.base_url, sys.argv[1] + "/warm.sqlite", 20, 4, sys.argv[1] + "/warm")
 print("ready", flush=True)
@@ -314,7 +403,7 @@ for line in sys.stdin:
         pid = os.fork()
         if not pid:
             try:
-                ask_and_note(**command)
+                (ask_capped if "cap_usd" in command else ask_and_note)(**command)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
@@ -339,7 +428,7 @@ class Nursery:
         return int(self._process.stdout.readline())
 
     def start(self, **arguments: Any) -> int:  # its process id
-        "Have a child run `ask_and_note`."
+        "Have a child run `ask_and_note`, or `ask_capped` where there is a cap."
         return self._tell(arguments)
 
     def wait(self, pid: int) -> int:  # as `os.waitpid` gives it
@@ -483,6 +572,55 @@ def test_four_processes_of_which_one_is_killed(nursery):
     assert row.n_attempts <= 208
 
 
+def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 200, seed: int = 0) -> Row:
+    "Several processes ask the same requests under one cap, each in an order of its own; some are killed, and others take their places."
+    rng = random.Random(seed)
+    requests = requests_for(n, max_tokens=50)
+    worst_usd = Budget(1.0, PRICE).worst_case_usd(requests[-1])
+    cap_usd = n / 5 * worst_usd
+    settings = {"latency": Latency(0.03), "faults": shares, "fault_kinds": QUICK_KINDS, "seed": seed}
+    with ScriptedServer(expensive, **settings) as server, tempfile.TemporaryDirectory() as folder:
+        store_path = Path(folder) / "responses.sqlite"
+        command = {"base_url": server.base_url, "store_path": str(store_path), "n": n, "n_parallel": 8, "cap_usd": cap_usd}
+        pids = [nursery.start(**command, seed=number) for number in range(n_processes)]
+        n_killed = 0
+        for number in range(n_kills):
+            n_before, deadline = server.summary()["attempts"], time.monotonic() + 10
+            while server.summary()["attempts"] < n_before + rng.randint(1, 20) and time.monotonic() < deadline:
+                time.sleep(0.001)  # until something is under way
+            killed = rng.randrange(n_processes)
+            os.kill(pids[killed], signal.SIGKILL)
+            n_killed += os.WIFSIGNALED(nursery.wait(pids[killed]))
+            pids[killed] = nursery.start(**command, seed=100 + number)
+        statuses = [os.waitstatus_to_exitcode(nursery.wait(pid)) for pid in pids]
+        assert statuses == [0] * n_processes
+        spent_usd = charged_usd(server)
+        assert spent_usd <= cap_usd
+        with ResponseStore(store_path) as store:
+            budget = Budget(cap_usd, PRICE)
+            budget.watch(requests, store)
+            assert budget.spent_usd + budget.unconfirmed_usd >= spent_usd - 1e-12
+            assert budget.reserved_usd == 0  # nobody asks any more
+            n_answered = len(store)
+            if not n_kills and not shares:
+                assert budget.left_usd < worst_usd  # it is used, too: what is left does not pay for one more
+                assert n_answered < n
+            note = f"cap ${cap_usd:.5f}, charged ${spent_usd:.5f}, {n_answered} answered"
+            note += f"; {n_killed} processes killed" if n_killed else ""
+            name = f"one budget, {n_processes} processes" + (", and faults" if shares else "")
+            # With fresh money the rest is asked, and only that.
+            return compare(name, n_processes + n_killed + ask_until_done(server, store, requests, 8, 10), server, store, requests, note)
+
+
+@pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.02)], ids=["", "faults"])
+@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (4, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
+def test_processes_share_a_budget(nursery, n_processes, n_kills, shares):
+    "By the provider's own count of all processes together, killed ones included."
+    row = run_capped_processes(nursery, n_processes, n_kills, shares, seed=n_processes)
+    ROWS.append(row)
+    assert row.n_lost == 0
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs():
     "Two peers in its small version, against the scripted server in a process of its own."
@@ -514,6 +652,8 @@ def main() -> None:
     ROWS.append(run_with_faults("all together, and a limit", each, n, seed, fault_kinds=KINDS, limit=RateLimit(6000)))
     for name, limit in LIMITS.items():
         ROWS.append(run_with_faults(name, {}, n, seed, limit=limit))
+    ROWS.append(run_with_odd_replies(n))
+    ROWS.append(run_with_an_odd_line(n))
     ROWS.append(run_through_outage(n))
     for shares in ({}, dict.fromkeys(CHARGED_FAULTS, 0.03)):
         ROWS.append(run_capped(0.006, shares, seed))
@@ -523,6 +663,8 @@ def main() -> None:
         ROWS.append(run_with_kills(nursery, n_kills, 60 * n_kills, seed=seed, faults=some)[0])
         ROWS.append(run_four_processes(nursery, n))
         ROWS.append(run_four_processes(nursery, n, is_one_killed=True))
+        for n_processes, n_killed, faults in ((2, 0, {}), (4, 0, {}), (8, 0, {}), (8, 10, dict.fromkeys(CHARGED_FAULTS, 0.03))):
+            ROWS.append(run_capped_processes(nursery, n_processes, n_killed, faults, n, seed))
     print(fault_table(ROWS))
 
 

@@ -6,6 +6,7 @@ from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill import Project, PromptTemplate, ZsdError
 from zero_shot_distill.project import named_teacher, recorded_project
+from zero_shot_distill.student.model import make_tiny_t5
 from zero_shot_distill.teacher.settings import PriceSettings, TeacherSettings
 
 TEACHER = TeacherSettings(model="scripted-teacher", sampling={"max_tokens": 40}, price=PriceSettings(input=1.0, output=4.0), n_parallel=8)
@@ -139,3 +140,22 @@ def test_who_is_asked(tmp_path):
     assert named_teacher("mine.gguf").weights[0].endswith("/mine.gguf")
     with pytest.raises(ZsdError, match="no task 'pocket'"):
         Project("pocket")
+
+
+def test_a_student_is_trained_asked_and_measured(tmp_path):
+    zsd = recorded_project(tmp_path)
+    made = zsd.annotate("fact-and-guess", rows=20)
+    texts = [text for row in made.rows().itertuples() for text in (row.input, row.rationale, row.label)]
+    weights = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
+    student = made.train("step-by-step", seed=0, weights=str(weights), steps=4, eval_every=2, batch_size=4)
+    assert student.path.parent == tmp_path / "students"
+    assert (student.n_train, student.n_valid) == (20, 20)
+    score = student.evaluate()
+    assert score.n == len(zsd.rows(split="test"))
+    (answer,) = student.predict(["premise: a cat hypothesis: an animal"], explain=True)
+    assert answer.rationale is not None
+    again = made.train("step-by-step", seed=0, weights=str(weights), steps=4, eval_every=2, batch_size=4)
+    assert (again.path, again.created_at) == (student.path, student.created_at)
+    other = made.train("standard", seed=1, weights=str(weights), steps=4, eval_every=2, batch_size=4)
+    assert other.path != student.path
+    zsd.close()

@@ -17,9 +17,9 @@ from repository import ROOT, copy_checkout, tracked_files
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     "A copy of what the sync check reads, as a git repository in step."
-    for name in ("settings.ini", "README.md"):
+    for name in ("settings.ini", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
-    for folder in ("nbs", check_sync.PACKAGE):
+    for folder in ("nbs", "data", "figures", check_sync.PACKAGE):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
@@ -125,6 +125,16 @@ def test_readme_is_what_the_index_notebook_says():
 def test_edited_readme_is_seen(checkout):
     (checkout / "README.md").write_text("# Mine\n", encoding="utf-8")
     assert problems(checkout) == ["README.md is not what nbs/index.ipynb says: make export"]
+
+
+def test_link_that_leads_nowhere_is_seen(checkout):
+    write_notebook(checkout / "nbs" / "tutorials" / "lost.ipynb", "x = 1")
+    path = checkout / "nbs" / "tutorials" / "lost.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    text = "[gone](../99_gone.ipynb#there) [here](../index.ipynb) `[code](nowhere.md)` [web](https://a.org/x)"
+    notebook["cells"].insert(0, {"cell_type": "markdown", "id": "text", "metadata": {}, "source": [text]})
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert problems(checkout) == ["nbs/tutorials/lost.ipynb: the link ../99_gone.ipynb leads nowhere"]
 
 
 def test_links_move_and_code_stays():

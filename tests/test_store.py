@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from zero_shot_distill.store.database import StoreError
 from zero_shot_distill.store.request import AttemptResult, Request, Response
-from zero_shot_distill.store.store import ResponseStore, StoreError
+from zero_shot_distill.store.store import ResponseStore
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")

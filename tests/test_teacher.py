@@ -12,8 +12,9 @@ import pytest
 from scripted_server import NAME, Scripted, ScriptedServer
 
 from zero_shot_distill.core.progress import OnProgress
+from zero_shot_distill.store.database import StoreError
 from zero_shot_distill.store.request import Request
-from zero_shot_distill.store.store import ResponseStore, StoreError
+from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
 from zero_shot_distill.teacher.options import Asked

@@ -18,11 +18,13 @@ import pandas
 import pytest
 from zsd_command import environment, is_one_line, zsd
 
+from zero_shot_distill.store.database import _MIGRATIONS, StoreError
 from zero_shot_distill.store.export import export_parquet, parquet_schema
-from zero_shot_distill.store.maintenance import Kept, ReadOnlyStore, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.maintenance import Kept, kept_replies, merge_stores, store_info, verify_store
+from zero_shot_distill.store.read_only import ReadOnlyStore
 from zero_shot_distill.store.request import AttemptResult, Request, Response
 from zero_shot_distill.store.salvage import salvage_store
-from zero_shot_distill.store.store import _MIGRATIONS, ResponseStore, StoreError
+from zero_shot_distill.store.store import ResponseStore
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")
@@ -68,10 +70,11 @@ def fill(path: Path, numbers: range) -> None:
         replies = varied(numbers)
         again = [(request, replace(response, finish_reason="refusal")) for request, response in replies[::30]]
         store.put_many([*again, *replies])
-        store.exchange(wanted=[request for request, _ in again], again=["refused"])
+        store.exchange(wanted=[request for request, _ in again], retry_outcomes=["refused"])
         later = "2026-02-01T12:00:00+00:00"
         store.exchange(
-            [AttemptResult(request, a_response(request, "yes", created_at=later)) for request, response in again], again=["refused"]
+            [AttemptResult(request, a_response(request, "yes", created_at=later)) for request, response in again],
+            retry_outcomes=["refused"],
         )
         failed = [a_request(10_000 + n) for n in numbers[:40]]
         store.exchange(wanted=failed)
@@ -183,7 +186,7 @@ def test_unfinished_log_on_a_read_only_medium(read_only_folder):
     folder.chmod(0o555)
 
     def look() -> None:
-        with pytest.raises(StoreError, match=r"the last replies stand in responses\.sqlite-wal.*copy both files"):
+        with pytest.raises(StoreError, match=r"the last replies are in responses\.sqlite-wal.*copy both files"):
             ReadOnlyStore(folder / "responses.sqlite")
 
     as_nobody(look)
@@ -658,9 +661,9 @@ def test_newest_reply_counts_after_salvage(tmp_path):
         with store.reading() as connection:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         store.put(request, a_response(request, "cut", finish_reason="length"))
-        store.exchange(wanted=[request], again=["length"])
+        store.exchange(wanted=[request], retry_outcomes=["length"])
         later = a_response(request, "the whole", created_at="2026-01-02T12:00:00+00:00")
-        store.exchange([AttemptResult(request, later)], again=["length"])
+        store.exchange([AttemptResult(request, later)], retry_outcomes=["length"])
         stored = store.get(request.key)
         salvage_store(path, tmp_path / "new.sqlite")
     back = contents(tmp_path / "new.sqlite")
@@ -679,7 +682,7 @@ def test_commands(tmp_path):
     put_numbers(tmp_path / "colleague.sqlite", range(250, 320), "another answer")
     merged = zsd(tmp_path, "store", "merge", "colleague.sqlite", "--json")
     assert {"n_taken": 20, "n_conflicting": 50, "n_aside": 50}.items() <= json.loads(merged.out)[0].items()
-    info = zsd(tmp_path, "store", "info", "--json")
+    info = zsd(tmp_path, "store", "info", "--json", preload="none")
     assert json.loads(info.out)["total"]["n_responses"] == 320
     assert not info.modules & {"torch", "transformers", "openai", "datasets", "pandas", "numpy", "pyarrow"}
     assert "320" in zsd(tmp_path, "store", "info").out

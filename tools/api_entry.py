@@ -8,6 +8,7 @@ import inspect
 import re
 import tokenize
 from dataclasses import dataclass
+from importlib.util import resolve_name
 from io import StringIO
 from pathlib import Path
 
@@ -35,7 +36,14 @@ class Module:
         source = path.read_text(encoding="utf-8")
         top = package_dir or path.parent
         self.name = ".".join([top.name, *path.relative_to(top).with_suffix("").parts])
-        self.nodes = {node.name: node for node in ast.parse(source).body if isinstance(node, FunctionNode | ast.ClassDef)}
+        tree = ast.parse(source)
+        self.nodes = {node.name: node for node in tree.body if isinstance(node, FunctionNode | ast.ClassDef)}
+        self.homes = {name: self.name for name in self.nodes}  # each class or function that the module knows -> where it is defined
+        package = self.name.rpartition(".")[0]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                home = resolve_name("." * node.level + (node.module or ""), package)
+                self.homes |= {alias.asname or alias.name: home for alias in node.names}
         tokens = tokenize.generate_tokens(StringIO(source).readline)
         self.comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 

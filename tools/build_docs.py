@@ -19,6 +19,7 @@ from make_readme import ROOT, map_links
 
 PACKAGE_DIR = ROOT / "zero_shot_distill"
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
+ABOUT = "About this project"
 Cell = dict  # a notebook cell as JSON
 
 
@@ -37,7 +38,8 @@ class Site:
             for name in module.public if not path.startswith("cli.") else ():
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
         self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
-        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", "Experiments", *_wings_in_order(), "Project")}
+        self.ambiguous = {name for name, found in owners.items() if len(found) > 1}
+        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", "Experiments", *_wings_in_order(), ABOUT)}
 
     def add_notebook(
         self,
@@ -68,7 +70,7 @@ class Site:
     def add_text(self, path: Path) -> None:
         "Take a Markdown file of the repository as a page."
         name = path.relative_to(ROOT).as_posix()
-        self.pages["Project"].append(name)
+        self.pages[ABOUT].append(name)
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
@@ -85,7 +87,14 @@ class Site:
 
     def _entries(self, module: Module | None, names: list[str]) -> list[Cell]:
         ordered = sorted(set(names), key=lambda name: module.nodes[name].lineno)
-        return [_markdown(self._with_references(module.entry(name))) for name in ordered]
+        return [_markdown(self._with_references(self._with_whole_names(module.entry(name), module))) for name in ordered]
+
+    def _with_whole_names(self, entry: str, module: Module) -> str:
+        "Names that several modules have, written in signatures with the module that is meant; Sphinx shows their last part."
+        for name in self.ambiguous & module.homes.keys():
+            whole = f"{module.homes[name]}.{name}"
+            entry = re.sub(r"(?m)^(:::+\{py:\w+\} \w+.*|:type: .*)$", lambda line: _after_name(line[0], name, whole), entry)  # noqa: B023
+        return entry
 
     def _page_cell(self, cell: Cell, source: str, name: str, module: Module | None) -> list[Cell]:
         if not source.strip() or source.startswith("<!-- WARNING"):
@@ -112,7 +121,7 @@ class Site:
             repository_path = posixpath.normpath(posixpath.join(folder, path))
             target = ROOT / repository_path
             if target.is_file() and target.suffix != ".ipynb" and repository_path not in PROJECT_PAGES:
-                if target.suffix == ".md" and repository_path not in self.pages["Project"]:
+                if target.suffix == ".md" and repository_path not in self.pages[ABOUT]:
                     self.add_text(target)
                 elif target.suffix != ".md":
                     copy = self.source_dir / _place(repository_path)
@@ -144,6 +153,12 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def _after_name(head: str, name: str, whole: str) -> str:
+    "A directive's first line with `name` written as `whole`, except where it is what the directive describes."
+    start = re.match(r":::+\{py:\w+\} \w+|:type: ", head).end()
+    return head[:start] + re.sub(rf"(?<![\w.'\"]){name}\b(?!=)(?!: )", whole, head[start:])
 
 
 def _caption(

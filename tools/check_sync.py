@@ -2,7 +2,8 @@
 
 It sees modules that differ from their notebook, that no notebook writes (a renamed or deleted one), that are not there, that git
 does not have yet although it has the notebook; two notebooks for one module; notebooks that are not clean; experiments without
-exactly one cell tagged `parameters`; imports against the direction of the wings; a README that index.ipynb does not say. Nothing is written, nothing is run.
+exactly one cell tagged `parameters`; imports against the direction of the wings; a README that
+index.ipynb does not say; links that lead nowhere. Nothing is written, nothing is run.
 """
 
 import ast
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_readme import readme_text
+from make_readme import map_links, readme_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "zero_shot_distill"
@@ -125,6 +126,24 @@ def stale_readme(root: Path) -> list[str]:
     return [f"README.md is not what nbs/index.ipynb says: {MEND}"]
 
 
+def dead_links(root: Path) -> list[str]:
+    "Relative links of notebooks and of the repository's pages that lead to no file."
+    pages = [(path, text) for path in notebooks(root) for kind, text, _ in cells_of(path) if kind == "markdown"]
+    pages += [
+        (path, path.read_text(encoding="utf-8"))
+        for path in map(root.joinpath, ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+        if path.is_file()
+    ]
+    links: list[tuple[Path, str]] = []
+    for path, text in pages:
+        map_links(text, lambda link, path=path: links.append((path, link)) or link)
+    return [
+        f"{path.relative_to(root)}: the link {link} leads nowhere"
+        for path, link in dict.fromkeys(links)
+        if not (path.parent / link).exists()
+    ]
+
+
 def imports_against_the_direction(root: Path) -> list[str]:
     "Modules that import from a wing with no smaller number than their own, or from a package instead of a module."
     floors = {}
@@ -169,6 +188,7 @@ CHECKS = (
     modules_git_lacks,
     imports_against_the_direction,
     stale_readme,
+    dead_links,
 )
 
 

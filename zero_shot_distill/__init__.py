@@ -25,13 +25,15 @@ _MODULES = {  # module -> its names that stand here
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
-    "annotate.rows": ("ExplanationRate", "read_annotations"),
+    "annotate.plan": ("ExplanationRate",),
+    "annotate.rows": ("read_annotations",),
     "annotate.job": ("AnnotationJob", "run_annotation"),
     "annotate.forecast": ("forecast",),
     "student.config": ("TrainingConfig",),
     "student.record": ("RunRecord",),
     "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
+    "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from zero_shot_distill.store.maintenance import ReadOnlyStore, store_info, verify_store
+from zero_shot_distill.store.maintenance import store_info, verify_store
+from zero_shot_distill.store.read_only import ReadOnlyStore
 from zero_shot_distill.store.request import AttemptResult, Request, Response
 from zero_shot_distill.store.store import ResponseStore
 

@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 root_doc = "index"
 
 add_module_names = False
+python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 maximum_signature_line_length = 80
 python_display_short_literal_types = True

@@ -45,7 +45,7 @@ from ..prompt.template import PromptError, PromptTemplate
 from ..stats.interval import Interval, bootstrap_mean, wilson
 from ..store.request import Request
 from ..task.task import Example, Task
-from ..teacher.client import TeacherClient, count_spent
+from ..teacher.client import TeacherClient
 from ..teacher.price import Usage, format_usd, total_usage
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
@@ -243,7 +243,7 @@ def run_annotation(
     job.check_client(client)
     folder, options = work_dir / "annotations" / job.id, client.options
     if options.budget:
-        count_spent(options.budget, job.requests(), client.store, options.via)
+        options.budget.watch(job.requests(), client.store)
     notes: list[str] = []
 
     def note(line: str) -> None:

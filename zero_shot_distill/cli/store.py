@@ -16,7 +16,8 @@ import typer
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet
 from .tables import show_rows
 from ..core.progress import Progress
-from ..store.maintenance import ModelUse, NoStoreError, ReadOnlyStore, StoreInfo, merge_stores, store_info, verify_store
+from ..store.maintenance import ModelUse, StoreInfo, merge_stores, store_info, verify_store
+from ..store.read_only import NoStoreError, ReadOnlyStore
 from ..store.store import ResponseStore
 from ..teacher.price import format_usd
 

@@ -56,8 +56,7 @@ def _first_asked(ways: Sequence[tuple[Request, ...]], store: ResponseStore) -> l
     "Choose the schema where there is one; the plain request where the schema is known to be refused and the plain reply is stored."
     first = [way[0] for way in ways]
     missing = {request.key for request in store.missing(way[0] for way in ways if len(way) > 1)}
-    # The store keeps the words of a failure, not its kind.
-    if not any(reason.startswith(SCHEMA_REFUSED) for reason in store.failures(missing).values()):
+    if ErrorKind.SCHEMA not in store.failure_kinds(missing).values():
         return first
     open_ways = {way[0].key: way[-1] for way in ways if way[0].key in missing}
     not_stored = {request.key for request in store.missing(open_ways.values())}

@@ -132,3 +132,4 @@ class AttemptResult:
     failure: str = ""  # why there is no response: one line, without secrets
     charged: bool = True  # False: certainly not charged (no connection, or an HTTP status that says no)
     sent: bool = True  # False: the attempt was given up before anything was sent
+    failure_kind: str = ""  # what the failure means, e.g. "schema" or "timeout"; empty: not known

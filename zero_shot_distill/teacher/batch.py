@@ -9,7 +9,8 @@ __all__ = ['ask_by_batch']
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 
 from ..core.progress import OnProgress
 from ..store.request import AttemptResult, Request, Response
@@ -19,7 +20,7 @@ from .batch_ledger import N_GROUP, Batch, BatchRecords, Questions
 from .completion import AskError, ErrorKind
 from .options import BUDGET_REACHED, OFFLINE, Asked, AskOptions, notes_of
 from .price import format_usd
-from .scheduler import check_request
+from .request_queue import check_request
 from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
 
 # %% ../../nbs/2_teacher/10_batch.ipynb #67369608
@@ -37,7 +38,7 @@ class _Call:
     def __init__(self, teacher: HostedTeacher, missing: Iterable[Request], store: ResponseStore, options: AskOptions, poll_s: float):
         self.teacher, self.store, self.options, self.poll_s = teacher, store, options, poll_s
         self.records, self.api = BatchRecords(store), BatchApi(teacher, poll_s)
-        self.questions = Questions(missing, store, options.price, options.budget)
+        self.questions = Questions(missing, store, options.price)
         self.open: dict[str, Batch] = {}  # that we drive
         self.aside: set[str] = set()  # batches that nothing more can be done about in this call
         self.n_a_batch = N_REQUESTS
@@ -47,10 +48,7 @@ class _Call:
 
     def let_go(self, batch: Batch, failure: str = "") -> list[Request]:
         "Give a batch's requests back: they were not asked."
-        requests = self.records.let_go(self.open.pop(batch.id), failure, self.questions.pending)
-        for request in requests:
-            self.questions.pay(request, None, charged=False)
-        return requests
+        return self.records.let_go(self.open.pop(batch.id), failure, self.questions.pending)
 
     def put_back(self, batch: Batch, said: str, is_too_large: bool) -> None:
         "Let a batch's requests wait for smaller batches: the provider has no room for it, now or ever."
@@ -70,12 +68,70 @@ class _Call:
         self.aside.add(batch.id)
         self.open.pop(batch.id).lock.release()
 
+# %% ../../nbs/2_teacher/10_batch.ipynb #456c9ab6
+class _Claimer:
+    "Claim requests for a batch, as far as its limits and the budget reach."
+
+    def __init__(self, call: _Call):
+        self._call, self._budget = call, call.options.budget
+
+    def refresh(self) -> None:
+        "Read what all processes have spent and reserved by now."
+        if self._budget:
+            self._budget.refresh(self._call.store)
+
+    def fits(self, requests: Collection[Request]) -> bool:
+        "Tell whether the budget reaches for what an earlier run has claimed."
+        if self._budget is None:
+            return True
+        self._budget.watch(requests, self._call.store, counts_earlier=False)
+        self._budget.refresh(self._call.store)
+        return self._budget.is_kept
+
+    def fill(self, batch: Batch) -> None:
+        "Claim what waits, up to the limits of one batch and of the budget."
+        questions, n_bytes, is_full = self._call.questions, 0, False
+        may_fit = self._budget.planner() if self._budget else lambda request: True
+        admit = partial(self._budget.admit, self._call.store) if self._budget else None
+        while questions.waiting and not is_full and batch.n_requests < self._call.n_a_batch:
+            group: list[Request] = []
+            while questions.waiting and len(group) < min(N_GROUP, self._call.n_a_batch - batch.n_requests):
+                n_line = len(write_line(questions.waiting[0], questions.changes))
+                is_full = n_bytes > 0 and n_bytes + n_line > N_BYTES
+                if is_full:
+                    break
+                request = questions.waiting.popleft()
+                fits = may_fit(request)
+                (group if fits else questions.beyond).append(request)
+                n_bytes += n_line if fits else 0
+            self._call.records.keep(batch, group)
+            retry_outcomes = self._call.options.retry_outcomes
+            claim = self._call.store.exchange(wanted=group, retry_outcomes=retry_outcomes, batch_id=batch.id, admit=admit)
+            batch.n_requests += len(claim.taken)
+            questions.beyond += claim.refused
+            for request in group:
+                if request.key in claim.stored:  # another process was quicker
+                    questions.pending.pop(request.key)
+                elif request.key in claim.held:
+                    self._wait_for(request, claim.held[request.key])
+
+    def _wait_for(self, request: Request, batch_id: str | None) -> None:
+        "Wait for a request that a batch (or, without its id, another process) asks."
+        batch = self._call.records.read(batch_id) if batch_id else None
+        if batch and batch.base_url != self._call.teacher.shown_url:
+            said = f"is in a provider's batch at {batch.base_url}; `--via batch` with that address fetches it"
+            self._call.questions.fail(request, AskError(said, ErrorKind.IN_BATCH))
+            return
+        if batch_id and (batch is None or batch.is_final):  # its row was lost, or the file with its requests
+            self._call.store.exchange([AttemptResult(request, None, f"batch {batch_id} came to no end")])
+        self._call.questions.held.append(request)
+
 # %% ../../nbs/2_teacher/10_batch.ipynb #769a0e02
 class _Sender:
     "Begin batches: what earlier runs left, and what waits."
 
     def __init__(self, call: _Call):
-        self._call = call
+        self._call, self._claimer = call, _Claimer(call)
         self._n_extended = 0  # times that questions beyond the budget were tried again
         self._has_begun = False  # a batch, since what was left over was gathered
 
@@ -89,7 +145,7 @@ class _Sender:
             requests = {request.key: request for request in self._call.records.requests(batch, self._call.questions.pending)}
             batch.is_wanted = not requests.keys().isdisjoint(self._call.questions.pending)
             self._call.questions.are_under_way(requests.keys())
-            fits = all([self._call.questions.reserve(request) for request in requests.values()])  # a list: each of them is tried
+            fits = self._claimer.fits(requests.values())
             # What has not begun goes on where this call asks for all of it and can pay; otherwise it is given back.
             if batch.state == "writing":
                 self._call.questions.wait_again(self._call.let_go(batch))
@@ -99,6 +155,7 @@ class _Sender:
     def submit(self) -> None:
         "Begin what waits, as far as the provider has room."
         questions = self._call.questions
+        self._claimer.refresh()
         if not questions.waiting and not any(batch.is_wanted for batch in self._call.open.values()):
             if questions.beyond and (not self._has_begun or self._n_extended == _N_EXTENDED):
                 for request in questions.beyond:
@@ -117,7 +174,7 @@ class _Sender:
         batch = self._call.records.new(self._call.teacher)
         self._call.open[batch.id] = batch
         try:
-            self._fill(batch)
+            self._claimer.fill(batch)
             if batch.n_requests:
                 batch.is_wanted = self._has_begun = True
                 self._call.records.write(batch, "ready")
@@ -128,41 +185,6 @@ class _Sender:
             if batch.state in ("writing", "ready"):
                 self._call.let_go(batch)
             raise
-
-    def _fill(self, batch: Batch) -> None:
-        "Claim what waits, up to the limits of one batch and of the budget."
-        questions, n_bytes, is_full = self._call.questions, 0, False
-        while questions.waiting and not is_full and batch.n_requests < self._call.n_a_batch:
-            group: list[Request] = []
-            while questions.waiting and len(group) < min(N_GROUP, self._call.n_a_batch - batch.n_requests):
-                n_line = len(write_line(questions.waiting[0], questions.changes))
-                is_full = n_bytes > 0 and n_bytes + n_line > N_BYTES
-                if is_full:
-                    break
-                request = questions.waiting.popleft()
-                fits = questions.reserve(request)
-                (group if fits else questions.beyond).append(request)
-                n_bytes += n_line if fits else 0
-            self._call.records.keep(batch, group)
-            claim = self._call.store.exchange(wanted=group, again=self._call.options.retry_outcomes, holder=f"batch:{batch.id}")
-            batch.n_requests += len(claim.taken)
-            for request in group:
-                if request.key in claim.stored:  # another process was quicker
-                    questions.pay(questions.pending.pop(request.key), None, charged=False)
-                elif request.key in claim.held:
-                    questions.pay(request, None, charged=False)
-                    self._wait_for(request, claim.held[request.key])
-
-    def _wait_for(self, request: Request, holder: str) -> None:
-        "Wait for a request that another process or batch asks."
-        batch = self._call.records.read(holder.removeprefix("batch:"))
-        if batch and batch.base_url != self._call.teacher.shown_url:
-            said = f"is in a provider's batch at {batch.base_url}; `--via batch` with that address fetches it"
-            self._call.questions.fail(request, AskError(said, ErrorKind.IN_BATCH))
-            return
-        if holder.startswith("batch:") and (batch is None or batch.is_final):  # its row was lost, or the file with its requests
-            self._call.store.exchange([AttemptResult(request, None, f"{holder} came to no end")])
-        self._call.questions.held.append(request)
 
     def _send(self, batch: Batch, may_begin: bool = True, is_left: bool = False) -> None:
         "Upload and begin a batch, from where it was left."
@@ -186,7 +208,8 @@ class _Sender:
         else:
             self._call.records.write(batch, "running")
             self._call.pause_s = self._call.poll_s
-            said = f"batch {batch.batch_id} has begun with {batch.n_requests:,} requests, and goes on if this program ends"
+            n_requests = f"{batch.n_requests:,} request{'' if batch.n_requests == 1 else 's'}"
+            said = f"batch {batch.batch_id} has begun with {n_requests}, and goes on if this program ends"
             self._call.options.on_message(f"  {self._call.teacher.where}: {said}")
             return
         if batch.state != "beginning" or not error.may_be_done:
@@ -349,6 +372,8 @@ def ask_by_batch(
         return Asked(store.get_many(by_key), {request.key: OFFLINE for request in missing})
     run = _BatchRun(call := _Call(teacher, missing, store, options, poll_s))
     run.go(on_progress)
+    if options.budget:
+        options.budget.refresh(store)
     questions, error = call.questions, call.questions.last_error
     if error and error.kind != ErrorKind.SCHEMA and not questions.n_asked and len(missing) == len(by_key):
         if error.kind in (ErrorKind.SETTINGS, ErrorKind.FORBIDDEN):

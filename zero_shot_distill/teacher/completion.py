@@ -85,7 +85,9 @@ def _as_word(value: Any) -> str:
 def _as_text(value: Any) -> Any:
     "Join the list of parts that some servers send. Half a surrogate pair, left where a reply was cut off, is no text and becomes U+FFFD."
     if isinstance(value, list):
-        parts = [part.get("text") or "" for part in value]
+        parts = [(part.get("text") or "") if isinstance(part, dict) else None for part in value]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError("a part that is no text")
         value = "".join(parts)
     return _HALF_PAIR.sub("\ufffd", value) if isinstance(value, str) else value
 
@@ -192,7 +194,7 @@ def read_completion(
     "Read the part of a chat completion that is kept."
     try:
         reply = ChatCompletion.model_validate(content)
-    except (ValidationError, AttributeError, TypeError) as error:
+    except ValidationError as error:
         return _unusable(content, error, secrets)
     choice, usage = reply.choices[0], reply.usage or _Usage()
     message = choice.message
@@ -217,18 +219,14 @@ def _part_of(total: int | None, part: int | None) -> int | None:
     return part if part is None or (total is not None and part <= total) else None
 
 
-def _unusable(content: Any, error: Exception, secrets: Sequence[str]) -> AskError:
+def _unusable(content: Any, error: ValidationError, secrets: Sequence[str]) -> AskError:
     "Say what is wrong with a reply. One that has choices was written by the model, so the same question would bring the same."
     try:
         said = one_line(json.dumps(content, ensure_ascii=False), secrets)
     except (ValueError, RecursionError):
         said = type(content).__name__
     if isinstance(content, dict) and content.get("choices"):
-        place = (
-            ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
-            if isinstance(error, ValidationError)
-            else "choices.0.message.content"
-        )
+        place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
         return AskError(f"the reply cannot be used, {place} is not as expected: {said}", ErrorKind.ROW, charged=True)
     return AskError(f"the reply is no chat completion: {said}; does the address lack /v1?", ErrorKind.AGAIN, charged=True)
 

@@ -301,23 +301,23 @@ class RateLimit:
         entries = [(limit, limit.take(now, n_tokens if counts_tokens else 1)) for limit, counts_tokens in self._limits]
         return Reservation(now, entries, [told.use(amount) for told, amount in zip(self._told, (1, n_tokens), strict=True)])
 
-    def recall(self, ticket: Reservation) -> None:
-        "A request did not go after all."
-        for limit, entry in ticket.entries:
+    def release(self, reservation: Reservation) -> None:
+        "Release what `send` reserved; the request was not sent."
+        for limit, entry in reservation.entries:
             limit.correct(entry, 0)
 
     def heard(
         self,
-        ticket: Reservation,  # of the request that was replied to
+        reservation: Reservation,  # of the request that was replied to
         headers: Mapping[str, str],  # of the reply, whatever its status; names in lower case
     ) -> None:
         "Learn from what a provider says of its limits."
-        for told, used in zip(self._told, ticket.used, strict=True):
-            told.read(headers, ticket.sent_at, used)
+        for told, used in zip(self._told, reservation.used, strict=True):
+            told.read(headers, reservation.sent_at, used)
 
     def answered(
         self,
-        ticket: Reservation,
+        reservation: Reservation,
         now: float,
         n_under_way: int,  # this one included
         n_tokens: float | None,  # by the reply's own usage; None: not counted
@@ -326,13 +326,13 @@ class RateLimit:
         self._refused.append(False)
         if self._adapts:
             self.window.answered(now, n_under_way)
-        for (limit, entry), (_, counts_tokens) in zip(ticket.entries, self._limits, strict=True):
+        for (limit, entry), (_, counts_tokens) in zip(reservation.entries, self._limits, strict=True):
             if counts_tokens and n_tokens is not None:
                 limit.correct(entry, n_tokens)
 
     def overloaded(
         self,
-        ticket: Reservation,
+        reservation: Reservation,
         now: float,
         retry_after_s: float | None = None,  # as the provider asks; None: it does not say, or it was a timeout
     ) -> None:
@@ -340,6 +340,6 @@ class RateLimit:
         self._refused.append(True)
         is_odd_one = sum(self._refused) < 3
         if self._adapts:
-            self.window.halve(ticket.sent_at, now, is_odd_one)
+            self.window.halve(reservation.sent_at, now, is_odd_one)
         if retry_after_s is not None and not is_odd_one:
             self._paused_until = max(self._paused_until, now + retry_after_s)
