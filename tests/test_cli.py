@@ -71,7 +71,7 @@ FAULTS = {
     "unknown key": (_part("teacher", wieghts=[]), "mine.yaml: unknown key 'teacher.wieghts'; did you mean 'weights'?"),
     "missing key": (lambda project: project.pipeline.pop("task"), "mine.yaml: key 'task' is missing"),
     "wrong kind of value": (_part("students", steps="many"), "mine.yaml: students.steps: Input should be a valid integer"),
-    "value out of range": (_part("students", alpha=2), "mine.yaml: students: alpha 2.0: must be between 0 and 1"),
+    "value out of range": (_part("students", alpha=2), "mine.yaml: students.alpha: Input should be less than or equal to 1"),
     "unknown training setting": (
         _part("students", learning_rat=1e-3),
         "unknown key 'students.learning_rat'; did you mean 'learning_rate'?",

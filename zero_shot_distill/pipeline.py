@@ -10,9 +10,9 @@ __all__ = ['REFERENCE_MODEL', 'PromptsPart', 'AnnotatePart', 'StudentsPart', 'Pi
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_type_hints
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -23,7 +23,7 @@ from .prompt.library import describe_mix, find_mix, find_templates, pick_templat
 from .prompt.mix import PromptMix
 from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
-from .student.config import TrainingConfig
+from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import load_examples, sample_examples
 from .task.task import Example, Task, load_task
@@ -63,15 +63,7 @@ class AnnotatePart(_Part):
     retry: tuple[Literal[OUTCOMES[1:]], ...] = ()  # outcomes of stored replies that are asked for once more
 
 # %% ../nbs/80_pipeline.ipynb #fe0570e5
-_PLANNED = ("method", "labels", "seed")  # what a pipeline varies; all other settings are the same for its students
-_SETTINGS = {
-    setting.name: (get_type_hints(TrainingConfig)[setting.name], setting.default)
-    for setting in fields(TrainingConfig)
-    if setting.name not in _PLANNED and setting.default is not MISSING
-}
-
-
-class StudentsPart(create_model("_TrainingSettings", __base__=_Part, **_SETTINGS)):
+class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_settings())):
     "Which students are trained: each method with each seed, all with the same settings of `TrainingConfig`."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
@@ -79,13 +71,9 @@ class StudentsPart(create_model("_TrainingSettings", __base__=_Part, **_SETTINGS
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
 
     @model_validator(mode="after")
-    def _can_train(self) -> "StudentsPart":
+    def _some_student(self) -> "StudentsPart":
         if not self.seeds and not self.gold_seeds:
             raise ValueError("no seed, so no student; give at least one in seeds or gold_seeds")
-        try:
-            self.config("standard", "teacher", 0)
-        except ZsdError as error:
-            raise ValueError(str(error)) from None
         return self
 
     def config(
@@ -95,7 +83,7 @@ class StudentsPart(create_model("_TrainingSettings", __base__=_Part, **_SETTINGS
         seed: int,
     ) -> TrainingConfig:
         "Make the settings of one student."
-        return TrainingConfig(method, labels, seed=seed, **{name: getattr(self, name) for name in _SETTINGS})
+        return TrainingConfig(method, labels, seed=seed, **{name: getattr(self, name) for name in file_settings()})
 
     def configs(self) -> list[TrainingConfig]:
         "List the settings of all students."
@@ -351,10 +339,6 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
     return report
 
 # %% ../nbs/80_pipeline.ipynb #3873de7d
-# The first settings that a pipeline file had: they always count, later ones only where they are not at their default.
-_FIRST_SETTINGS = ("steps", "batch_size", "learning_rate", "alpha", "max_rationale_tokens")
-
-
 def _plan_students(run: _Run, annotation: Path) -> dict[str, TrainingConfig]:
     "Run id -> settings of every student of this run."
     part = run.pipeline.students
@@ -362,13 +346,9 @@ def _plan_students(run: _Run, annotation: Path) -> dict[str, TrainingConfig]:
     task, test = run.task.model_dump(mode="json", exclude={"splits"}), [asdict(row) for row in run.rows.test]
     # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
     weights = pull_weights(run.progress, part.weights).name if Path(part.weights).is_absolute() else part.weights
-    shared = {
-        name: getattr(part, name) for name, (_, default) in _SETTINGS.items() if name in _FIRST_SETTINGS or getattr(part, name) != default
-    }
     planned = {}
     for config in part.configs():
-        settings = {name: getattr(config, name) for name in _PLANNED} | shared
-        planned[f"{config.name}-{fingerprint(settings, weights, task, *files, test)}"] = config
+        planned[f"{config.name}-{fingerprint(config.run_settings(), weights, task, *files, test)}"] = config
     return planned
 
 
