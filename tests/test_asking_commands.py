@@ -35,7 +35,7 @@ def test_a_budget_over_three_runs(tmp_path):
         assert 0 < first["n_rows_left"] < 40
         assert first["usage"]["cost_usd"] <= 0.01
         assert first["left_usd"]["value"] == pytest.approx(first["n_rows_left"] * 0.0005)
-        left = [json.loads(line) for line in (tmp_path / first["folder"] / "left.jsonl").read_text().splitlines()]
+        left = [json.loads(line) for line in (tmp_path / first["folder"] / "unanswered.jsonl").read_text().splitlines()]
         assert len(left) == first["n_rows_left"]
         assert annotate("0.01")["n_rows_left"] == first["n_rows_left"]
         assert annotate("1")["n_rows_left"] == 0

@@ -123,7 +123,7 @@ def test_faults_in_files(project, fault):
     "Each is told before anybody is asked anything."
     change, *parts = FAULTS[fault]
     change(project)
-    done = zsd(project.write().folder, "run", "mine.yaml")
+    done = zsd(project.write().folder, "run", "mine.yaml", preload="light")
     is_one_line(done, 2, *parts)
     assert stored(project.folder) == []
     assert not done.modules & {"torch"}
@@ -259,7 +259,7 @@ def test_a_reader_that_has_enough(tmp_path, arguments):
 
 
 def test_tasks(tmp_path):
-    listed = zsd(tmp_path, "tasks")
+    listed = zsd(tmp_path, "tasks", preload="none")
     assert (listed.status, listed.err) == (0, "")
     assert "pocket_nli" in listed.out
     (task,) = [task for task in json.loads(zsd(tmp_path, "tasks", "--json").out) if task["task"] == "pocket_nli"]
@@ -269,7 +269,7 @@ def test_tasks(tmp_path):
 
 def test_templates(project):
     project.write()
-    listed = zsd(project.folder, "templates", "my_task.yaml", "--prompts", "my_prompts.yaml", "--json")
+    listed = zsd(project.folder, "templates", "my_task.yaml", "--prompts", "my_prompts.yaml", "--json", preload="none")
     assert [template["template"] for template in json.loads(listed.out)] == ["tell", "explain"]
     assert not listed.modules & HEAVY
     # Brackets are no mark-up of ours.
@@ -322,7 +322,7 @@ def students(tmp_path_factory):
     "A folder with a tiny student of each method."
     from zero_shot_distill.annotate.rows import AnnotatedRow
     from zero_shot_distill.student.config import TrainingConfig
-    from zero_shot_distill.student.student import train_student
+    from zero_shot_distill.student.student import TrainingJob, train_student
 
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()
@@ -334,7 +334,7 @@ def students(tmp_path_factory):
     ]
     for method in ("standard", "step-by-step"):
         config = TrainingConfig(method, "gold", steps=40, learning_rate=1e-2)
-        train_student(folder / "tiny", "tiny T5", annotated[:18], annotated[18:], task, config, folder / method)
+        train_student(TrainingJob(folder / "tiny", "tiny T5", task, annotated[:18], annotated[18:]), config, folder / method)
     return folder
 
 

@@ -9,8 +9,9 @@ import pytest
 from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.forecast import forecast
-from zero_shot_distill.annotate.job import AnnotationJob, run_annotation
-from zero_shot_distill.annotate.rows import ExplanationRate, annotate, ask_split
+from zero_shot_distill.annotate.job import AnnotationJob, annotated_rows, ask_split, run_annotation
+from zero_shot_distill.annotate.plan import ExplanationRate
+from zero_shot_distill.annotate.rows import AnnotatedRow
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.collect import imported_for
 from zero_shot_distill.prompt.mix import PromptMix
@@ -20,9 +21,10 @@ from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.options import AskOptions
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, Teacher
 
 PRICE = Price(1.0, 2.0, "example")
 MODEL = "scripted-model"
@@ -69,6 +71,21 @@ def store(tmp_path):
         yield store
 
 
+def job(**changes) -> AnnotationJob:
+    made = AnnotationJob(TASK, {"train": EXAMPLES}, TEMPLATES, MIX, MODEL, SAMPLING, ExplanationRate(0.4))
+    return replace(made, **changes)
+
+
+def asking(teacher: Teacher, store: ResponseStore, **options) -> TeacherClient:
+    return TeacherClient(teacher, store, SAMPLING, AskOptions(**options))
+
+
+def annotate(client: TeacherClient, **changes) -> list[AnnotatedRow]:
+    "The rows of a job with all rationales wanted, unless told otherwise."
+    wanted = job(**{"rate": ExplanationRate(), **changes})
+    return annotated_rows(wanted, "train", ask_split(wanted, "train", client))
+
+
 def explained(rows) -> set[str]:
     return {row.id for row in rows if row.rationale}
 
@@ -84,19 +101,19 @@ def test_the_share_is_true_and_nested(server, teacher, store):
     "40 and 80 of 200 rows; more than that are asked, but not all; a smaller rate asks nothing that the larger has not."
     kept, n_asked = {}, {}
     for rate in (0.2, 0.4):
-        kept[rate] = explained(annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=ExplanationRate(rate)))
+        kept[rate] = explained(annotate(asking(teacher, store), rate=ExplanationRate(rate)))
         n_asked[rate] = len(server.bodies) - len(EXAMPLES)
     assert {rate: len(rows) for rate, rows in kept.items()} == {0.2: 40, 0.4: 80}
     assert kept[0.2] < kept[0.4]
     assert 40 < n_asked[0.2] < n_asked[0.4] < 200
-    again = explained(annotate(TASK, EXAMPLES, TEMPLATES, MIX, StoredTeacher(MODEL), store, SAMPLING, rate=ExplanationRate(0.2)))
+    again = explained(annotate(asking(StoredTeacher(MODEL), store), rate=ExplanationRate(0.2)))
     assert again == kept[0.2]
 
 
 def test_the_rate_of_existing_rationales(server, teacher, store):
     "The thesis's meaning: all rows are asked, and half of the rationales stay."
-    everything = explained(annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING))
-    half = explained(annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=ExplanationRate(0.5, of_existing=True)))
+    everything = explained(annotate(asking(teacher, store)))
+    half = explained(annotate(asking(teacher, store), rate=ExplanationRate(0.5, of_existing=True)))
     assert len(half) == round(len(everything) / 2)
     assert half < everything
     assert len(server.bodies) == 400
@@ -105,12 +122,11 @@ def test_the_rate_of_existing_rationales(server, teacher, store):
 def test_few_rounds(monkeypatch, server, teacher, store):
     "A round may be a provider's batch of a day."
     rounds = []
-    terms = AskOptions()
-    import zero_shot_distill.annotate.rows as module
+    import zero_shot_distill.annotate.job as module
 
     collect = module.collect_replies
     monkeypatch.setattr(module, "collect_replies", lambda pairs, *rest: rounds.append(len(pairs)) or collect(pairs, *rest))
-    ask_split(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, None, terms, ExplanationRate(0.4))
+    ask_split(job(), "train", asking(teacher, store))
     assert len(rounds) <= 4
     assert sum(rounds) == len(server.bodies)
 
@@ -118,36 +134,34 @@ def test_few_rounds(monkeypatch, server, teacher, store):
 def test_a_template_that_never_explains_is_given_up(server, teacher, store):
     said = []
     mix = PromptMix(label={"label": 1.0}, explanation={"mute": 1.0})
-    rows = annotate(
-        TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, terms=AskOptions(on_message=said.append), rate=ExplanationRate(0.3)
-    )
+    rows = annotate(asking(teacher, store, on_message=said.append), mix=mix, rate=ExplanationRate(0.3))
     assert explained(rows) == set()
     assert len(server.bodies) == 200 + 60
-    assert "mute: no further rows are asked" in said[-1]
+    assert said[-1] == "template mute gave no rationale in its first 50 replies; not asking it for more"
 
 
 def test_another_template_steps_in(server, teacher, store):
     "Half of the rows are asked in vain; the others make up for it."
     mix = PromptMix(label={"label": 1.0}, explanation={"mute": 0.5, "other": 0.5})
-    rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, rate=ExplanationRate(0.2))
+    rows = annotate(asking(teacher, store), mix=mix, rate=ExplanationRate(0.2))
     assert len(explained(rows)) == 40
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_the_forecast_knows_how_often_it_explains_itself(server, teacher, store, rate):
-    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(rate), n_pilot=40)
-    annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=ExplanationRate(rate))
+    made = forecast(job(rate=ExplanationRate(rate)), asking(teacher, store, price=PRICE), n_pilot=40)
+    annotate(asking(teacher, store), rate=ExplanationRate(rate))
     assert abs(made.plan.n_questions - len(server.bodies)) <= 0.1 * len(server.bodies)
-    after = forecast(TASK, EXAMPLES, TEMPLATES, MIX, StoredTeacher(MODEL), store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(rate))
+    after = forecast(job(rate=ExplanationRate(rate)), asking(StoredTeacher(MODEL), store, price=PRICE))
     assert after.open_usd.value < 0.1 * made.open_usd.value
 
 
 def test_a_forecast_pilots_every_template_that_the_rate_needs(server, teacher, store):
     "The first half of the rows has too few rationales, so the second template is needed, which the first plan did not see."
     mix = PromptMix(label={"label": 1.0}, explanation={"why": 0.5, "other": 0.5}, seed=7)
-    made = forecast(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, AskOptions(price=PRICE), ExplanationRate(0.4), n_pilot=20)
+    made = forecast(job(mix=mix), asking(teacher, store, price=PRICE), n_pilot=20)
     assert set(made.pilot) == {"label", "why", "other"}
-    rows = annotate(TASK, EXAMPLES, TEMPLATES, mix, teacher, store, SAMPLING, rate=ExplanationRate(0.4))
+    rows = annotate(asking(teacher, store), mix=mix, rate=ExplanationRate(0.4))
     assert len(explained(rows)) == 80
 
 
@@ -156,8 +170,8 @@ def test_imported_replies_are_not_asked_again_nor_forecast(server, teacher, stor
     order = MIX.order(len(EXAMPLES))
     import_replies(store, {row: REASON if place % 2 else "Neutral." for place, row in enumerate(order[:80])})
     rate = ExplanationRate(0.4)
-    made = forecast(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, AskOptions(price=PRICE), rate, n_pilot=20)
-    rows = annotate(TASK, EXAMPLES, TEMPLATES, MIX, teacher, store, SAMPLING, rate=rate)
+    made = forecast(job(rate=rate), asking(teacher, store, price=PRICE), n_pilot=20)
+    rows = annotate(asking(teacher, store), rate=rate)
     assert len(explained(rows)) == 80
     asked = [body["messages"][-1]["content"] for body in server.bodies]
     bought = {WHY.user_message.format(**EXAMPLES[row].fields) for row in order[:80]}
@@ -167,21 +181,16 @@ def test_imported_replies_are_not_asked_again_nor_forecast(server, teacher, stor
 
 def test_where_all_was_imported_nothing_is_to_be_paid(store):
     import_replies(store, dict.fromkeys(range(len(EXAMPLES)), REASON))
-    made = forecast(TASK, EXAMPLES, TEMPLATES, PromptMix.single("why"), StoredTeacher(MODEL), store, SAMPLING, AskOptions(price=PRICE))
+    made = forecast(job(mix=PromptMix.single("why"), rate=ExplanationRate()), asking(StoredTeacher(MODEL), store, price=PRICE))
     assert (made.plan.n_questions, made.open_usd.value) == (0, 0.0)
     assert "all 200 replies were taken over" in made.plan.note
-
-
-def job(**changes) -> AnnotationJob:
-    made = AnnotationJob(TASK, {"train": EXAMPLES}, TEMPLATES, MIX, MODEL, SAMPLING, ExplanationRate(0.4))
-    return replace(made, **changes)
 
 
 def test_a_budget_is_not_charged_for_imported_replies(server, teacher, store, tmp_path):
     "200 labels at 46 millionths of a dollar, and nothing for the rationales, which are there."
     import_replies(store, dict.fromkeys(range(len(EXAMPLES)), REASON))
     budget = Budget(0.02, PRICE)
-    report = run_annotation(job(), teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, budget))
+    report = run_annotation(job(), asking(teacher, store, price=PRICE, budget=budget), tmp_path, Progress(quiet=True))
     assert (report.n_rows_left, report.splits["train"].n_rationales) == (0, 80)
     assert report.n_imported == 80
     assert report.usage.n_responses == len(server.bodies) == 200
@@ -191,11 +200,11 @@ def test_a_budget_is_not_charged_for_imported_replies(server, teacher, store, tm
 def test_retry_asks_for_imported_replies_that_are_empty(server, teacher, store, tmp_path):
     import_replies(store, {row: "" if row < 5 else REASON for row in range(20)})
     some = job(rows={"train": EXAMPLES[:20]}, mix=PromptMix.single("why"), rate=ExplanationRate())
-    first = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+    first = run_annotation(some, asking(teacher, store, price=PRICE), tmp_path, Progress(quiet=True))
     assert (len(server.bodies), first.outcomes, first.n_imported) == (0, {"empty": 5, "complete": 15}, 20)
-    again = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE, retry_outcomes=frozenset({"empty"})))
+    again = run_annotation(some, asking(teacher, store, price=PRICE, retry_outcomes=frozenset({"empty"})), tmp_path, Progress(quiet=True))
     assert (len(server.bodies), again.outcomes, again.n_imported, again.usage.n_responses) == (5, {"complete": 20}, 15, 5)
-    later = run_annotation(some, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+    later = run_annotation(some, asking(teacher, store, price=PRICE), tmp_path, Progress(quiet=True))
     assert (later.outcomes, later.n_imported) == ({"complete": 20}, 15)
 
 
@@ -203,7 +212,7 @@ def test_a_row_without_gold_is_not_shown_to_a_template_that_shows_it(server, tea
     "It is a row with a reason; the others are asked, the report is written, and nothing is left to be asked."
     rows = [replace(example, label=None) if place == 3 else example for place, example in enumerate(EXAMPLES[:40])]
     given = job(rows={"train": rows}, mix=PromptMix(label={"label": 1.0}, explanation={"given": 1.0}), rate=ExplanationRate())
-    report = run_annotation(given, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+    report = run_annotation(given, asking(teacher, store, price=PRICE), tmp_path, Progress(quiet=True))
     assert (report.n_rows_left, len(server.bodies)) == (0, 79)
     lines = [json.loads(line) for line in (Path(report.folder) / "train.jsonl").read_text().splitlines()]
     assert "shows {label}, which row" in lines[3]["rationale_error"]

@@ -13,7 +13,8 @@ import regex
 from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.forecast import ForecastError, forecast, forecast_table
-from zero_shot_distill.annotate.rows import ExplanationRate, annotate, planned_questions
+from zero_shot_distill.annotate.job import AnnotationJob, ask_split
+from zero_shot_distill.annotate.plan import ExplanationRate, planned_questions
 from zero_shot_distill.prompt.collect import requests_for
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates, render, render_few_shot
@@ -23,10 +24,10 @@ from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.client import AskOptions
-from zero_shot_distill.teacher.options import BUDGET_REACHED
+from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.options import BUDGET_REACHED, AskOptions
 from zero_shot_distill.teacher.price import Price
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher, Teacher
 
 BENCHMARK = Path(__file__).parent / "benchmarks" / "forecast_coverage.py"
 PRICE = Price(0.5, 1.5, "example", cached_input_usd_per_million=0.05, batch=Price(0.25, 0.75, "example, batch"))
@@ -47,6 +48,14 @@ TWO_TEMPLATES = PromptMix(label={"label-only": 1.0}, explanation={"one-sentence"
 def store(tmp_path):
     with ResponseStore(tmp_path / "responses.sqlite") as store:
         yield store
+
+
+def job(mix: PromptMix, rate: ExplanationRate = ExplanationRate(), examples=EXAMPLES) -> AnnotationJob:
+    return AnnotationJob(TASK, {"train": examples}, TEMPLATES, mix, MODEL, SAMPLING, rate)
+
+
+def asking(teacher: Teacher, store: ResponseStore, **options) -> TeacherClient:
+    return TeacherClient(teacher, store, SAMPLING, AskOptions(**options))
 
 
 def n_tokens(text: str) -> int:
@@ -72,11 +81,11 @@ def stored_replies(mix: PromptMix):
         yield (id, row), (request, Response(request.key, reply.text, "stop", *usage, 0.1, 1, "2026-01-01T00:00:00+00:00", MODEL))
 
 
-def forecast_stored(store: ResponseStore, mix: PromptMix, n_stored: int = 40, **settings):
+def forecast_stored(store: ResponseStore, mix: PromptMix, n_stored: int = 40, rate=ExplanationRate(), options=None, **settings):
     "From a store that holds the pilot."
     first = set(mix.order(len(EXAMPLES))[:n_stored])
     store.put_many(reply for (_, row), reply in stored_replies(mix) if row in first)
-    return forecast(TASK, EXAMPLES, TEMPLATES, mix, StoredTeacher(MODEL), store, SAMPLING, **settings)
+    return forecast(job(mix, rate), asking(StoredTeacher(MODEL), store, **(options or {})), **settings)
 
 
 # The pilot
@@ -85,14 +94,14 @@ def forecast_stored(store: ResponseStore, mix: PromptMix, n_stored: int = 40, **
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_the_pilot_is_part_of_the_annotation(store, rate):
     "Asked once: the annotation after a forecast asks for the rest, and all of it costs what was forecast."
-    terms = AskOptions(price=PRICE)
-    examples = EXAMPLES[:120]
+    wanted = job(TWO_TEMPLATES, ExplanationRate(rate), EXAMPLES[:120])
     with ScriptedServer(scripted) as server, HostedTeacher(MODEL, server.base_url, "sk-x") as teacher:
-        made = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, ExplanationRate(rate), n_pilot=15)
+        client = asking(teacher, store, price=PRICE)
+        made = forecast(wanted, client, n_pilot=15)
         n_pilot = len(server.bodies)
-        annotate(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms=terms, rate=ExplanationRate(rate))
+        ask_split(wanted, "train", client)
         n_all = len(server.bodies)
-        after = forecast(TASK, examples, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms, ExplanationRate(rate))
+        after = forecast(wanted, client)
         assert len(server.bodies) == n_all
     assert (n_pilot, made.pilot) == (30, {"label-only": 15, "one-sentence": 15})
     assert n_all == made.plan.n_questions == 120 + round(120 * rate)
@@ -104,18 +113,17 @@ def test_the_pilot_is_part_of_the_annotation(store, rate):
 def test_a_larger_pilot_contains_a_smaller_one(store):
     with ScriptedServer(scripted) as server, HostedTeacher(MODEL, server.base_url, "sk-x") as teacher:
         for n_pilot, n_asked in ((5, 10), (12, 24), (8, 24)):
-            forecast(TASK, EXAMPLES, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, n_pilot=n_pilot)
+            forecast(job(TWO_TEMPLATES), asking(teacher, store), n_pilot=n_pilot)
             assert len(server.bodies) == n_asked
 
 
 def test_a_budget_for_the_pilot_is_kept(store):
-    terms = AskOptions(price=PRICE, budget=Budget(0.0, PRICE))
     with (
         ScriptedServer(scripted) as server,
         HostedTeacher(MODEL, server.base_url, "sk-x") as teacher,
         pytest.raises(ForecastError, match=str(BUDGET_REACHED)),
     ):
-        forecast(TASK, EXAMPLES, TEMPLATES, TWO_TEMPLATES, teacher, store, SAMPLING, terms)
+        forecast(job(TWO_TEMPLATES), asking(teacher, store, price=PRICE, budget=Budget(0.0, PRICE)))
     assert not server.bodies
 
 
@@ -125,7 +133,7 @@ def test_a_teacher_that_counts_no_tokens_is_no_ground_for_a_forecast(store):
         HostedTeacher(MODEL, server.base_url, "sk-x") as teacher,
         pytest.raises(ForecastError, match="counted no tokens for 10"),
     ):
-        forecast(TASK, EXAMPLES, TEMPLATES, PromptMix.single("one-sentence"), teacher, store, SAMPLING, n_pilot=10)
+        forecast(job(PromptMix.single("one-sentence")), asking(teacher, store), n_pilot=10)
 
 
 def test_what_is_asked_again_is_open(store):
@@ -138,9 +146,9 @@ def test_what_is_asked_again_is_open(store):
         (request, replace(reply, finish_reason="length")) if row in cut_off else (request, reply)
         for row, (request, reply) in zip(rows, pairs, strict=True)
     )
-    arguments = (TASK, EXAMPLES, TEMPLATES, mix, StoredTeacher(MODEL), store, SAMPLING)
-    assert forecast(*arguments).n_stored == 40
-    assert forecast(*arguments, AskOptions(retry_outcomes=frozenset({"length"}))).n_stored == 30
+    nobody = StoredTeacher(MODEL)
+    assert forecast(job(mix), asking(nobody, store)).n_stored == 40
+    assert forecast(job(mix), asking(nobody, store, retry_outcomes=frozenset({"length"}))).n_stored == 30
 
 
 # What stands beside the plan
@@ -149,7 +157,7 @@ def test_what_is_asked_again_is_open(store):
 def test_few_shot_is_what_few_shot_would_take(store):
     "The predicted prompts of a few-shot request, beside their true size under the same tokenizer."
     mix = PromptMix.single("one-sentence")
-    made = forecast_stored(store, mix, n_pilot=20, n_shots=4, terms=AskOptions(price=PRICE))
+    made = forecast_stored(store, mix, n_pilot=20, n_shots=4, options={"price": PRICE})
     shown = [EXAMPLES[row] for row in mix.order(len(EXAMPLES))[:4]]
     template, turns = TEMPLATES["one-sentence"], 2 * 4 * 4
     replies = {row: reply for (_, row), (_, reply) in stored_replies(mix)}
@@ -168,7 +176,7 @@ def test_few_shot_is_what_few_shot_would_take(store):
 
 
 def test_savings_are_told_as_they_are(store):
-    made = forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=PRICE))
+    made = forecast_stored(store, TWO_TEMPLATES, options={"price": PRICE})
     few_shot, batch, fewer = made.others
     assert batch.against_plan == pytest.approx(-0.5)
     assert (batch.prompt_tokens, fewer.n_questions) == (made.plan.prompt_tokens, 240 + 72)
@@ -185,13 +193,13 @@ def test_savings_are_told_as_they_are(store):
 
 
 def test_one_reply_for_both_saves_nothing_by_explaining_less(store):
-    made = forecast_stored(store, PromptMix.single("one-sentence"), terms=AskOptions(price=PRICE))
+    made = forecast_stored(store, PromptMix.single("one-sentence"), options={"price": PRICE})
     assert made.others[-1].note.startswith("saves nothing")
     assert made.others[-1].cost_usd == made.plan.cost_usd
 
 
 def test_fewer_explanations_than_the_comparison_has(store):
-    made = forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=PRICE), rate=ExplanationRate(0.2))
+    made = forecast_stored(store, TWO_TEMPLATES, options={"price": PRICE}, rate=ExplanationRate(0.2))
     assert len(made.others) == 2
     assert made.plan.n_questions == 240 + 48
 
@@ -205,7 +213,7 @@ def test_fewer_explanations_than_the_comparison_has(store):
     ],
 )
 def test_what_is_unknown_stays_unknown(store, price, unknown):
-    rows = forecast_table(forecast_stored(store, TWO_TEMPLATES, terms=AskOptions(price=price)))
+    rows = forecast_table(forecast_stored(store, TWO_TEMPLATES, options={"price": price}))
     assert [row["cost"] == "unknown" for row in rows] == unknown
     assert all("unknown" not in row["prompt tokens"] + row["reply tokens"] for row in rows)
 

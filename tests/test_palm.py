@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
+from zsd_command import environment, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
@@ -244,6 +245,29 @@ def test_half_a_character(data, tmp_path):
     row = read_one(one_row(data, "anli1"), data, output("anli1", "neutral", "Half a \ud83d face is no face."))
     assert row.rationale == "Half a \ufffd face is no face."
     write_annotations([row], tmp_path / "rows.jsonl")
+
+
+# The command
+
+
+def test_outputs_in_a_clone_become_annotations(data, tmp_path):
+    "Of the splits that have outputs; what does not fit is named, and the rest is imported."
+    task = lay_svamp(data)
+    lay_outputs(tmp_path / "clone" / "datasets", task, "train", numbered(task, "train"), 500)
+    lay(tmp_path / "clone" / "datasets" / "gpt-neox" / "svamp" / "train.json", numbered(task, "train")[:7])
+    settings = environment(ZSD_DATA=str(data), ZSD_CACHE=str(tmp_path / "cache"))
+    done = zsd(tmp_path, "import-thesis", "clone", "--json", env=settings)
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["outputs"] == {
+        "zsd-work/annotations/palm-svamp": {"train": 720, "valid": 80},
+        "zsd-work/annotations/gpt-neox-svamp": {},
+    }
+    rows = read_annotations(tmp_path / "zsd-work" / "annotations" / "palm-svamp" / "train.jsonl")
+    assert all(task.is_right(row.label, row.gold) and row.rationale for row in rows)
+    told = " ".join(zsd(tmp_path, "import-thesis", "clone", env=settings).out.split())
+    assert "outputs of palm for svamp: 720 train, 80 valid rows in zsd-work/annotations/palm-svamp" in told
+    assert "outputs of gpt-neox for svamp: not used: train (" in told
+    assert "7 outputs for 800 rows of split 'train'" in told
 
 
 # What is refused

@@ -16,7 +16,7 @@ from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.study.records import PromptRecord, read_prompts, recorded_run_dir
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
-from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher
 from zero_shot_distill.weights.pull import pull
@@ -49,6 +49,10 @@ def hosted(server: ScriptedServer, **settings) -> HostedTeacher:
     return HostedTeacher("some-model", server.base_url, "sk-scripted", RequestLimits(**{"n_parallel": 4, "n_retries": 0, **settings}))
 
 
+def asking(server: ScriptedServer, store: ResponseStore, options: AskOptions = AskOptions(), **settings) -> TeacherClient:
+    return TeacherClient(hosted(server, **settings), store, SAMPLING, options)
+
+
 def each_with(*templates: PromptTemplate, rows=ROWS) -> list[tuple[PromptTemplate, object]]:
     return [(template, row) for row in rows for template in templates]
 
@@ -70,7 +74,7 @@ def small():
 
 @pytest.mark.parametrize("template", [BY_SCHEMA, LABEL_FIRST, LABEL_ONLY], ids=lambda template: template.id)
 def test_a_real_teacher_keeps_to_the_schema(template, small, store):
-    read = collect_replies(each_with(template, rows=ROWS[:4]), TASK, small, store, SAMPLING)
+    read = collect_replies(each_with(template, rows=ROWS[:4]), TASK, TeacherClient(small, store, SAMPLING))
     for one in read:
         # A model of this size does not always come to an end; what it wrote until then is in the form.
         assert re.match(rf'\{{\s*"{next(iter(template.reply_keys.values()))}":', one.response.text)
@@ -184,31 +188,31 @@ def refusing(body: dict, n: int) -> Scripted:
 def test_a_refused_schema_is_asked_plainly_and_never_again(store):
     pairs = each_with(BY_SCHEMA)
     with ScriptedServer(refusing) as server:
-        first = collect_replies(pairs, TASK, hosted(server), store, SAMPLING)
+        first = collect_replies(pairs, TASK, asking(server, store))
         n_by_schema, n_plain = ways_asked(server)
         assert 1 <= n_by_schema <= 4  # those under way when the first refusal came
         assert n_plain == len(ROWS) == len(store)
         assert {one.read_by for one in first} == {"pattern"}
         assert {one.reply.label for one in first} == {"neutral"}
-        again = collect_replies(pairs, TASK, hosted(server), store, SAMPLING)
+        again = collect_replies(pairs, TASK, asking(server, store))
         assert again == first
-        assert collect_replies(pairs, TASK, StoredTeacher("some-model"), store, SAMPLING) == first
+        assert collect_replies(pairs, TASK, TeacherClient(StoredTeacher("some-model"), store, SAMPLING)) == first
         assert len(server.bodies) == n_by_schema + n_plain
 
 
 def test_rows_that_are_new_try_the_schema_first(store):
     "A refusal is no secret of the model for ever: the same name may stand at a better server tomorrow."
     with ScriptedServer(refusing) as server:
-        collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING)
+        collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, asking(server, store))
     with ScriptedServer(lambda body, n: Scripted(text=AS_JSON)) as server:
-        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:6]), TASK, hosted(server), store, SAMPLING)
+        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:6]), TASK, asking(server, store))
         assert ways_asked(server) == (2, 0)
     assert [one.read_by for one in read] == ["pattern"] * 4 + ["schema"] * 2
 
 
 def test_only_the_refused_rows_are_asked_twice(store):
     with ScriptedServer(refusing) as server:
-        read = collect_replies(each_with(PLAIN, BY_SCHEMA, LABEL_ONLY, rows=ROWS[:5]), TASK, hosted(server), store, SAMPLING)
+        read = collect_replies(each_with(PLAIN, BY_SCHEMA, LABEL_ONLY, rows=ROWS[:5]), TASK, asking(server, store))
         n_by_schema, n_plain = ways_asked(server)
         assert n_by_schema <= 4
         assert n_plain == 5 == len(store)  # all three ask the same plain question
@@ -219,22 +223,22 @@ def test_only_the_refused_rows_are_asked_twice(store):
 def test_a_template_is_compared_with_itself(store):
     "Plain replies that are stored are no reason to leave out the schema."
     with ScriptedServer(lambda body, n: Scripted(text=AS_JSON if "response_format" in body else WORDS)) as server:
-        collect_replies(each_with(PLAIN), TASK, hosted(server), store, SAMPLING)
-        read = collect_replies(each_with(PLAIN, BY_SCHEMA), TASK, hosted(server), store, SAMPLING)
+        collect_replies(each_with(PLAIN), TASK, asking(server, store))
+        read = collect_replies(each_with(PLAIN, BY_SCHEMA), TASK, asking(server, store))
         assert ways_asked(server) == (12, 12)
     assert [one.read_by for one in read] == ["pattern", "schema"] * 12
 
 
 def test_a_server_that_ignores_the_schema_is_read_by_the_pattern(store):
     with ScriptedServer(lambda body, n: Scripted(text=WORDS)) as server:
-        read = collect_replies(each_with(BY_SCHEMA), TASK, hosted(server), store, SAMPLING)
+        read = collect_replies(each_with(BY_SCHEMA), TASK, asking(server, store))
         assert ways_asked(server) == (12, 0)
     assert {(one.read_by, one.reply.label) for one in read} == {("pattern", "neutral")}
 
 
 def test_the_order_of_the_parts_is_sent_as_written_and_survives_the_store(store):
     with ScriptedServer(lambda body, n: Scripted(text=AS_JSON)) as server:
-        collect_replies(each_with(BY_SCHEMA, LABEL_FIRST, rows=ROWS[:1]), TASK, hosted(server, n_parallel=1), store, SAMPLING)
+        collect_replies(each_with(BY_SCHEMA, LABEL_FIRST, rows=ROWS[:1]), TASK, asking(server, store, n_parallel=1))
         sent = [list(body["response_format"]["json_schema"]["schema"]["properties"]) for body in server.bodies]
     assert sorted(sent) == [["explanation", "label"], ["label", "rationale"]]
     for template in (BY_SCHEMA, LABEL_FIRST):
@@ -253,11 +257,11 @@ def test_the_fallback_failing_is_a_reason_and_goes_on_later(store):
         return refusing(body, n)
 
     with ScriptedServer(script) as server:
-        first, *others = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING)
+        first, *others = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, asking(server, store))
         assert (first.error, first.response) == ("no response: HTTP 500: scripted fault", None)
         assert {one.read_by for one in others} == {"pattern"}
         broken, n_before = False, len(server.bodies)
-        (first, *_) = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING)
+        (first, *_) = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, asking(server, store))
         assert first.read_by == "pattern"
         assert len(server.bodies) == n_before + 2  # the schema once more, then the plain question
 
@@ -269,10 +273,10 @@ def test_a_plain_reply_that_was_cut_off_is_asked_again_plainly(store):
         return replace(refusing(body, n), finish_reason=finish_reason)
 
     with ScriptedServer(script) as server:
-        collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING)
+        collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, asking(server, store))
         n_before, finish_reason = len(server.bodies), "stop"
-        terms = AskOptions(retry_outcomes=frozenset({"length"}))
-        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, hosted(server), store, SAMPLING, terms=terms)
+        options = AskOptions(retry_outcomes=frozenset({"length"}))
+        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:4]), TASK, asking(server, store, options=options))
         assert len(server.bodies) == n_before + 4
     assert {one.response.outcome for one in read} == {"complete"}
 
@@ -289,7 +293,7 @@ def test_refusals_and_filtered_replies_are_counted_and_not_read(store):
         return Scripted(text=AS_JSON[:40], finish_reason="length")
 
     with ScriptedServer(script) as server:
-        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:3]), TASK, hosted(server), store, SAMPLING)
+        read = collect_replies(each_with(BY_SCHEMA, rows=ROWS[:3]), TASK, asking(server, store))
     reasons = ["refused by the teacher", "held back by the provider's filter", "broken JSON (reply cut off)"]
     assert [(one.error, one.reply, one.read_by) for one in read] == [(reason, None, "") for reason in reasons]
 

@@ -52,7 +52,7 @@ def story(tmp_path_factory) -> SimpleNamespace:
     note("ctrl-c training", interrupt(folder, lambda _: "standard-teacher-seed0:" in said(folder), *RUN))
     note("ctrl-c reporting", interrupt(folder, lambda process: runs(process, "ipykernel_launcher"), *RUN))
     note("finished", zsd(folder, *RUN))
-    note("again", zsd(folder, *RUN))
+    note("again", zsd(folder, *RUN, preload="none"))
     return told
 
 

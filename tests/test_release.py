@@ -18,15 +18,9 @@ from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill.annotate.card import COLUMNS
 from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport, run_annotation
+from zero_shot_distill.annotate.plan import ExplanationRate
 from zero_shot_distill.annotate.release import ReleaseError, write_release
-from zero_shot_distill.annotate.rows import (
-    NOT_WANTED,
-    AnnotatedRow,
-    ExplanationRate,
-    read_annotations,
-    summarise_annotations,
-    write_annotations,
-)
+from zero_shot_distill.annotate.rows import AnnotatedRow, RationaleFault, read_annotations, summarise_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.mix import PromptMix
@@ -35,7 +29,7 @@ from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import Example, Task, load_task
-from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.price import Price, Usage
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher
 
@@ -234,7 +228,9 @@ def test_front_matter(pocket):
 )
 def test_built_in_tasks(tmp_path, name, kind, licence):
     task = load_task(name)
-    rows = {"train": [AnnotatedRow("train-0", "What?", None, "1 + 1", None, rationale_error=NOT_WANTED, read_by="pattern")]}
+    rows = {
+        "train": [AnnotatedRow("train-0", "What?", None, "1 + 1", None, rationale_error=str(RationaleFault.NOT_WANTED), read_by="pattern")]
+    }
     templates = {"ask": PromptTemplate(id="ask", user_message="Say it.", reply_pattern="(?P<label>.+)")}
     write_release(*made_up(tmp_path, rows, task=task, templates=templates), NOW)
     card = DatasetCard.load(tmp_path / "README.md")
@@ -333,10 +329,14 @@ def test_what_a_run_leaves_is_told(tmp_path):
         ResponseStore(tmp_path / "responses.sqlite") as store,
     ):
         only_train = replace(job, rows={"train": rows["train"]})
-        run_annotation(only_train, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+        run_annotation(only_train, TeacherClient(teacher, store, only_train.sampling, AskOptions(PRICE)), tmp_path, Progress(quiet=True))
         address = server.base_url
-        first = run_annotation(only_train, teacher, store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
-        report = run_annotation(job, StoredTeacher(MODEL), store, tmp_path, Progress(quiet=True), AskOptions(PRICE))
+        first = run_annotation(
+            only_train, TeacherClient(teacher, store, only_train.sampling, AskOptions(PRICE)), tmp_path, Progress(quiet=True)
+        )
+        report = run_annotation(
+            job, TeacherClient(StoredTeacher(MODEL), store, job.sampling, AskOptions(PRICE)), tmp_path, Progress(quiet=True)
+        )
     assert (first.n_rows_left, report.n_rows_left) == (0, 5)
     release = write_release(job, report, NOW)
     page = DatasetCard.load(release.folder / "README.md").text
@@ -363,7 +363,7 @@ def test_what_a_run_leaves_is_told(tmp_path):
         f"Labels that differ from the gold label: {12 - counts.n_agree} of 12.",
         "Rows whose label was wanted and is missing: 13.",
         "Rows whose rationale was wanted and is missing: 17.",
-        "Rows without a reply: 5; `left.jsonl`",
+        "Rows without a reply: 5; `unanswered.jsonl`",
         "Replies cut off at the length limit: 4.",
         "Replies that were refusals: 4.",
         "- Prices: scripted prices, of 2026-11-01\n",

@@ -4,11 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from zero_shot_distill.annotate.rows import AnnotatedRow
+from zero_shot_distill.student import data, student
 from zero_shot_distill.student import model as seq2seq
-from zero_shot_distill.student import student
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
 from zero_shot_distill.student.data import EncodedRow
 from zero_shot_distill.student.model import load_weights, make_tiny_t5, rounded_weights, save_weights
+from zero_shot_distill.student.record import RunRecord
 from zero_shot_distill.student.student import Student, TrainingJob, evaluate_student, load_student, predict
 from zero_shot_distill.student.train import training_loss
 from zero_shot_distill.task.task import Example, Split, Task
@@ -134,6 +136,44 @@ def test_loss_and_gradients_are_those_of_the_plain_way(kind):
     assert (loss.label, loss.rationale) == pytest.approx((label_loss.item(), rationale_loss.item()), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["T5", "T5 v1.1"])
+@pytest.mark.parametrize("multiple", [2, 8])
+def test_rounding_lengths_up_changes_no_loss_and_no_gradient(kind, multiple, monkeypatch):
+    "Filled positions are masked: what is left are rounding errors of float32."
+    losses, gradients = {}, {}
+    for each in (1, multiple):
+        monkeypatch.setattr(data, "LENGTH_MULTIPLE", each)
+        monkeypatch.setattr(seq2seq, "LENGTH_MULTIPLE", each)
+        model = random_t5(kind)
+        loss = training_loss(model, BATCH, alpha=0.3)
+        loss.total.backward()
+        losses[each] = loss
+        gradients[each] = {name: parameter.grad for name, parameter in model.named_parameters()}
+    torch.testing.assert_close(losses[1].total, losses[multiple].total, rtol=1e-6, atol=1e-6)
+    assert (losses[1].label, losses[1].rationale) == pytest.approx((losses[multiple].label, losses[multiple].rationale), rel=1e-6)
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradient, gradients[multiple][name], rtol=1e-4, atol=1e-6)
+
+
+def test_rounded_lengths_make_shapes_come_again():
+    lengths = range(40, 81)
+    assert {data.pad([[5] * n, [5]], 0).shape for n in lengths} == {(2, width) for width in (40, 48, 56, 64, 72, 80)}
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [({}, "16"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "500"}, "500"), ({"DNNL_PRIMITIVE_CACHE_CAPACITY": "500"}, None)],
+)
+def test_a_users_own_cache_limit_wins(tiny, monkeypatch, own, kept):
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    load_weights(tiny)
+    assert os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY") == kept
+    os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
 
 
 def test_standard_training_has_the_label_loss_alone():
@@ -422,6 +462,46 @@ def no_training(done: int, total: int) -> None:
 def test_a_finished_student_is_not_trained_again(tiny, trained):
     again = train_student(tiny, "tiny T5", ROWS, VALID, TASK, trained.config, trained.path, no_training)
     assert again == trained == load_student(trained.path)
+
+
+@dataclass(frozen=True)
+class WithWarmup(TrainingConfig):
+    "A version that has one setting more."
+
+    warmup_steps: int = 0
+
+
+def test_a_new_setting_needs_no_further_code(tiny, tmp_path):
+    "It stands in student.json, in the record and in the fingerprint; students that were there before it are still the same."
+    old = train_student(tiny, "tiny T5", ROWS, VALID, TASK, SHORT, tmp_path / "student")
+    settings = asdict(SHORT)
+    assert train_student(tiny, "tiny T5", ROWS, VALID, TASK, WithWarmup(**settings), tmp_path / "student", no_training) == old
+    new = train_student(tiny, "tiny T5", ROWS, VALID, TASK, WithWarmup(**settings, warmup_steps=3), tmp_path / "student")
+    assert new.fingerprint != old.fingerprint
+    assert json.loads((new.path / "student.json").read_text())["config"]["warmup_steps"] == 3
+    written = new.record("new", evaluate_student(new.path, examples_of(ROWS))).write(tmp_path / "runs")
+    assert json.loads(written.read_text())["warmup_steps"] == 3
+    # A version without it reads both.
+    assert load_student(new.path).config == SHORT
+    assert RunRecord.read(written).config == replace(SHORT, precision=new.precision)
+
+
+def test_students_of_the_first_version_are_recognised(tiny, trained, tmp_path):
+    "Their fingerprint, and the names that their student.json had."
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}\n')
+    job = TrainingJob(tmp_path, "tiny T5", TASK, ROWS, VALID)
+    # As the first version computed it.
+    assert job.fingerprint(SHORT) == "e945b0c2ef73578435fff6187381a671016e65a11188a1a1e3ce9d53b5cbde2a"
+    old = shutil.copytree(trained.path, tmp_path / "old")
+    content = json.loads((old / "student.json").read_text())
+    for new_name, old_name in {
+        "n_unencodable": "n_unwritable",
+        "n_truncated_inputs": "n_cut_inputs",
+        "n_truncated_rationales": "n_cut_rationales",
+    }.items():
+        content[old_name] = content.pop(new_name)
+    (old / "student.json").write_text(json.dumps(content))
+    assert train_student(tiny, "tiny T5", ROWS, VALID, TASK, trained.config, old, no_training) == replace(trained, path=old)
 
 
 @pytest.mark.parametrize("change", ["config", "rows", "weights", "unreadable"])

@@ -186,7 +186,7 @@ def test_unfinished_log_on_a_read_only_medium(read_only_folder):
     folder.chmod(0o555)
 
     def look() -> None:
-        with pytest.raises(StoreError, match=r"the last replies stand in responses\.sqlite-wal.*copy both files"):
+        with pytest.raises(StoreError, match=r"the last replies are in responses\.sqlite-wal.*copy both files"):
             ReadOnlyStore(folder / "responses.sqlite")
 
     as_nobody(look)
@@ -682,7 +682,7 @@ def test_commands(tmp_path):
     put_numbers(tmp_path / "colleague.sqlite", range(250, 320), "another answer")
     merged = zsd(tmp_path, "store", "merge", "colleague.sqlite", "--json")
     assert {"n_taken": 20, "n_conflicting": 50, "n_aside": 50}.items() <= json.loads(merged.out)[0].items()
-    info = zsd(tmp_path, "store", "info", "--json")
+    info = zsd(tmp_path, "store", "info", "--json", preload="none")
     assert json.loads(info.out)["total"]["n_responses"] == 320
     assert not info.modules & {"torch", "transformers", "openai", "datasets", "pandas", "numpy", "pyarrow"}
     assert "320" in zsd(tmp_path, "store", "info").out

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from nursery import nursery_for
 
 from zero_shot_distill.core.files import definitions_dir
 
@@ -45,7 +46,7 @@ class Done:
     status: int  # negative: the signal that ended it
     out: str
     err: str
-    modules: frozenset[str] = frozenset()  # imported by the command itself
+    modules: frozenset[str] | None = frozenset()  # imported by the command itself; None: not known
     children: tuple[psutil.Process, ...] = ()  # processes that it had started when a signal was sent
 
     @property
@@ -82,16 +83,28 @@ def said(folder: Path, stream: str = "err") -> str:
     return (folder / "streams" / stream).read_text(encoding="utf-8")
 
 
-def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 900) -> Done:
-    "Wait for the command."
-    status = process.wait(timeout_s)
+def outcome(folder: Path, status: int) -> Done:
+    "What a command that has ended left in its streams."
     modules = folder / "streams" / "modules"
     names = frozenset(modules.read_text(encoding="utf-8").split()) if modules.exists() else frozenset()
-    return Done(status, said(folder, "out"), said(folder), names, tuple(children))
+    return Done(status, said(folder, "out"), said(folder), names)
 
 
-def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> Done:
-    "Run the command to its end."
+def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 900) -> Done:
+    "Wait for the command."
+    return replace(outcome(folder, process.wait(timeout_s)), children=tuple(children))
+
+
+def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preload: str = "all", **options: Any) -> Done:
+    """Run the command to its end, where possible in a process that has imported "all" or "light" things before (see nursery.py).
+
+    With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is a heavy one.
+    """
+    env = env or environment()
+    if preload != "none" and not options and (prepared := nursery_for(preload, environment(), env)):
+        status = prepared.run(folder, arguments, env, timeout_s=900)
+        done = outcome(folder, status)
+        return replace(done, modules=None) if preload == "all" else done
     return finish(folder, start(folder, *arguments, env=env, **options))
 
 

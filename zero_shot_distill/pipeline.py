@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from .core.definition import DataError, DefinitionError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
 from .prompt.mix import PromptMix
 from .prompt.template import PromptTemplate, load_templates
+from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import load_examples, sample_examples
 from .task.task import Example, Task, load_task
@@ -46,17 +47,17 @@ class AnnotatePart(_Part):
     valid_rows: int = Field(45, ge=1)
 
 
-class StudentsPart(_Part):
-    "Which students are trained: each method with each seed."
+class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_settings())):
+    "Which students are trained: each method with each seed. Takes every setting of `student.config.TrainingConfig` as well."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
-    steps: int = Field(120, ge=1)
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    alpha: float = Field(0.5, ge=0, le=1)  # weight of the label loss in step-by-step training
-    max_rationale_tokens: int = Field(64, ge=1)  # longer rationales are cut, and counted: those of arithmetic are
     seeds: tuple[int, ...] = (0, 1)  # with teacher labels, each method
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        "Return the settings of the training, without those that tell its students apart."
+        return {name: getattr(self, name) for name in file_settings()}
 
     @model_validator(mode="after")
     def _some_student(self) -> "StudentsPart":
@@ -172,24 +173,22 @@ class _Job:
     progress: Progress
 
 
-def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
+def _choose_prompt(job: _Job, client: Any) -> str:
     "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
     from zero_shot_distill.prompt.collect import collect_replies
     from zero_shot_distill.prompt.score import choose_template, score_replies
 
-    sampling = job.pipeline.teacher.sampling
+    price = client.options.price
     # Row by row, so that a run stopped half-way has seen every template on the same rows.
     pairs = [(template, row) for row in job.rows.selection for template in job.templates.values()]
     with job.progress.bar(f"asking {len(job.templates)} templates on {len(job.rows.selection)} rows") as on_progress:
-        read = collect_replies(pairs, job.task, teacher, store, sampling, on_progress, terms)
+        read = collect_replies(pairs, job.task, client, on_progress)
     by_template = {id: [reply for reply in read if reply.template_id == id] for id in job.templates}
-    scores = [score_replies(id, replies, terms.price, job.task.is_right) for id, replies in by_template.items()]
+    scores = [score_replies(id, replies, price, job.task.is_right) for id, replies in by_template.items()]
     winner = choose_template(scores).template_id
     with job.progress.bar(f"confirming {winner} on {len(job.rows.confirmation)} other rows") as on_progress:
-        confirming = collect_replies(
-            [(job.templates[winner], row) for row in job.rows.confirmation], job.task, teacher, store, sampling, on_progress, terms
-        )
-    confirmed = score_replies(winner, confirming, terms.price, job.task.is_right)
+        confirming = collect_replies([(job.templates[winner], row) for row in job.rows.confirmation], job.task, client, on_progress)
+    confirmed = score_replies(winner, confirming, price, job.task.is_right)
     write_json(
         job.folder / "prompts.json",
         {
@@ -205,23 +204,16 @@ def _choose_prompt(job: _Job, teacher: Any, store: Any, terms: Any) -> str:
     return winner
 
 # %% ../nbs/80_pipeline.ipynb #85d89133
-def _annotate_splits(job: _Job, winner: str, teacher: Any, store: Any, terms: Any) -> None:
+def _annotate_splits(job: _Job, winner: str, client: Any) -> None:
     "Annotate train and valid with the winner; leaves annotations/<split>.jsonl."
-    from zero_shot_distill.annotate.rows import annotate, summarise_annotations, write_annotations
+    from zero_shot_distill.annotate.job import AnnotationJob, annotated_rows, ask_split
+    from zero_shot_distill.annotate.rows import summarise_annotations, write_annotations
 
-    for split, examples in (("train", job.rows.train), ("valid", job.rows.valid)):
+    rows = {"train": job.rows.train, "valid": job.rows.valid}
+    annotation = AnnotationJob(job.task, rows, job.templates, PromptMix.single(winner), client.model, client.sampling)
+    for split, examples in rows.items():
         with job.progress.bar(f"annotating {len(examples)} {split} rows") as on_progress:
-            annotated = annotate(
-                job.task,
-                examples,
-                job.templates,
-                PromptMix.single(winner),
-                teacher,
-                store,
-                job.pipeline.teacher.sampling,
-                on_progress,
-                terms,
-            )
+            annotated = annotated_rows(annotation, split, ask_split(annotation, split, client, on_progress))
         summary = summarise_annotations(annotated, job.task.is_right)
         write_annotations(annotated, job.folder / "annotations" / f"{split}.jsonl")
         job.progress.message(
@@ -230,10 +222,9 @@ def _annotate_splits(job: _Job, winner: str, teacher: Any, store: Any, terms: An
         )
 
 # %% ../nbs/80_pipeline.ipynb #140f9783
-def _plan_students(job: _Job) -> dict[str, dict[str, Any]]:
-    "Run id -> settings of every student of this run."
+def _plan_students(job: _Job) -> dict[str, TrainingConfig]:  # by run id
+    "List every student of this run."
     part = job.pipeline.students
-    shared = part.model_dump(exclude={"weights", "seeds", "gold_seeds"})
     annotations = [job.folder / "annotations" / f"{split}.jsonl" for split in ("train", "valid")]
     test = [asdict(row) for row in job.rows.test]
     # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
@@ -242,9 +233,9 @@ def _plan_students(job: _Job) -> dict[str, dict[str, Any]]:
     for labels, seeds in (("teacher", part.seeds), ("gold", part.gold_seeds)):
         for seed in seeds:
             for method in ("standard", "step-by-step"):
-                settings = {"method": method, "labels": labels, "seed": seed, **shared}
-                what = fingerprint(settings, weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
-                planned[f"{method}-{labels}-seed{seed}-{what}"] = settings
+                config = TrainingConfig(method, labels, seed=seed, **part.settings)
+                what = fingerprint(config.run_settings(), weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
+                planned[f"{config.name}-{what}"] = config
     return planned
 
 
@@ -257,7 +248,6 @@ def _train_students(job: _Job) -> list[str]:
         return list(planned)
 
     from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student.config import TrainingConfig
     from zero_shot_distill.student.student import TrainingJob, train_student
 
     weights = pull_weights(job.progress, job.pipeline.students.weights)
@@ -266,7 +256,7 @@ def _train_students(job: _Job) -> list[str]:
     steps = job.pipeline.students.steps
     with job.progress.bar(f"training {len(to_do)} students (steps)") as on_progress:
         for place, run_id in enumerate(to_do):
-            config = TrainingConfig(**planned[run_id])
+            config = planned[run_id]
             student = train_student(
                 TrainingJob(weights.path, weights.title, job.task, train, valid, job.rows.test),
                 config,
@@ -368,7 +358,8 @@ def run_pipeline(
 ) -> Path:  # the report page; the run's folder is two levels above it
     "All stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.client import AskOptions
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.options import AskOptions
 
     task = load_task(pipeline.task)
     job = _Job(pipeline, task, draw_rows(pipeline, task), _chosen_templates(pipeline, task), work_dir / pipeline.name, progress)
@@ -380,13 +371,14 @@ def run_pipeline(
         progress.message("2/6 teacher")
         opened = open_teacher(pipeline.teacher, progress, job.folder / "teacher.log")
         progress.message(f"  {opened.title}" + (f" - NOTE: {opened.note}" if opened.note else ""))
-        terms = AskOptions(opened.price, on_message=progress.message)
+        options = AskOptions(opened.price, on_message=progress.message)
         # Closed before training: a teacher and a training run on the same cores slow each other many times over.
         with opened.teacher as teacher:
             progress.message(f"3/6 prompts   {', '.join(job.templates)}")
-            winner = _choose_prompt(job, teacher, store, terms)
+            client = TeacherClient(teacher, store, pipeline.teacher.sampling, options)
+            winner = _choose_prompt(job, client)
             progress.message(f"4/6 annotate  {len(job.rows.train)} train and {len(job.rows.valid)} valid rows")
-            _annotate_splits(job, winner, teacher, store, terms)
+            _annotate_splits(job, winner, client)
         progress.message("5/6 students")
         run_ids = _train_students(job)
         _describe_run(job, opened, store, run_ids)

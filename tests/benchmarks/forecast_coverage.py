@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from zero_shot_distill.annotate.forecast import forecast
-from zero_shot_distill.annotate.rows import ExplanationRate, ask_split, planned_questions
+from zero_shot_distill.annotate.job import AnnotationJob, ask_split
+from zero_shot_distill.annotate.plan import ExplanationRate, planned_questions
 from zero_shot_distill.prompt.collect import requests_for
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate
@@ -29,7 +30,8 @@ from zero_shot_distill.stats.total import Estimate
 from zero_shot_distill.store.request import Request, Response
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.task import Example, Task
-from zero_shot_distill.teacher.client import AskOptions
+from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.options import AskOptions
 from zero_shot_distill.teacher.price import price_of
 from zero_shot_distill.teacher.teacher import StoredTeacher
 
@@ -148,23 +150,17 @@ def measure(replies: Replies, mix: PromptMix, n_pilot: int, n_pilots: int, expla
         everything = [replies.stored[question][1] for question in wanted]
         with ResponseStore(":memory:") as store:
             store.put_many(replies.stored[question] for question in _pilot(drawn, wanted, n_pilot))
-            made = forecast(
-                replies.task,
-                replies.examples,
-                replies.templates,
-                drawn,
-                StoredTeacher(MODEL),
-                store,
-                SAMPLING,
-                AskOptions(price=PRICE),
-                ExplanationRate(explanation_rate),
-                n_pilot,
-            )
+            client = TeacherClient(StoredTeacher(MODEL), store, SAMPLING, AskOptions(price=PRICE))
+            made = forecast(job_of(replies, drawn, ExplanationRate(explanation_rate)), client, n_pilot)
         coverage.n += 1
         coverage.add("prompt tokens", made.plan.prompt_tokens, sum(response.prompt_tokens for response in everything))
         coverage.add("reply tokens", made.plan.completion_tokens, sum(response.completion_tokens for response in everything))
         coverage.add("dollars", made.plan.cost_usd, sum(PRICE.cost_of(response) for response in everything))
     return coverage
+
+
+def job_of(replies: Replies, mix: PromptMix, rate: ExplanationRate) -> AnnotationJob:
+    return AnnotationJob(replies.task, {"train": replies.examples}, replies.templates, mix, MODEL, SAMPLING, rate)
 
 
 def asked_by(replies: Replies, mix: PromptMix, rate: ExplanationRate) -> list[tuple[str, int]]:
@@ -173,8 +169,7 @@ def asked_by(replies: Replies, mix: PromptMix, rate: ExplanationRate) -> list[tu
         return planned_questions(mix, len(replies.examples))
     with ResponseStore(":memory:") as store:
         store.put_many(replies.stored.values())
-        teacher = StoredTeacher(MODEL)
-        return list(ask_split(replies.task, replies.examples, replies.templates, mix, teacher, store, SAMPLING, rate=rate))
+        return list(ask_split(job_of(replies, mix, rate), "train", TeacherClient(StoredTeacher(MODEL), store, SAMPLING)))
 
 
 def _pilot(mix: PromptMix, wanted: Sequence[tuple[str, int]], n_pilot: int) -> list[tuple[str, int]]:

@@ -41,7 +41,7 @@ from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
-    from zero_shot_distill.annotate.rows import ExplanationRate
+    from zero_shot_distill.annotate.plan import ExplanationRate
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +70,7 @@ class JobOptions:
 
     def rate(self) -> "ExplanationRate":  # `typer.BadParameter` where it is given in both ways
         "Say how many rows keep a rationale."
-        from zero_shot_distill.annotate.rows import ExplanationRate
+        from zero_shot_distill.annotate.plan import ExplanationRate
 
         if self.explanation_rate_of_existing is None:
             return ExplanationRate(self.explanation_rate)
@@ -128,29 +128,18 @@ def forecast(
     from zero_shot_distill.annotate.forecast import forecast_table
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import AskOptions
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.options import AskOptions
     from zero_shot_distill.teacher.price import format_usd
 
     opened = open_teacher(settings, progress, common.log_path, offline)
     job = chosen.job(opened.teacher.model, settings.sampling, common)
     if len(job.rows) > 1:
         raise typer.BadParameter("give --splits one split at a time")
-    (examples,) = job.rows.values()
     budget = None if budget_usd is None else Budget(budget_usd, opened.price)
     with ResponseStore(common.store_path) as store, opened.teacher, progress.bar("asking the pilot") as on_progress:
-        made = make_forecast(
-            job.task,
-            examples,
-            job.templates,
-            job.mix,
-            opened.teacher,
-            store,
-            job.sampling,
-            AskOptions(opened.price, budget, on_message=progress.message),
-            job.rate,
-            n_pilot=pilot,
-            on_progress=on_progress,
-        )
+        options = AskOptions(opened.price, budget, on_message=progress.message)
+        made = make_forecast(job, TeacherClient(opened.teacher, store, job.sampling, options), n_pilot=pilot, on_progress=on_progress)
     if common.as_json:
         print(json.dumps(asdict(made), ensure_ascii=False, indent=1))
         return
@@ -204,7 +193,8 @@ def annotate(
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import AskOptions
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.options import AskOptions
 
     opened = open_teacher(settings, progress, common.log_path, offline)
     job = chosen.job(opened.teacher.model, settings.sampling, common, profile)
@@ -212,12 +202,13 @@ def annotate(
     price = opened.price
     if via == "batch" and settings.price and price:  # what the user says is what the user pays
         price = replace(price, batch=price)
-    terms = AskOptions(price, budget, again, via, progress.message)
+    options = AskOptions(price, budget, again, via, progress.message)
     with ResponseStore(common.store_path) as store, opened.teacher:
         from zero_shot_distill.thesis.evaluation import read_as_the_thesis
 
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
-        report = run_annotation(job, opened.teacher, store, common.work_dir, progress, terms, by_thesis)
+        client = TeacherClient(opened.teacher, store, job.sampling, options)
+        report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
         print(json.dumps(asdict(report), ensure_ascii=False, indent=1))
     else:
@@ -263,5 +254,5 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         left = report.left_usd
         cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
-        print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'left.jsonl'})")
+        print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")

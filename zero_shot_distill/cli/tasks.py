@@ -165,7 +165,7 @@ def _show(added: "AddedTask") -> None:
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     shown = ", ".join(f"{{{field}}}" for field in added.task.fields)
-    print(f"\nWritten: {added.path}. Look at what was guessed, and change what is wrong.")
+    print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
     print(f"Next: put prompts that show {shown} into a file, then")
     print(f"  zsd templates {added.path} --prompts prompts.yaml")
     print(f"  zsd experiment --task {added.path} --prompts prompts.yaml --samples 20")
@@ -213,7 +213,7 @@ def add(
 ) -> None:
     """Write a task definition for your own files, and say what is in them: columns, labels, repeats, leaks.
 
-    The columns are guessed from their names and values; the options decide where that is not possible. Your files stay as they are.
+    The columns are told by their names; where these do not tell, one line asks for the option that decides. Your files stay as they are.
 
     Example: `zsd tasks add reviews train.jsonl`
     """

@@ -27,21 +27,25 @@ def import_thesis(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take over a clone of the thesis repository: replies, templates, mixes, figures and runs. The clone is only read.
+    """Import a clone of the thesis repository: replies, templates, mixes, figures and runs. The clone is only read.
+
+    Outputs of PaLM and GPT-NeoX, as in a clone of Distilling Step-by-Step, become annotations in the work directory.
 
     Example: `zsd import-thesis ZeroShot-step-by-step-distillation`
     """
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.thesis import importer as thesis_import
     from zero_shot_distill.thesis.imported import ImportedFolder
+    from zero_shot_distill.thesis.palm import import_palm_outputs
 
     if not path.exists():  # before a store is made for nothing
         raise thesis_import.ThesisError(f"{path}: no such file or folder; name a clone of the thesis repository, or a part of one")
     folder = ImportedFolder.of(work_dir)
     with ResponseStore(work_dir / "responses.sqlite") as store, Progress(quiet).bar("importing (files)") as on_progress:
         report = thesis_import.import_thesis(path, store, folder, model, on_progress)
+    outputs = import_palm_outputs(path, work_dir)
     if not as_json:
-        print("\n".join(report.lines()))
+        print("\n".join([*report.lines(), *map(str, outputs)]))
         _say_what_next(folder, work_dir)
         return
     counts = {
@@ -55,6 +59,7 @@ def import_thesis(
         "gold": dict(report.gold),
         "edited": report.edited,
         "skipped": dict(report.n_skipped),
+        "outputs": {str(each.folder): {split: counts.n_rows for split, counts in each.splits.items()} for each in outputs},
     }
     print(json.dumps(counts, ensure_ascii=False, indent=1))
 

@@ -6,7 +6,7 @@
 __all__ = ['requests_for', 'imported_for', 'collect_replies', 'published_rows', 'draw_samples', 'run_experiment']
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #3b6b00b6
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from ..task.load import load_examples, load_whole
 from ..task.task import Example, Task
 from ..teacher.client import TeacherClient
 from ..teacher.completion import SCHEMA_REFUSED, ErrorKind
-from ..teacher.options import AskOptions
-from ..teacher.teacher import Teacher
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #7623eae2785240b9bd12b16a66d81610
 def requests_for(
@@ -57,10 +55,10 @@ def imported_for(
 def _first_asked(ways: Sequence[tuple[Request, ...]], store: ResponseStore) -> list[Request]:
     "Choose the schema where there is one; the plain request where the schema is known to be refused and the plain reply is stored."
     first = [way[0] for way in ways]
-    unanswered = {request.key for request in store.missing(way[0] for way in ways if len(way) > 1)}
-    if ErrorKind.SCHEMA not in store.failure_kinds(unanswered).values():
+    missing = {request.key for request in store.missing(way[0] for way in ways if len(way) > 1)}
+    if ErrorKind.SCHEMA not in store.failure_kinds(missing).values():
         return first
-    open_ways = {way[0].key: way[-1] for way in ways if way[0].key in unanswered}
+    open_ways = {way[0].key: way[-1] for way in ways if way[0].key in missing}
     not_stored = {request.key for request in store.missing(open_ways.values())}
     replaced = {key: plain for key, plain in open_ways.items() if plain.key not in not_stored}
     return [replaced.get(request.key, request) for request in first]
@@ -69,17 +67,15 @@ def _first_asked(ways: Sequence[tuple[Request, ...]], store: ResponseStore) -> l
 def _with_imported(
     pairs: Sequence[tuple[PromptTemplate, Example]],
     chosen: Sequence[Request],  # one for each pair
-    model: str,
-    store: ResponseStore,
-    again: Collection[str],  # outcomes that are asked again
+    client: TeacherClient,
 ) -> list[Request]:  # where it is not stored and an imported reply is, the request of that reply
     "Replace requests by those of imported replies, where only these are stored."
-    imported = [imported_for(*pair, model) for pair in pairs]
+    imported = [imported_for(*pair, client.model) for pair in pairs]
     if not any(imported):
         return list(chosen)
-    not_stored = {request.key for request in store.missing(chosen)}
-    replies = store.get_many(request.key for ways in imported for request in ways)
-    bought = {key for key, reply in replies.items() if reply.outcome not in again}
+    not_stored = {request.key for request in client.store.missing(chosen)}
+    replies = client.store.get_many(request.key for ways in imported for request in ways)
+    bought = {key for key, reply in replies.items() if reply.outcome not in client.options.retry_outcomes}
     return [
         next((way for way in ways if way.key in bought), request) if request.key in not_stored else request
         for request, ways in zip(chosen, imported, strict=True)
@@ -89,23 +85,19 @@ def _with_imported(
 def collect_replies(
     pairs: Sequence[tuple[PromptTemplate, Example]],  # what to ask about which row
     task: Task,  # of the rows
-    teacher: Teacher,  # asked only for what the store lacks
-    store: ResponseStore,  # filled as replies arrive
-    sampling: Mapping[str, Any],  # sampling parameters of the request, e.g. temperature and max_tokens
-    on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the schema was refused
-    terms: AskOptions = AskOptions(),  # price, budget, what is asked again
+    client: TeacherClient,  # asks only for replies that are not stored, with its sampling parameters
+    on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the server refused the schema
 ) -> Replies:  # one for each pair, in order; a row that a template cannot be shown has a reason. Raises as the teacher does
     "Ask for the replies that are not stored, by JSON schema where the template has one and the server takes it, then read all of them."
     ways: dict[int, tuple[Request, ...]] = {}
     read: dict[int, ReadReply] = {}
     for place, (template, example) in enumerate(pairs):
         try:
-            ways[place] = requests_for(template, example, task, teacher.model, sampling)
+            ways[place] = requests_for(template, example, task, client.model, client.sampling)
         except PromptError as error:
             read[place] = unanswered(template.id, example, ReadFault.NOT_ASKED, str(error))
     askable = [pairs[place] for place in ways]
-    chosen = _with_imported(askable, _first_asked(list(ways.values()), store), teacher.model, store, terms.retry_outcomes)
-    client = TeacherClient(teacher, store, sampling, terms)
+    chosen = _with_imported(askable, _first_asked(list(ways.values()), client.store), client)
     asked = client.ask(chosen, on_progress)
     responses, failures = dict(asked.responses), dict(asked.failures)
     no_schema = {key for key, failure in failures.items() if failure.kind == ErrorKind.SCHEMA}
@@ -144,17 +136,14 @@ def draw_samples(
 def run_experiment(
     task: Task,
     templates: Mapping[str, PromptTemplate],  # by id; all are asked on the same rows
-    examples: Sequence[Example],
-    teacher: Teacher,  # asked for what the store lacks; `StoredTeacher`: what is stored
-    store: ResponseStore,
-    sampling: Mapping[str, Any],  # sampling parameters of the requests
-    on_progress: OnProgress | None = None,
-    terms: AskOptions = AskOptions(),  # price, budget
+    examples: Sequence[Example],  # rows of one split
+    client: TeacherClient,  # asks only for replies that are not stored
+    on_progress: OnProgress | None = None,  # called as replies arrive
 ) -> dict[str, Replies]:  # template id -> one for each row, in order
     "Ask every template on the same rows."
     # Row by row, so that a run stopped half-way has seen every template on the same rows.
     pairs = [(template, row) for row in examples for template in templates.values()]
-    read = collect_replies(pairs, task, teacher, store, sampling, on_progress, terms)
+    read = collect_replies(pairs, task, client, on_progress)
     found = {id: Replies((), task.is_right) for id in templates}
     for reply in read:
         found[reply.template_id].append(reply)

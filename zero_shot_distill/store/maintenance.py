@@ -49,7 +49,7 @@ class ModelUse:
         return ModelUse(self.model, self.n_responses + other.n_responses, outcomes, **sums)
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #9a8d2fb6
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoreInfo:
     "Report what is in a store."
 
@@ -65,6 +65,11 @@ class StoreInfo:
     n_batches: int  # provider batches that are not finished
     first_at: str | None  # ISO 8601, UTC; when the oldest reply came
     last_at: str | None  # when the newest reply came
+
+    def __repr__(self) -> str:
+        total, models = self.total, ", ".join(use.model for use in self.models)
+        cost = f"US$ {total.cost_usd:.4f}" + (f" and {total.n_unknown_cost:,} of unknown cost" if total.n_unknown_cost else "")
+        return f"StoreInfo({total.n_responses:,} replies of {models or 'no model'}, {total.n_superseded:,} superseded, {cost})"
 
     def _repr_html_(self) -> str:
         uses = [*self.models, self.total] if len(self.models) > 1 else [self.total]

@@ -262,7 +262,7 @@ def _require_space(
     folder: Path,  # exists
     needed: int,  # bytes
 ) -> None:
-    "Check that the disk has as much room as is needed. Raises `WeightsError`."
+    "Check that the disk has as much free space as is needed. Raises `WeightsError`."
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WeightsError(

@@ -1,0 +1,129 @@
+"""The `zsd` command in a process that has imported already what the command would import first, which takes longer than most commands.
+
+A nursery is a process that imports and waits. For each command it forks a child, which does from there on what the entry point does, in its own
+folder and session, with its own environment and streams.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# What a command imports by itself, light, and all that some commands take.
+LIGHT = ("zero_shot_distill.cli.main", "zero_shot_distill.pipeline")
+ALL = (*LIGHT, "openai", "pandas", "scipy.stats", "datasets", "zero_shot_distill.student.student")
+PRELOADS = {"light": LIGHT, "all": ALL}
+
+# Of the environment, what is only read by the command itself, and so may differ from the nursery's.
+MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH")
+
+PROGRAM = """
+import atexit, gc, importlib, json, os, random, signal, sys, tempfile, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+asked, told = int(sys.argv[1]), int(sys.argv[2])
+for name in sys.argv[3:]:
+    importlib.import_module(name)
+main = sys.modules["zero_shot_distill.cli.main"].main
+gc.collect()
+gc.freeze()  # children share what was imported
+with os.fdopen(asked) as commands:
+    for line in commands:
+        command = json.loads(line)
+        if "wait" in command:
+            pid, status = os.waitpid(command["wait"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork()
+            if not answer:
+                break
+        os.write(told, (json.dumps(answer) + "\\n").encode())
+    else:
+        os._exit(0)
+    os.setsid()
+    os.close(told)
+for number, name in ((1, "out"), (2, "err")):
+    stream = os.open(os.path.join(command["streams"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stream, number)
+    os.close(stream)
+os.chdir(command["folder"])
+os.environ.clear()
+os.environ.update(command["env"])
+random.seed()
+tempfile.tempdir = None
+sys.argv[:] = ["zsd", *command["arguments"]]
+status = 0
+try:
+    main()
+except SystemExit as done:
+    status = done.code or 0
+except BaseException:
+    sys.excepthook(*sys.exc_info())
+    status = 1
+with open(os.path.join(command["streams"], "modules"), "w") as names:
+    names.write(" ".join({name.partition(".")[0] for name in sys.modules}))
+# As Python ends, but for taking down all that was imported, which takes seconds.
+threading._shutdown()
+atexit._run_exitfuncs()
+try:
+    sys.stdout.flush()
+    sys.stderr.flush()
+finally:
+    os._exit(status)
+"""
+
+
+class Nursery:
+    "Runs commands in children that have imported some modules already."
+
+    def __init__(self, preload: str, env: dict[str, str]):
+        self.env = env
+        our_end, its_end = os.pipe(), os.pipe()  # what we ask, what it tells
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(our_end[0]), str(its_end[1]), *PRELOADS[preload]],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(our_end[0], its_end[1]),
+        )
+        os.close(our_end[0])
+        os.close(its_end[1])
+        self._ask, self._hear = os.fdopen(our_end[1], "w"), os.fdopen(its_end[0])
+        atexit.register(self._ask.close)
+
+    def _tell(self, command: dict) -> int | None:
+        self._ask.write(json.dumps(command) + "\n")
+        self._ask.flush()
+        return json.loads(self._hear.readline())
+
+    def run(
+        self, folder: Path, arguments: tuple[str, ...], env: dict[str, str], timeout_s: float
+    ) -> int:  # exit status; negative: a signal
+        "Run a command to its end; its streams go to `streams` in the folder."
+        streams = folder / "streams"
+        streams.mkdir(exist_ok=True)
+        pid = self._tell({"folder": str(folder), "arguments": arguments, "env": env, "streams": str(streams)})
+        deadline = time.monotonic() + timeout_s
+        while (status := self._tell({"wait": pid})) is None:
+            assert time.monotonic() < deadline, f"zsd {' '.join(arguments)}: not within {timeout_s} s"
+            time.sleep(0.01)
+        return status
+
+
+def _fixed(env: dict[str, str]) -> dict[str, str]:
+    "The part of an environment that is taken in while things are imported."
+    return {name: value for name, value in env.items() if not name.startswith(MAY_DIFFER)}
+
+
+_nurseries: dict[str, Nursery] = {}  # by what they have imported, begun at first use
+
+
+def nursery_for(
+    preload: str, usual: dict[str, str], env: dict[str, str]
+) -> Nursery | None:  # None: only a new process takes in such an environment
+    "The nursery in which a command with this environment can begin."
+    if preload not in _nurseries:
+        _nurseries[preload] = Nursery(preload, usual)
+    return _nurseries[preload] if _fixed(_nurseries[preload].env) == _fixed(env) else None
