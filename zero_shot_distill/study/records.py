@@ -69,7 +69,7 @@ class RunInfo:
 
     @property
     def answers(self) -> str:
-        "What an answer can be, for readers."
+        "Describe what an answer can be, for readers."
         return ", ".join(self.labels) or (f"one of {self.n_choices} choices of the row" if self.n_choices else "a number")
 
     def is_right(
@@ -77,7 +77,7 @@ class RunInfo:
         label: str | None,  # as read
         gold: str | None,
     ) -> bool:
-        "As `Task.is_right`: the task's own file may have changed since."
+        "Judge a label as `Task.is_right` did in this run; the task's own file may have changed since."
         if label is None or gold is None:
             return False
         return same_value(label, gold) if self.metric == "numeric" else label == gold
@@ -172,7 +172,7 @@ def _read_annotations(folder: Path, info: RunInfo) -> dict[str, list[AnnotatedRo
 def read_run(
     run_dir: str | Path,  # the folder of one run, e.g. zsd-work/demo
 ) -> Run:  # `RecordsError` names the file that is missing or malformed
-    "Read all that a report shows."
+    "Read everything that a report shows of one run."
     folder = Path(run_dir)
     if not folder.is_dir():
         raise RecordsError(f"{folder}: no such folder; give the folder of a finished run, e.g. zsd-work/demo")
