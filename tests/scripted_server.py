@@ -275,6 +275,7 @@ class _Limiter:
     def admit(self, body: Mapping[str, Any], now_s: float) -> tuple[Scripted | None, dict[str, str]]:
         "A refusal, or none, and headers for the reply."
         longest = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        longest = longest if isinstance(longest, int) else 16
         n_characters = sum(len(str(message.get("content"))) for message in body.get("messages", []))
         needs = {"requests": 1, "tokens": math.ceil(n_characters / 4) + longest}
         waits = {name: meter.wait_s(needs[name], now_s) for name, meter in self._meters.items()}

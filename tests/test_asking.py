@@ -266,7 +266,7 @@ PARTS = {
     "what was learnt from a reply": ("RetryPolicy.answered", fails(Fault()), Fault),
     "the rate limit": ("RateLimit.heard", fails(Fault()), Fault),
     "choosing": ("RateLimit.wait_s", fails(Fault()), Fault),
-    "giving out": ("_Scheduler._publish", fails(Fault()), Fault),
+    "giving out": ("_Outbox.publish", fails(Fault()), Fault),
     "sleeping": ("_Scheduler._sleep", fails(Fault()), Fault),
     "claiming": ("ResponseStore.exchange", fails(Fault()), Fault),
     "claiming, by StopIteration": ("ResponseStore.exchange", fails(StopIteration()), RuntimeError),
@@ -316,6 +316,30 @@ def test_one_reply_that_is_our_fault_takes_no_other_with_it(store, monkeypatch):
     assert len(store) == 7
     assert store.failures([requests[3].key]) == {requests[3].key: "stopped before the reply came"}
     assert store.exchange(wanted=requests).taken == [requests[3]]
+
+
+def test_one_reply_that_cannot_be_stored_takes_no_other_with_it(store, monkeypatch):
+    "Whatever a server says is checked when it is read; should something pass that the store cannot hold, the others are stored all the same."
+    real = scheduler.post_request
+
+    async def one_is_too_large(client, teacher, request, *rest):
+        outcome, headers = await real(client, teacher, request, *rest)
+        return (replace(outcome, completion_tokens=2**70) if request == requests[3] else outcome), headers
+
+    requests = requests_for(8)
+    monkeypatch.setattr(scheduler, "post_request", one_is_too_large)
+    with ScriptedServer(lambda body, n: Scripted(delay_s=0.2)) as server:
+        assert isinstance(in_time(lambda: ask(hosted(server), requests, store)), OverflowError)
+    assert len(store) == 7
+    assert list(store.missing(requests)) == [requests[3]]
+
+
+@pytest.mark.parametrize("max_tokens", ["8", [8], -1, 0, 1.5, None, True, 10**400, {"a": 1}])
+def test_odd_limits_are_the_servers_to_refuse(store, max_tokens):
+    with ScriptedServer(lambda body, n: Scripted(400, error="odd")) as server:
+        raised = in_time(lambda: ask(hosted(server), requests_for(2, max_tokens=max_tokens), store))
+        assert "none of the first 2 questions was answered: HTTP 400" in str(raised)
+        assert len(server.bodies) == 2
 
 
 def test_equal_requests_far_apart_are_sent_once(store):

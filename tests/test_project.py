@@ -44,7 +44,7 @@ def test_ask_score_forecast_annotate_share_their_rows(server, tmp_path):
     made = zsd.annotate("one-sentence", rows=20, splits="train")
     assert n_asked(server) == 30  # 20 rows with one template, 10 with the other
     assert made.report.usage.cost_usd == pytest.approx(plan["cost_usd"])
-    assert made.rows("train")["label"].tolist() == ["neutral"] * 20
+    assert made.frame["label"].tolist() == ["neutral"] * 20
     assert (made.folder / "README.md").is_file()
     again = zsd.annotate("one-sentence", rows=20, splits="train")
     assert (again.report.id, n_asked(server)) == (made.report.id, 30)
@@ -145,7 +145,7 @@ def test_who_is_asked(tmp_path):
 def test_a_student_is_trained_asked_and_measured(tmp_path):
     zsd = recorded_project(tmp_path)
     made = zsd.annotate("fact-and-guess", rows=20)
-    texts = [text for row in made.rows().itertuples() for text in (row.input, row.rationale, row.label)]
+    texts = [text for row in made.rows["train"] for text in (row.input, row.rationale, row.label)]
     weights = make_tiny_t5(tmp_path / "tiny", [*texts, "predict: explain:"])
     student = made.train("step-by-step", seed=0, weights=str(weights), steps=4, eval_every=2, batch_size=4)
     assert student.path.parent == tmp_path / "students"

@@ -124,6 +124,15 @@ def test_experiment_needs_exactly_one_parameters_cell(checkout, tagged):
     ]
 
 
+def test_a_notebook_is_called_like_its_module():
+    for notebook in sorted((ROOT / "nbs").glob("**/[0-9]*_*.ipynb")):
+        cells = [source for _, source, _ in check_sync.cells_of(notebook)]
+        (module,) = re.findall(r"^#\| default_exp ([\w.]+)", "\n".join(cells), re.MULTILINE)
+        name = module.rpartition(".")[2]
+        assert cells[0].splitlines()[0] == f"# {name}", notebook.name
+        assert re.sub(r"^\d+_", "", notebook.stem) == name, notebook.name
+
+
 def test_readme_is_what_the_index_notebook_says():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == readme_text()
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from zero_shot_distill.store.database import StoreError
+from zero_shot_distill.store.database import SCHEMA_VERSION, StoreError
+from zero_shot_distill.store.maintenance import store_info, verify_store
+from zero_shot_distill.store.read_only import ReadOnlyStore
 from zero_shot_distill.store.request import AttemptResult, Request, Response
+from zero_shot_distill.store.salvage import salvage_store
 from zero_shot_distill.store.store import ResponseStore
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
@@ -57,6 +61,43 @@ def integrity(path: Path) -> str:
         return connection.execute("PRAGMA integrity_check").fetchone()[0]
     finally:
         connection.close()
+
+
+def test_a_store_of_schema_2_goes_on(tmp_path):
+    """`stores/schema_2.sqlite` was written by the code before schema 3: eight requests, of which two have replies (one of them after a
+    first reply that was cut off), one timed out, one was refused its schema, one is in a provider's batch, and three were never sent."""
+    old = Path(__file__).parent / "stores" / "schema_2.sqlite"
+    path = Path(shutil.copy(old, tmp_path / "responses.sqlite"))
+    requests = [Request.build("some-model", [{"role": "user", "content": f"question {n}"}], temperature=0, max_tokens=20) for n in range(8)]
+    keys = [request.key for request in requests]
+    assert verify_store(path).n_faults == 0
+    with ReadOnlyStore(path) as store:
+        assert store_info(store).total.n_responses == 2
+    with ResponseStore(path) as store, ResponseStore(path):
+        assert {key: reply.text for key, reply in store.get_many(keys).items()} == {keys[0]: "an answer", keys[1]: "a whole answer"}
+        assert [reply.text for reply in store.superseded(keys)] == ["cut"]
+        assert store.failures(keys) == {keys[2]: "no reply within 120 s", keys[3]: "the server takes no JSON schema: no"}
+        assert store.failure_kinds(keys) == {keys[3]: "schema"}
+        spending = store.spending(keys)
+        assert {keys.index(key): (len(cost.replies), cost.n_open, cost.batch_id) for key, cost in spending.items()} == {
+            0: (1, 0, None),
+            1: (2, 0, None),
+            2: (0, 1, None),
+            3: (0, 0, None),
+            4: (0, 1, "0123456789abcdef"),
+        }
+        claim = store.exchange(wanted=requests)
+        assert (claim.taken, claim.held) == ([*requests[2:4], *requests[5:]], {keys[4]: "0123456789abcdef"})
+        store.exchange([AttemptResult(requests[3], None, "HTTP 503", charged=False, failure_kind="again")])
+        assert store.failure_kinds(keys) == {keys[3]: "again"}
+        assert set(store.changes_since(0)[1]) == {keys[n] for n in (2, 3, 5, 6, 7)}
+    assert integrity(path) == "ok"
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    new = tmp_path / "new.sqlite"
+    assert salvage_store(path, new).n_responses == 2
+    with ResponseStore(new) as store:
+        assert store.failure_kinds(keys) == {keys[3]: "again"}
 
 
 def test_processes_share_a_new_store(tmp_path):

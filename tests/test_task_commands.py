@@ -427,3 +427,42 @@ def test_ids_that_repeat_are_not_taken_for_ids(tmp_path):
 def test_tasks_has_no_other_subcommand(tmp_path):
     done: Done = zsd(tmp_path, "tasks", "remove")
     is_one_line(done, 2, "No such command 'remove'")
+
+
+# Published layouts
+
+LAYOUTS = {  # file -> what its definition holds, or what is asked
+    "snli_min.jsonl": {
+        "labels": ["contradiction", "entailment", "neutral"],
+        "fields": {"sentence1": "sentence1", "sentence2": "sentence2"},
+    },
+    "votes.csv": {"label_column": "label", "labels": ["contradiction", "entailment", "neutral"], "fields": {"text": "text"}},
+    "anli_r1_train.jsonl": {"label_column": "label", "rationale_column": "reason", "id_column": "uid"},
+    "UPPER.CSV": {"labels": ["negative", "positive"]},
+    "minus1.jsonl": {"labels": ["-1", "0", "1", "2"]},
+    "nfd_only.jsonl": {"label_column": "label", "fields": {"text": "text"}},
+    "zh.jsonl": {"labels": ["正面", "负面"]},
+    "columns.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
+    "wrapped.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
+    "nulls.jsonl": "column 'label' is empty in every row; a row needs one label: name another with --label",
+    "semi.csv": "columns of a CSV file have commas between them",
+    "sep.csv": "columns of a CSV file have commas between them",
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_published_layouts(tmp_path, name):
+    path, expected = shared(f"files/{name}"), LAYOUTS[name]
+    if isinstance(expected, str):
+        is_one_line(zsd(tmp_path, "tasks", "add", "mine", path), 2, expected)
+    else:
+        definition = add(tmp_path, "mine", path)["definition"]
+        assert {key: definition[key] for key in expected} == expected
+
+
+def test_choices_as_the_hub_has_them(tmp_path):
+    "CommonsenseQA: letters and texts of the choices are lists within one column."
+    report = add(tmp_path, "quiz", shared("files/cqa_hub.jsonl"))
+    assert report["definition"]["fields"]["choice_e"] == "{choices.text[4]}"
+    row = load_examples(load_task(tmp_path / "quiz.yaml"), "train")[0]
+    assert row.label in {text.lower() for name, text in row.fields.items() if name.startswith("choice_")}

@@ -8,6 +8,7 @@ __all__ = ['ExperimentError', 'experiment', 'evaluate']
 # %% ../../nbs/9_cli/01_experiment.ipynb #071d361e
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +41,6 @@ from ..thesis.imported import ImportedFolder
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.prompt.replies import ReadReply
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.thesis.evaluation import TemplateFigures
-from ..teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -50,6 +49,9 @@ class ExperimentError(ZsdError):
     exit_status = 2
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
+_Figures = dict[str, dict[str, Any]]  # template id -> figures under the thesis's names
+
+
 def _show(
     task: Task,
     templates: dict[str, PromptTemplate],
@@ -62,55 +64,52 @@ def _show(
     as_json: bool,
 ) -> None:
     "Score, leave the prompt metadata, print: JSON by one set of rules, the table by both."
-    from zero_shot_distill.thesis.evaluation import template_figures, write_prompt_metadata
+    from zero_shot_distill.thesis.evaluation import json_figures, template_figures, write_prompt_metadata
 
     published = ImportedFolder.of(work_dir).metadata(task.name)
 
-    def figures(name: str) -> "list[TemplateFigures]":
+    def figures(name: str) -> _Figures:
         costs = {id: published.get(id, {}).get("costs") for id in replies}
-        return [template_figures(name, task, templates[id], read, opened.price, costs[id]) for id, read in replies.items()]
+        return {id: template_figures(name, task, templates[id], read, opened.price, costs[id]) for id, read in replies.items()}
 
     asked_for = figures(profile)
     path = work_dir / "prompt-metadata" / profile / f"{task.name}-{split}.yaml"
     rules = {"ours": "read by our rules", "thesis": "read as the thesis reads"}[profile]
     write_prompt_metadata(path, asked_for, f"{task.name}, {about}, {rules}")
     if as_json:
-        print(json.dumps({one.template_id: one.content() for one in asked_for}, ensure_ascii=False, indent=1))
+        print(json.dumps({id: json_figures(one) for id, one in asked_for.items()}, ensure_ascii=False, indent=1))
         return
-    ours, thesis = (asked_for if profile == name else figures(name) for name in ("ours", "thesis"))
-    pairs = sorted(zip(ours, thesis, strict=True), key=_how_good, reverse=True)
-    lines = ((rules, one) for pair in pairs for rules, one in zip(("ours", "thesis"), pair, strict=True))
-    show_rows([_line(task, templates[one.template_id], rules, one) for rules, one in lines], as_json=False)
+    by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", "thesis")}
+    ids = sorted(replies, key=lambda id: _how_good(by_rules["ours"][id]), reverse=True)
+    show_rows([_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules], as_json=False)
     print(f"{about}; shares with 95 % intervals (Wilson), by our rules and by the thesis's")
-    print(
-        f"best by our rules (most rows both right and explained): {pairs[0][0].template_id}; it is flattered by chance: confirm it on other rows"
-    )
+    print(f"best by our rules (accuracy with explanation): {ids[0]}; it is flattered by chance: confirm it on other rows")
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
-    print(f"costs: {asked_for[0].costs_from}; figures {rules}: {path}")
+    print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
 
 
-def _how_good(pair: "tuple[TemplateFigures, TemplateFigures]") -> tuple[float, ...]:
-    shares = [pair[0].shares.get(name) for name in ("explained_accuracy", "explanation_rate")]
+def _how_good(figures: Mapping[str, Any]) -> tuple[float, ...]:
+    shares = [figures["intervals"].get(name) for name in ("explained_accuracy", "explanation_rate")]
     return tuple(share.value if share and share.n else -1.0 for share in shares)
 
 
-def _line(task: Task, template: PromptTemplate, rules: str, figures: "TemplateFigures") -> dict[str, Any]:
+def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     from zero_shot_distill.teacher.price import format_usd
 
     shares = [
-        share_text(figures.shares[name]) if name in figures.shares else "-"
+        share_text(figures["intervals"][name]) if name in figures["intervals"] else "-"
         for name in ("accuracy", "explanation_rate", "explained_accuracy")
     ]
-    is_explained, is_ours = figures.characteristics["total_responses"] > 0, rules == "ours"
+    is_explained, is_ours = figures["characteristics"]["total_responses"] > 0, rules == "ours"
     return {
         "template": (template.id + ("\nsees label" if shows_label(template, task) else "")) if is_ours else "",
         "rules": rules,
-        "rows": figures.n_rows if is_ours else "",
-        **dict(zip(("right", "explained", "both"), shares, strict=True)),
-        "words": f"{figures.characteristics['avg_nr_of_words']:.0f}" if is_explained else "-",
-        "unread": sum(figures.unread.values()),
-        "cost": format_usd(figures.costs.get("total_accumulated_costs")) if is_ours else "",
+        "rows": figures["n_rows"] if is_ours else "",
+        **dict(zip(("accuracy", "explanation rate", "accuracy with explanation"), shares, strict=True)),
+        "words": f"{figures['characteristics']['avg_nr_of_words']:.0f}" if is_explained else "-",
+        "unread": sum(figures["unread"].values()),
+        "cost": format_usd(figures["costs"].get("total_accumulated_costs")) if is_ours else "",
     }
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf
@@ -135,20 +134,20 @@ def experiment(
     check_profile(profile)
     settings, work_dir = asked.settings(), common.work_dir
 
+    from zero_shot_distill.prompt.announce import announce
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.options import AskOptions
+    from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
     rows = draw_samples(published_rows(loaded, split), samples, seed)
     opened = open_teacher(settings, progress, common.log_path)
-    options = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), on_message=progress.message)
-    what = f"asking {len(chosen)} templates on {len(rows)} rows"
-    with ResponseStore(common.store_path) as store, opened.teacher, progress.bar(what) as on_progress:
-        replies = run_experiment(loaded, chosen, rows, TeacherClient(opened.teacher, store, settings.sampling, options), on_progress)
+    with ResponseStore(common.store_path) as store, opened.teacher:
+        client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
+        announce([(template, row) for row in rows for template in chosen.values()], loaded, client, progress)
+        with progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+            replies = run_experiment(loaded, chosen, rows, client, on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
     _show(loaded, chosen, replies, split, about, profile, opened, work_dir, common.as_json)
     if reasons := [read.reason for asked in replies.values() for read in asked if read.is_open]:
@@ -246,6 +245,7 @@ def _score_stored(
     progress: Progress,
 ) -> "dict[str, list[ReadReply]]":
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
+    from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import StoredTeacher
 
     rows = published_rows(task, split)

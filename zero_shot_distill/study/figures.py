@@ -46,13 +46,13 @@ class _Figure(Figure):
 
 
 def _titled(figure: Figure, title: str, note: str) -> None:
-    "What is seen above, how to read it below, both from the left edge."
+    "Put a title above and a note below, both from the left edge."
     figure.suptitle(fill(title, 64), x=0.01, ha="left", weight="bold")
     figure.supxlabel("\n".join(fill(line, 105) for line in note.splitlines()), x=0.01, ha="left", fontsize=9.5, color=_GREY)
 
 
 def _share_axis(ax: Axes, ticks: Sequence[int]) -> None:
-    "A horizontal axis of shares in per cent, always from 0 to 100."
+    "Set up a horizontal axis of shares in per cent, always from 0 to 100."
     ax.set_xlim(0, 100)
     ax.set_xticks(ticks)
     ax.grid(axis="x", color="#e4e4e4", linewidth=0.8)
@@ -62,7 +62,7 @@ def _share_axis(ax: Axes, ticks: Sequence[int]) -> None:
 
 
 def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True) -> None:
-    "A mean and its interval, in per cent."
+    "Draw a mean and its interval, in per cent."
     ax.plot([100 * interval.low, 100 * interval.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
     ax.plot(
         100 * interval.value,
@@ -121,7 +121,7 @@ def accuracy_figure(
         ax.set_yticks(range(n_rows), [name for name, _ in names])
         ax.set_ylim(n_rows - 0.45, -0.55)
         _share_axis(ax, (0, 20, 40, 60, 80, 100))
-        ax.set_xlabel(f"right labels, % of {groups[0].runs[0].test.n} test rows")
+        ax.set_xlabel(f"accuracy on {groups[0].runs[0].test.n} test rows, %")
         if n_labels:
             ax.axvline(100 / n_labels, color=_GREY, linestyle=":", linewidth=1.6, zorder=2)
             ax.text(100 / n_labels - 1, n_rows - 0.5, "chance", ha="right", va="bottom", color=_GREY, fontsize=10)
@@ -147,9 +147,9 @@ def prompt_figure(
 ) -> Figure:  # 7 inches wide
     "Draw every template's accuracy, explanation rate and accuracy with explanation; the winner again on other rows."
     panels = [
-        ("right label", "accuracy", _BLUE, "o"),
-        ("with a rationale", "explanation_rate", _ORANGE, "s"),
-        ("both", "explained_accuracy", _GREEN, "D"),
+        ("accuracy", "accuracy", _BLUE, "o"),
+        ("explanation rate", "explanation_rate", _ORANGE, "s"),
+        ("accuracy with\nexplanation", "explained_accuracy", _GREEN, "D"),
     ]
     rows = [(score.template_id, score) for score in prompts.selection]
     rows.append((f"{prompts.winner},\nconfirmed", prompts.confirmation))
@@ -210,7 +210,7 @@ def training_figure(
         loss_ax.set_ylim(0, 1.45 * loss_ax.get_ylim()[1])
         loss_ax.set_title("label loss")
         valid_ax.set_ylim(0, 100)
-        valid_ax.set_title("right labels, % of validation rows")
+        valid_ax.set_title("validation accuracy, %")
         for ax in (loss_ax, valid_ax):
             ax.set_xlabel("training step")
             ax.set_xlim(left=0)

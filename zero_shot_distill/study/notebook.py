@@ -17,7 +17,7 @@ from ..core.files import write_text
 
 # %% ../../nbs/7_study/03_notebook.ipynb #eba7ef29
 def experiments_dir() -> Path:  # holds the experiment notebooks
-    "The folder of the experiment notebooks, in an installed package as well as in a checkout."
+    "Locate the folder of the experiment notebooks, in an installed package as well as in a checkout."
     here = Path(str(importlib.resources.files("zero_shot_distill"))).resolve()
     return next(folder for folder in (here / "experiments", here.parent / "nbs" / "experiments") if folder.is_dir())
 
@@ -89,7 +89,7 @@ def write_page(
     page: Path,  # the HTML file; its folder is made
     title: str,  # of the page
 ) -> None:
-    "Render an executed notebook, without its code, to one file that asks nothing of any other machine."
+    "Render an executed notebook, without its code, to one HTML file that loads nothing from elsewhere."
     import nbformat
     from nbconvert import HTMLExporter
 

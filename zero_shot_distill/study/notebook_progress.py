@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['bar_html', 'NotebookProgress', 'progress_here']
 
-# %% ../../nbs/7_study/05_notebook_progress.ipynb #77ad19be
+# %% ../../nbs/7_study/05_notebook_progress.ipynb #f188dec4
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -16,7 +16,7 @@ from IPython.display import HTML, display
 
 from ..core.progress import OnProgress, Progress
 
-# %% ../../nbs/7_study/05_notebook_progress.ipynb #68b88f69
+# %% ../../nbs/7_study/05_notebook_progress.ipynb #acb892d1
 def bar_html(
     description: str,  # what is being done
     done: int,  # units

@@ -16,9 +16,10 @@ from itertools import islice
 from typing import Any, Literal
 
 from ..core.definition import DataError
-from .inspect import Column, Finding, Table
+from .inspect import Finding
 from .numbers import numeric_value
 from .rows import Row, is_empty, read_rows
+from .table import Column, Table
 from .task import COLUMN, choose, normal_words
 
 # %% ../../nbs/1_task/05_columns.ipynb #7d582e76

@@ -68,33 +68,19 @@ class _Call:
         self.aside.add(batch.id)
         self.open.pop(batch.id).lock.release()
 
-# %% ../../nbs/2_teacher/10_batch.ipynb #769a0e02
-class _Sender:
-    "Begin batches: what earlier runs left, and what waits."
+# %% ../../nbs/2_teacher/10_batch.ipynb #456c9ab6
+class _Claimer:
+    "Claim requests for a batch, as far as its limits and the budget reach."
 
     def __init__(self, call: _Call):
         self._call, self._budget = call, call.options.budget
-        self._n_extended = 0  # times that questions beyond the budget were tried again
-        self._has_begun = False  # a batch, since what was left over was gathered
 
-    def adopt(self) -> None:
-        "Take over the batches of runs that have ended."
-        for id in self._call.records.under_way(self._call.teacher):
-            batch = None if id in self._call.open or id in self._call.aside else self._call.records.take(id)
-            if batch is None:
-                continue
-            self._call.open[id] = batch
-            requests = {request.key: request for request in self._call.records.requests(batch, self._call.questions.pending)}
-            batch.is_wanted = not requests.keys().isdisjoint(self._call.questions.pending)
-            self._call.questions.are_under_way(requests.keys())
-            fits = self._fits(requests.values())
-            # What has not begun goes on where this call asks for all of it and can pay; otherwise it is given back.
-            if batch.state == "writing":
-                self._call.questions.wait_again(self._call.let_go(batch))
-            elif batch.state != "running":
-                self._send(batch, fits and requests.keys() <= self._call.questions.pending.keys(), is_left=True)
+    def refresh(self) -> None:
+        "Read what all processes have spent and reserved by now."
+        if self._budget:
+            self._budget.refresh(self._call.store)
 
-    def _fits(self, requests: Collection[Request]) -> bool:
+    def fits(self, requests: Collection[Request]) -> bool:
         "Tell whether the budget reaches for what an earlier run has claimed."
         if self._budget is None:
             return True
@@ -102,42 +88,7 @@ class _Sender:
         self._budget.refresh(self._call.store)
         return self._budget.is_kept
 
-    def submit(self) -> None:
-        "Begin what waits, as far as the provider has room."
-        questions = self._call.questions
-        if self._budget:
-            self._budget.refresh(self._call.store)
-        if not questions.waiting and not any(batch.is_wanted for batch in self._call.open.values()):
-            if questions.beyond and (not self._has_begun or self._n_extended == _N_EXTENDED):
-                for request in questions.beyond:
-                    questions.fail(request, BUDGET_REACHED)
-                questions.beyond = []
-            self._n_extended += bool(questions.beyond)
-            self._has_begun = False
-            questions.gather()
-        while questions.waiting and time.monotonic() >= self._call.not_before:
-            if self._call.is_tight and any(batch.status in ("", "validating") for batch in self._call.open.values()):
-                return
-            self._begin_next()
-
-    def _begin_next(self) -> None:
-        "Begin one batch of what waits."
-        batch = self._call.records.new(self._call.teacher)
-        self._call.open[batch.id] = batch
-        try:
-            self._fill(batch)
-            if batch.n_requests:
-                batch.is_wanted = self._has_begun = True
-                self._call.records.write(batch, "ready")
-                self._send(batch)
-            else:
-                self._call.let_go(batch)
-        except BaseException:
-            if batch.state in ("writing", "ready"):
-                self._call.let_go(batch)
-            raise
-
-    def _fill(self, batch: Batch) -> None:
+    def fill(self, batch: Batch) -> None:
         "Claim what waits, up to the limits of one batch and of the budget."
         questions, n_bytes, is_full = self._call.questions, 0, False
         may_fit = self._budget.planner() if self._budget else lambda request: True
@@ -175,6 +126,66 @@ class _Sender:
             self._call.store.exchange([AttemptResult(request, None, f"batch {batch_id} came to no end")])
         self._call.questions.held.append(request)
 
+# %% ../../nbs/2_teacher/10_batch.ipynb #769a0e02
+class _Sender:
+    "Begin batches: what earlier runs left, and what waits."
+
+    def __init__(self, call: _Call):
+        self._call, self._claimer = call, _Claimer(call)
+        self._n_extended = 0  # times that questions beyond the budget were tried again
+        self._has_begun = False  # a batch, since what was left over was gathered
+
+    def adopt(self) -> None:
+        "Take over the batches of runs that have ended."
+        for id in self._call.records.under_way(self._call.teacher):
+            batch = None if id in self._call.open or id in self._call.aside else self._call.records.take(id)
+            if batch is None:
+                continue
+            self._call.open[id] = batch
+            requests = {request.key: request for request in self._call.records.requests(batch, self._call.questions.pending)}
+            batch.is_wanted = not requests.keys().isdisjoint(self._call.questions.pending)
+            self._call.questions.are_under_way(requests.keys())
+            fits = self._claimer.fits(requests.values())
+            # What has not begun goes on where this call asks for all of it and can pay; otherwise it is given back.
+            if batch.state == "writing":
+                self._call.questions.wait_again(self._call.let_go(batch))
+            elif batch.state != "running":
+                self._send(batch, fits and requests.keys() <= self._call.questions.pending.keys(), is_left=True)
+
+    def submit(self) -> None:
+        "Begin what waits, as far as the provider has room."
+        questions = self._call.questions
+        self._claimer.refresh()
+        if not questions.waiting and not any(batch.is_wanted for batch in self._call.open.values()):
+            if questions.beyond and (not self._has_begun or self._n_extended == _N_EXTENDED):
+                for request in questions.beyond:
+                    questions.fail(request, BUDGET_REACHED)
+                questions.beyond = []
+            self._n_extended += bool(questions.beyond)
+            self._has_begun = False
+            questions.gather()
+        while questions.waiting and time.monotonic() >= self._call.not_before:
+            if self._call.is_tight and any(batch.status in ("", "validating") for batch in self._call.open.values()):
+                return
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        "Begin one batch of what waits."
+        batch = self._call.records.new(self._call.teacher)
+        self._call.open[batch.id] = batch
+        try:
+            self._claimer.fill(batch)
+            if batch.n_requests:
+                batch.is_wanted = self._has_begun = True
+                self._call.records.write(batch, "ready")
+                self._send(batch)
+            else:
+                self._call.let_go(batch)
+        except BaseException:
+            if batch.state in ("writing", "ready"):
+                self._call.let_go(batch)
+            raise
+
     def _send(self, batch: Batch, may_begin: bool = True, is_left: bool = False) -> None:
         "Upload and begin a batch, from where it was left."
         name = f"zsd-{batch.id}.jsonl"
@@ -197,7 +208,8 @@ class _Sender:
         else:
             self._call.records.write(batch, "running")
             self._call.pause_s = self._call.poll_s
-            said = f"batch {batch.batch_id} has begun with {batch.n_requests:,} requests, and goes on if this program ends"
+            n_requests = f"{batch.n_requests:,} request{'' if batch.n_requests == 1 else 's'}"
+            said = f"batch {batch.batch_id} has begun with {n_requests}, and goes on if this program ends"
             self._call.options.on_message(f"  {self._call.teacher.where}: {said}")
             return
         if batch.state != "beginning" or not error.may_be_done:

@@ -282,12 +282,13 @@ class Budget:
 
     def planner(self) -> Callable[[Request], bool]:  # called with one request after the other: whether it may still fit
         "Estimate, without reading the store, how many requests `admit` will take."
-        left_usd = self.left_usd * (1 + 1e-9) + 1e-12
+        planned = (0, 0, 0)
 
         def may_fit(request: Request) -> bool:
-            nonlocal left_usd
-            worst_usd = self.worst_case_usd(request)
-            left_usd -= worst_usd if (fits := worst_usd <= left_usd) else 0.0
+            nonlocal planned
+            with_it = tuple(map(sum, zip(planned, self._limits(request), strict=True)))
+            fits = self._account.committed_usd(with_it, self._in_batch) <= self.cap_usd
+            planned = with_it if fits else planned
             return fits
 
         return may_fit

@@ -124,5 +124,6 @@ def in_order(teacher: Teacher, requests: Iterable[Request]) -> Iterable[Request]
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #21412fa5
 def rough_tokens(request: Request) -> float:
     "Estimate the tokens of prompt and longest reply, as providers count them against a limit before they know: four bytes a token."
-    longest = next((value for name, value in request.sampling if name in ("max_tokens", "max_completion_tokens")), 0)
-    return sum(len(said.encode("utf-8", "replace")) for _, said in request.messages) / 4 + (longest or 0)
+    limits = [value for name, value in request.sampling if name in ("max_tokens", "max_completion_tokens") and isinstance(value, int)]
+    longest = min(max([*limits, 0]), 1_000_000)  # what no model takes is the server's to refuse
+    return sum(len(said.encode("utf-8", "replace")) for _, said in request.messages) / 4 + longest

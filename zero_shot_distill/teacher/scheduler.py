@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import openai
 
+from ..store.database import StoreError
 from ..store.request import AttemptResult, Request, Response
 from ..store.store import Claim, ResponseStore
 from .budget import Budget
@@ -119,7 +120,7 @@ class _Outgoing:
 
     def __init__(self, teacher: Teacher, requests: RequestQueue, rate_limit: RateLimit, retry: RetryPolicy, budget: Budget | None):
         self._teacher, self._queue, self._rate_limit, self._retry, self._budget = teacher, requests, rate_limit, retry, budget
-        self.failed: list[Answer] = []  # what needs not be sent to know that it fails
+        self._failed: list[Answer] = []  # what needs not be sent to know that it fails
         self._wait_s = float("inf")
         self.is_short = False  # whether the budget did not reach for the next request
 
@@ -131,7 +132,7 @@ class _Outgoing:
         while (question := self._queue.next(now)) is not None:
             failure = OFFLINE if self._teacher.is_offline else self._retry.known_failure(question.request)
             if failure is not None:
-                self.failed.append(Answer(self._queue.take(now).request, None, failure))
+                self._failed.append(Answer(self._queue.take(now).request, None, failure))
                 continue
             question.n_tokens = question.n_tokens or rough_tokens(question.request)
             self._wait_s = self._rate_limit.wait_s(now, n_under_way + len(chosen), question.n_tokens)
@@ -143,6 +144,11 @@ class _Outgoing:
             chosen.append(self._queue.take(now))
             question.reservation = self._rate_limit.send(now, question.n_tokens)
         return chosen
+
+    def take_failed(self) -> list[Answer]:
+        "Take the answers to what needs not be sent to know that it fails."
+        failed, self._failed = self._failed, []
+        return failed
 
     def send(self, chosen: Sequence[Question], claim: Claim, attempts: _Attempts) -> list[Answer]:  # to what needs no sending
         "Send what was claimed; let wait what others ask or the budget does not reach for."
@@ -193,7 +199,7 @@ class _Incoming:
         self._answers: dict[str, Answer] = {}  # request key -> answer, to be given out once it is stored
         self.stop_error: TeacherError | None = None  # why the run has to stop
 
-    def take(self, question: Question, arrival: _Arrival | BaseException, n_under_way: int) -> None:
+    def take(self, question: Question, arrival: _Arrival | BaseException, n_under_way: int) -> bool:  # whether the run has to stop
         "Note what came of an attempt. Raises the exception of one that failed by a fault of ours."
         if isinstance(arrival, BaseException):
             self.did_not_arrive(question)
@@ -203,6 +209,7 @@ class _Incoming:
             self._take_reply(question, arrival.outcome, arrival.at_s, n_under_way)
         else:
             self._take_error(question, arrival.outcome, arrival.at_s)
+        return self.stop_error is not None
 
     def _take_reply(self, question: Question, response: Response, now: float, n_under_way: int) -> None:
         counted = response.prompt_tokens is not None and response.completion_tokens is not None
@@ -236,32 +243,84 @@ class _Incoming:
         return [replace(found, response=claim.settled.get(found.request.key, found.response)) for found in answers if found is not None]
 
 # %% ../../nbs/2_teacher/07_scheduler.ipynb #6b5bb683
+class _StoreThread:
+    "Uses the store from one thread beside the loop: waiting for the disk does not hold up what arrives."
+
+    def __init__(self, store: ResponseStore, options: AskOptions):
+        self._store, self._options = store, options
+        self._admit = partial(options.budget.admit, store) if options.budget else None
+
+    def __enter__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    async def call(self, do: Callable[..., _T], *arguments: object) -> _T:
+        "Call a function in that thread."
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _call_safely, partial(do, *arguments))
+
+    async def exchange(self, results: Sequence[AttemptResult], wanted: Sequence[Request]) -> Claim:
+        "Store results and claim requests, as far as the budget reaches, in one transaction."
+        return await self.call(partial(self._store.exchange, results, wanted, self._options.retry_outcomes, admit=self._admit))
+
+    async def refresh_budget(self) -> None:
+        "Read what other processes have spent."
+        await self.call(self._options.budget.refresh, self._store)
+
+
+class _Outbox:
+    "Holds answers that are stored, until the caller's thread takes them."
+
+    def __init__(self, outgoing: _Outgoing):
+        self._outgoing = outgoing
+        self._answers: list[Answer] = []
+        self.queue: queue.SimpleQueue[list[Answer]] = queue.SimpleQueue()
+
+    @property
+    def is_full(self) -> bool:
+        "Tell whether the caller is slow."
+        return self.queue.qsize() > _N_HELD
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        "Hold answers until `publish`."
+        self._answers += answers
+
+    def publish(self) -> None:
+        "Give out the answers as one group."
+        self._answers += self._outgoing.take_failed()
+        if self._answers:
+            self.queue.put(self._answers)
+            self._answers = []
+
+
 class _Scheduler:
     "Asks in an event loop: stores, claims, sends and gives out, in turns."
 
     def __init__(self, teacher: Teacher, requests: RequestQueue, store: ResponseStore, options: AskOptions, retry: RetryPolicy):
-        self._store, self._options, self._queue, self._retry = store, options, requests, retry
+        self._store, self._queue, self._retry = store, requests, retry
+        self._store_thread = _StoreThread(store, options)
         rate_limit = RateLimit(teacher.n_parallel, teacher.adapts, teacher.requests_per_minute, teacher.tokens_per_minute)
         self._outgoing = _Outgoing(teacher, requests, rate_limit, retry, options.budget)
         self._incoming = _Incoming(requests, rate_limit, retry, options.price)
         self._wake = asyncio.Event()
         self._attempts = _Attempts(teacher, self._wake.set)
-        self.out: queue.SimpleQueue[list[Answer]] = queue.SimpleQueue()  # read by another thread
-        self._fresh: list[Answer] = []  # to be given out
+        self.outbox = _Outbox(self._outgoing)
         self._is_ending = self._is_broke = False
 
     async def run(self) -> None:
         "Ask until all requests have an answer. Raises what ended the run, after storing what has arrived by then."
-        # The store is used from one thread beside the loop: waiting for the disk does not hold up what arrives.
-        with ThreadPoolExecutor(1) as self._store_thread:
+        with self._store_thread:
             try:
                 while not self._is_over():
                     await self._turn()
                     await self._sleep()
                 await self._finish()
-            except BaseException:
-                with suppress(Exception):  # the first fault counts
+            except BaseException:  # the first fault counts; what arrived was paid for
+                with suppress(Exception):
                     await self._finish()
+                with suppress(Exception):
+                    await self._store_each()
                 raise
             finally:
                 await self._attempts.close()
@@ -273,9 +332,6 @@ class _Scheduler:
         self._is_ending = True
         self._wake.set()
 
-    async def _in_store_thread(self, do: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._store_thread, _call_safely, do)
-
     def _is_over(self) -> bool:
         return self._is_ending or (self._queue.is_done() and not self._attempts and not self._incoming.results)
 
@@ -284,47 +340,47 @@ class _Scheduler:
         if self._queue.runs_low:
             await self._refill()
         for arrival in self._attempts.arrived():
-            self._incoming.take(*arrival)
-        self._is_ending = self._is_ending or self._incoming.stop_error is not None
+            self._is_ending |= self._incoming.take(*arrival)
         if self._outgoing.is_short:
-            await self._in_store_thread(partial(self._options.budget.refresh, self._store))
+            await self._store_thread.refresh_budget()
         chosen = [] if self._is_ending else self._outgoing.choose(len(self._attempts))
         if chosen:
             await self._attempts.open()
         if chosen or self._incoming.results:
             await self._exchange(chosen)
         elif self._outgoing.is_short and not self._attempts:
-            self._is_broke = await self._in_store_thread(partial(self._outgoing.is_beyond_budget, self._store))
-            self._is_ending = self._is_ending or self._is_broke
-        self._publish()
+            self._is_broke = await self._store_thread.call(self._outgoing.is_beyond_budget, self._store)
+            self._is_ending |= self._is_broke
+        self.outbox.publish()
 
     async def _refill(self) -> None:
-        found = await self._in_store_thread(self._queue.refill)
+        found = await self._store_thread.call(self._queue.refill)
         self._retry.breaker.n_known += len(found)
-        self._fresh += found
+        self.outbox.add(found)
         # Whoever reads slowly shall not make us hold everything.
-        while self.out.qsize() > _N_HELD and not self._is_ending:
-            self._publish()
+        while self.outbox.is_full and not self._is_ending:
+            self.outbox.publish()
             await asyncio.sleep(0.01)
 
     async def _exchange(self, chosen: Sequence[Question]) -> None:
         "Store what arrived and claim what was chosen, in one transaction; then send what was claimed."
-        results, wanted = list(self._incoming.results), [question.request for question in chosen]
-        admit = partial(self._options.budget.admit, self._store) if self._options.budget else None
-        exchange = partial(self._store.exchange, results, wanted, self._options.retry_outcomes, admit=admit)
-        claim = await self._in_store_thread(exchange)
-        self._fresh += self._incoming.stored(results, claim)
-        self._fresh += self._outgoing.send(chosen, claim, self._attempts)
+        results = list(self._incoming.results)
+        claim = await self._store_thread.exchange(results, [question.request for question in chosen])
+        self.outbox.add(self._incoming.stored(results, claim))
+        self.outbox.add(self._outgoing.send(chosen, claim, self._attempts))
         if len(claim.taken) < len(chosen) or (results and self._outgoing.is_short):
             self._wake.set()  # there is room now, and nothing may be under way that would tell
 
-    def _publish(self) -> None:
-        "Give out the answers that are stored."
-        self._fresh += self._outgoing.failed
-        self._outgoing.failed = []
-        if self._fresh:
-            self.out.put(self._fresh)
-            self._fresh = []
+    async def _store_each(self) -> None:
+        "Store what arrived one by one, so that one result that cannot be stored takes no other with it."
+        for result in list(self._incoming.results):
+            try:
+                self.outbox.add(self._incoming.stored([result], await self._store_thread.exchange([result], ())))
+            except StoreError:  # none of them can be
+                break
+            except Exception:
+                self._incoming.results.remove(result)
+        self.outbox.publish()
 
     async def _sleep(self) -> None:
         "Wait until something arrives or may be sent."
@@ -349,13 +405,13 @@ class _Scheduler:
                 faults.append(error)
         if self._incoming.results:
             await self._exchange(())
-        self._publish()
+        self.outbox.publish()
         if faults:
             raise faults[0]
         rest = self._queue.rest() if self._is_broke else iter(())
-        while block := await self._in_store_thread(lambda: list(islice(rest, 500))):
-            self._fresh += [item if isinstance(item, Answer) else Answer(item, None, BUDGET_REACHED) for item in block]
-            self._publish()
+        while block := await self._store_thread.call(lambda: list(islice(rest, 500))):
+            self.outbox.add(item if isinstance(item, Answer) else Answer(item, None, BUDGET_REACHED) for item in block)
+            self.outbox.publish()
 
 
 _N_HELD = 20  # groups of answers that wait for the caller
@@ -395,9 +451,9 @@ class Run:
 
     def take(self) -> list[Answer]:  # empty: the end
         "Wait for the next answers. Raises what ended the run."
-        taken = self._scheduler.out.get()
+        taken = self._scheduler.outbox.queue.get()
         if isinstance(taken, _End):
-            self._scheduler.out.put(taken)
+            self._scheduler.outbox.queue.put(taken)
             if taken.error is not None:
                 raise taken.error
             return []
@@ -417,7 +473,7 @@ class Run:
             asyncio.run(self._ask())
         except BaseException as ended_by:
             error = ended_by
-        self._scheduler.out.put(_End(error))
+        self._scheduler.outbox.queue.put(_End(error))
 
     async def _ask(self) -> None:
         self._loop = asyncio.get_running_loop()

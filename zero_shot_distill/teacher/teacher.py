@@ -120,7 +120,7 @@ class Teacher:
         return {"model": self.model, "requests under way": f"{self.n_parallel} at most"}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.where})"
+        return f"{type(self).__name__}({self.model})"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -258,6 +258,9 @@ class HostedTeacher(Teacher):
         if self._client is not None:
             self._client.close()
         self._client = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.where})"
 
     def _described(self) -> dict[str, Any]:
         limits = {
