@@ -15,7 +15,7 @@ _MODULES = {  # module -> its names that stand here
     "task.task": ("Example", "Task", "load_task"),
     "task.load": ("load_examples", "sample_examples"),
     "store.store": ("ResponseStore",),
-    "teacher.teacher": ("HostedTeacher", "StoredTeacher"),
+    "teacher.teacher": ("HostedTeacher", "RequestLimits", "StoredTeacher"),
     "teacher.embedded": ("EmbeddedTeacher",),
     "teacher.price": ("Price",),
     "teacher.budget": ("Budget",),
