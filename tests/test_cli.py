@@ -72,6 +72,15 @@ FAULTS = {
     "missing key": (lambda project: project.pipeline.pop("task"), "mine.yaml: key 'task' is missing"),
     "wrong kind of value": (_part("students", steps="many"), "mine.yaml: students.steps: Input should be a valid integer"),
     "value out of range": (_part("students", alpha=2), "mine.yaml: students.alpha: Input should be less than or equal to 1"),
+    "unknown training setting": (
+        _part("students", learning_rat=1e-3),
+        "unknown key 'students.learning_rat'; did you mean 'learning_rate'?",
+    ),
+    "unknown template in a mix": (_part("annotate", mix="tale"), "no template 'tale'", "known: tell, explain"),
+    "missing mix file": (_part("annotate", mix="./nowhere.yaml"), "nowhere.yaml: no such file"),
+    "explanation rate out of range": (_part("annotate", explanation_rate=2), "mine.yaml: annotate.explanation_rate: Input should be less"),
+    "unknown way to ask": (_part("annotate", via="mail"), "mine.yaml: annotate.via: Input should be 'chat' or 'batch'"),
+    "unknown outcome to retry": (_part("annotate", retry=["refusd"]), "mine.yaml: annotate.retry.0: Input should be 'length'"),
     "a name that leaves the folder": (_pipeline(name=".."), "mine.yaml: name: "),
     "no weights": (_part("teacher", weights=[]), "mine.yaml: teacher.weights: "),
     "no seeds": (_part("students", seeds=[], gold_seeds=[]), "mine.yaml: students: no seed"),
@@ -136,6 +145,8 @@ def test_faults_in_files(project, fault):
         (("run", "dmeo"), ["no pipeline 'dmeo'; known: demo"]),
         (("templates", "pocket_nil"), ["no task 'pocket_nil'"]),
         (("run",), ["Missing argument 'pipeline'", "zsd run --help"]),
+        (("annotate", "--task", "my_task.yaml", "--mix", "tell", "--splts", "train"), ["No such option: --splts", "--split"]),
+        (("forecast", "--task", "my_task.yaml", "--mix", "tell", "--price-in", "1"), ["give --price-in and --price-out together"]),
         (("run", "mine.yaml", "--qiuet"), ["No such option: --qiuet", "--quiet", "zsd run --help"]),
         (("run", "mine.yaml", "twice"), ["unexpected extra argument", "twice"]),
         (("rnu", "mine.yaml"), ["No such command 'rnu'", "zsd --help"]),
@@ -286,7 +297,10 @@ def test_templates(project):
 EVERY_HELP = """
 import sys
 from zero_shot_distill.cli.main import main
-for command in ("", "tasks", "templates", "run", "predict", "teacher", "teacher pull", "teacher serve"):
+commands = ["", "tasks", "tasks add", "templates", "experiment", "evaluate", "forecast", "annotate", "run", "predict", "import-thesis"]
+commands += ["teacher", "teacher pull", "teacher serve"]
+commands += ["store", *(f"store {name}" for name in ("info", "verify", "export", "merge", "salvage"))]
+for command in commands:
     sys.argv = ["zsd", *command.split(), "--help"]
     print(f"=== {command}")
     try:
@@ -301,7 +315,7 @@ def test_every_help_has_an_example_and_is_light(tmp_path):
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     *helps, modules = done.stdout.split("=== ")[1:]
-    assert len(helps) == 8
+    assert len(helps) == 20
     for text in helps:
         command = text.splitlines()[0]
         assert f"Example: zsd {command}".rstrip() in text, text

@@ -23,6 +23,7 @@ from scripted_server import Scripted, ScriptedServer
 from zsd_command import SMALL, Done, Project, ended, environment, interrupt, runs, said, start, stored, wait_until, zsd
 
 from zero_shot_distill.student.student import predict
+from zero_shot_distill.task.task import load_task
 
 RUN = ("run", "mine.yaml")
 HOW_TO_GO_ON = "zsd: stopped; what arrived is stored, the same command goes on from there"
@@ -42,7 +43,7 @@ def story(tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("story")
     Project(folder).write().make_student()
     made = folder / "zsd-work" / "mine"
-    told = SimpleNamespace(folder=folder, made=made, done={}, rows={}, files={})
+    told = SimpleNamespace(folder=folder, made=made, annotations=made.parent / "annotations", done={}, rows={}, files={})
 
     def note(episode: str, done: Done) -> None:
         told.done[episode], told.rows[episode], told.files[episode] = done, stored(folder), files_of(made)
@@ -119,11 +120,15 @@ def test_the_command_prints_tables_a_sentence_and_the_path(story):
     done = story.done["finished"]
     assert done.status == 0, done.err
     lines = done.out.splitlines()
-    for word in ("template", "tell", "explain", "right label", "student", "teacher", "gold"):
+    for word in ("template", "tell", "explain", "accuracy", "student", "teacher", "gold"):
         assert word in done.out
     assert re.search(r"whether the rationales helped|rationales (helped|did harm)", lines[-2])
     assert lines[-1] == f"Report: {Path('zsd-work/mine/report/first_look.html')}"
     assert re.findall(r"^(\d)/6 ", done.err, re.MULTILINE) == list("123456")
+    # What is about to be asked is said before it is asked.
+    first = story.done["ctrl-c asking"].err
+    assert re.search(rf"3/6 .*\n  6 questions to {SMALL}, none of them stored; elsewhere 6 took .* minutes\. Ctrl-C is safe", first), first
+    assert f"questions to {SMALL}, all of them stored: nothing is asked" in done.err
     assert "at chance" in done.err
     assert "zsd: " not in done.err
     assert "WARNING" not in done.err
@@ -163,8 +168,20 @@ def test_the_records_fit_the_run(story):
         record = json.loads((story.made / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
         assert record["test"]["n"] == 12
         assert record["steps"] == 16
+
+
+def test_the_annotation_lies_where_zsd_annotate_puts_it(story):
+    "With its report, its card and its datasets folder."
+    info = json.loads((story.made / "run.json").read_text(encoding="utf-8"))
+    (folder,) = story.annotations.iterdir()
+    assert folder.name == info["annotation"]
     for split, n in (("train", 8), ("valid", 4)):
-        assert len((story.made / "annotations" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()) == n
+        assert len((folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()) == n
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert (report["id"], report["n_rows_left"]) == (folder.name, 0)
+    assert "No person has checked them" in (folder / "README.md").read_text(encoding="utf-8")
+    assert (folder / "dataset" / "train").is_dir()
+    assert not (story.made / "annotations").exists()
 
 
 # Once more
@@ -176,11 +193,13 @@ def test_a_second_run_does_nothing_twice(story):
     assert done.out == story.done["finished"].out
     assert rows == story.rows["finished"]
     # These are written again with what is known; the rest stays untouched, the log of the teacher's server too: it was not started.
-    rewritten = {"prompts.json", "run.json", "annotations/train.jsonl", "annotations/valid.jsonl"}
+    rewritten = {"prompts.json", "run.json"}
     assert {name: at for name, at in files.items() if name not in rewritten} == {
         name: at for name, at in story.files["finished"].items() if name not in rewritten
     }
     assert "teacher.log" in files
+    (release,) = story.annotations.glob("*/dataset")
+    assert release.stat().st_mtime_ns < (release.parent / "report.json").stat().st_mtime_ns  # not written again, as it takes seconds
 
 
 def test_a_second_run_imports_nothing_that_trains(story):
@@ -428,3 +447,106 @@ def test_answers_that_are_choices_of_the_row(tmp_path):
         assert (record["test"]["n"], record["test"]["n_correct"], record["test"]["n_unreadable"]) == (12, 12, 0), record
     assert "one of 2 choices of the row; licence" in ran.page
     assert "→ dog, right" in ran.page
+
+
+# Mixes, explanation rate, budget, batches, imported replies: as `zsd annotate` has them
+
+
+def choosing(folder: Path, **annotate: object) -> Project:
+    "A project with two templates that a scripted teacher answers in the same way."
+    project = Project(folder)
+    project.pipeline["teacher"] = {"model": "some-model", "price": {"input": 1.0, "output": 2.0}, "sampling": {"max_tokens": 50}}
+    project.pipeline["annotate"] |= annotate
+    project.pipeline["students"] |= {"steps": 2, "gold_seeds": []}
+    return project
+
+
+def says_a_word(body: dict, n: int) -> Scripted:
+    return Scripted(text="a reason of more than five words is given here", prompt_tokens=40, completion_tokens=10)
+
+
+def annotation_of(folder: Path) -> Path:
+    (annotation,) = (folder / "zsd-work" / "annotations").iterdir()
+    return annotation
+
+
+def run_scripted(project: Project, *arguments: str) -> tuple[Done, list[dict]]:
+    "`zsd run` with a scripted teacher; what was asked."
+    with ScriptedServer(says_a_word) as server:
+        done = zsd(project.folder, *RUN, *arguments, env=environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted"))
+        return done, list(server.bodies)
+
+
+def test_a_mix_and_an_explanation_rate(tmp_path):
+    "The same annotation, in the same place and with the same id, as `zsd annotate` makes."
+    mix = "seed: 3\nlabel: {tell: 1}\nexplanation: {tell: 0.5, explain: 0.5}\n"
+    project = choosing(tmp_path, mix="./mix.yaml", explanation_rate=0.5, train_rows=4, valid_rows=4)
+    project.texts["mix.yaml"] = mix
+    project.write().make_student()
+    done, _ = run_scripted(project)
+    assert done.status == 0, done.err
+    assert "labels by tell (100%); rationales by tell (50%), explain (50%)" in done.err
+    rows = [json.loads(line) for line in (annotation_of(tmp_path) / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [sum(row[name] is not None for row in rows) for name in ("label", "rationale")] == [4, 2]
+    arguments = ("--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "mix.yaml", "--explanation-rate", "0.5", "--rows", "4")
+    (tmp_path / "teacher.yaml").write_text(json.dumps(project.pipeline["teacher"]))
+    again = zsd(tmp_path, "annotate", *arguments, "--splits", "train,valid", "--seed", "24", "--teacher", "teacher.yaml", "--offline")
+    assert (again.status, annotation_of(tmp_path).name in again.out) == (0, True), again.err
+
+
+def test_a_budget_ends_a_pipeline_before_it_trains(tmp_path):
+    "Questions of both stages count, in all runs together; with more money the same command goes on."
+    project = choosing(tmp_path)
+    project.pipeline["budget_usd"] = 0.0006  # ten replies of 60 millionths of a dollar, their worst case is more
+    project.write().make_student()
+    done, bodies = run_scripted(project)
+    assert done.status == 1, done.err
+    assert re.search(
+        r"zsd: pipeline 'mine': \d+ questions have no reply within budget_usd 0.0006; raise it, and the same command goes on",
+        done.last_line,
+    )
+    assert len(bodies) * 60e-6 <= 0.0006
+    assert not (tmp_path / "zsd-work" / "mine" / "students").exists()
+    done, more = run_scripted(project)
+    assert (done.status, (len(bodies) + len(more)) * 60e-6 <= 0.0006) == (1, True), done.err
+    project.pipeline["budget_usd"] = 1.0
+    project.write()
+    done, rest = run_scripted(project)
+    assert done.status == 0, done.err
+    assert len(bodies) + len(more) + len(rest) == N_QUESTIONS
+    assert len(stored(tmp_path)) == N_QUESTIONS
+
+
+def test_a_budget_needs_a_price(tmp_path):
+    project = choosing(tmp_path)
+    project.pipeline |= {"budget_usd": 1.0, "teacher": {"model": "some-model"}}
+    project.write().make_student()
+    done, bodies = run_scripted(project)
+    assert (done.status, bodies) == (2, []), done.err
+    assert "the teacher's price is not known" in done.last_line
+
+
+def test_imported_replies_are_not_asked_again(tmp_path):
+    "A template that takes imported replies finds them under its own words, whatever the sampling parameters were."
+    from zero_shot_distill.prompt.collect import imported_for
+    from zero_shot_distill.prompt.template import load_templates
+    from zero_shot_distill.store.request import Response
+    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.task.load import load_examples
+
+    project = choosing(tmp_path)
+    for template in project.prompts["templates"]:
+        template["imported"] = True
+    project.write().make_student()
+    task = load_task(tmp_path / "my_task.yaml")
+    templates, reply = load_templates(task, tmp_path / "my_prompts.yaml"), says_a_word({}, 0).text
+    (tmp_path / "zsd-work").mkdir()
+    with ResponseStore(tmp_path / "zsd-work" / "responses.sqlite") as store:
+        for template in templates.values():
+            for example in [*load_examples(task, "train"), *load_examples(task, "valid")]:
+                request = imported_for(template, example, "some-model")[-1]
+                at = "2024-01-01T00:00:00+00:00"
+                store.put(request, Response(request.key, reply, "stop", None, None, 0.0, 1, at, "some-model", via="import"))
+    done, bodies = run_scripted(project)
+    assert (done.status, bodies) == (0, []), done.err
+    assert json.loads((annotation_of(tmp_path) / "report.json").read_text(encoding="utf-8"))["n_imported"] == 12

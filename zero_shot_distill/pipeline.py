@@ -4,29 +4,39 @@
 
 # %% auto #0
 __all__ = ['REFERENCE_MODEL', 'PromptsPart', 'AnnotatePart', 'StudentsPart', 'Pipeline', 'load_pipeline', 'Rows', 'draw_rows',
-           'run_pipeline']
+           'PipelineError', 'run_pipeline']
 
-# %% ../nbs/80_pipeline.ipynb #1fd0c5b1
+# %% ../nbs/80_pipeline.ipynb #1a30350c
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from .core.definition import DataError, DefinitionError, check_definition, read_yaml
+from .core.definition import DataError, DefinitionError, ZsdError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
+from .prompt.library import describe_mix, find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
-from .prompt.template import PromptTemplate, load_templates
+from .prompt.template import PromptError, PromptTemplate
+from .store.request import OUTCOMES
 from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import load_examples, sample_examples
 from .task.task import Example, Task, load_task
 from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path
 
-# %% ../nbs/80_pipeline.ipynb #40056d1f
+if TYPE_CHECKING:  # their packages take a while to import, and only a run needs them
+    from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
+    from zero_shot_distill.prompt.replies import Replies
+    from zero_shot_distill.store.request import Request
+    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.teacher.client import TeacherClient
+
+# %% ../nbs/80_pipeline.ipynb #22c2b60d
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,35 +45,50 @@ class PromptsPart(_Part):
     "Which templates are compared, on how many rows."
 
     file: Path | None = None  # the user's own templates, relative to the pipeline file; None: the built-in ones of the task
-    templates: tuple[str, ...] = ()  # ids; empty: all
+    templates: tuple[str, ...] = ()  # ids; empty: all of the file. Imported templates of the work directory may be named, too
     selection_rows: int = Field(30, ge=1)  # every template is asked on these
     confirmation_rows: int = Field(40, ge=1)  # the winner is asked on these others
 
 
 class AnnotatePart(_Part):
-    "How many rows the teacher annotates with the winner."
+    "How many rows the teacher annotates, and with which templates."
 
     train_rows: int = Field(180, ge=2)
     valid_rows: int = Field(45, ge=1)
+    # a template's id, the number of an imported mix, or a YAML file relative to the pipeline file; None: the winner of the comparison
+    mix: str | None = None
+    explanation_rate: float = Field(1.0, ge=0, le=1)  # share of the rows that have a rationale in the end
+    rate_of_existing: bool = False  # the rate counts the rows whose teacher explained itself, as in the thesis, instead of all rows
+    via: Literal["chat", "batch"] = "chat"  # batch: within a day, and cheaper where the provider says so
+    retry: tuple[Literal[OUTCOMES[1:]], ...] = ()  # outcomes of stored replies that are asked for once more
 
-
+# %% ../nbs/80_pipeline.ipynb #fe0570e5
 class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_settings())):
-    "Which students are trained: each method with each seed. Takes every setting of `student.config.TrainingConfig` as well."
+    "Which students are trained: each method with each seed, all with the same settings of `TrainingConfig`."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
     seeds: tuple[int, ...] = (0, 1)  # with teacher labels, each method
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        "Return the settings of the training, without those that tell its students apart."
-        return {name: getattr(self, name) for name in file_settings()}
 
     @model_validator(mode="after")
     def _some_student(self) -> "StudentsPart":
         if not self.seeds and not self.gold_seeds:
             raise ValueError("no seed, so no student; give at least one in seeds or gold_seeds")
         return self
+
+    def config(
+        self,
+        method: str,  # "standard" or "step-by-step"
+        labels: str,  # "teacher" or "gold"
+        seed: int,
+    ) -> TrainingConfig:
+        "Make the settings of one student."
+        return TrainingConfig(method, labels, seed=seed, **{name: getattr(self, name) for name in file_settings()})
+
+    def configs(self) -> list[TrainingConfig]:
+        "List the settings of all students."
+        planned = (("teacher", self.seeds), ("gold", self.gold_seeds))
+        return [self.config(method, labels, seed) for labels, seeds in planned for seed in seeds for method in ("standard", "step-by-step")]
 
 
 class Pipeline(_Part):
@@ -74,12 +99,15 @@ class Pipeline(_Part):
     task: str  # built-in name, or path of a task definition relative to the pipeline file
     seed: int = 42  # draws the rows
     teacher: TeacherSettings = TeacherSettings()
+    budget_usd: float | None = Field(
+        None, ge=0
+    )  # hard cap in US dollars on all questions of the pipeline, all its runs together; None: no cap
     prompts: PromptsPart = PromptsPart()
     annotate: AnnotatePart = AnnotatePart()
     students: StudentsPart = StudentsPart()
     report: str = "first_look"  # an experiment notebook
 
-# %% ../nbs/80_pipeline.ipynb #26b370ed
+# %% ../nbs/80_pipeline.ipynb #cf7dcf8b
 def load_pipeline(
     name: str | Path,  # path of a YAML file, or the name of a built-in pipeline
 ) -> Pipeline:  # with its paths made absolute; `DefinitionError` names the first fault
@@ -91,20 +119,18 @@ def load_pipeline(
             known = sorted(file.stem for file in path.parent.glob("*.yaml"))
             raise DefinitionError(f"no pipeline {str(name)!r}; known: {', '.join(known)}, or give the path of a .yaml file")
     pipeline = check_definition(read_yaml(path), Pipeline, str(path))
+    prompts, annotate, teacher = pipeline.prompts, pipeline.annotate, pipeline.teacher
     return pipeline.model_copy(
         update={
             "task": resolve_path(path, pipeline.task),
-            "teacher": pipeline.teacher.model_copy(
-                update={"weights": tuple(resolve_path(path, name) for name in pipeline.teacher.weights)}
-            ),
-            "prompts": pipeline.prompts.model_copy(
-                update={"file": pipeline.prompts.file and path.parent.resolve() / pipeline.prompts.file}
-            ),
+            "teacher": teacher.model_copy(update={"weights": tuple(resolve_path(path, name) for name in teacher.weights)}),
+            "prompts": prompts.model_copy(update={"file": prompts.file and path.parent.resolve() / prompts.file}),
+            "annotate": annotate.model_copy(update={"mix": annotate.mix and resolve_path(path, annotate.mix)}),
             "students": pipeline.students.model_copy(update={"weights": resolve_path(path, pipeline.students.weights)}),
         }
     )
 
-# %% ../nbs/80_pipeline.ipynb #02d12970
+# %% ../nbs/80_pipeline.ipynb #c4be2fb5
 @dataclass(frozen=True)
 class Rows:
     "The rows of a run, by what they are used for."
@@ -115,16 +141,16 @@ class Rows:
     valid: list[Example]
     test: list[Example]  # read once by each finished student
 
-# %% ../nbs/80_pipeline.ipynb #f32ff228
+# %% ../nbs/80_pipeline.ipynb #16c86bbb
 def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example]) -> list[Example]:
-    "As many rows of a split as the pipeline's `key` asks for."
+    "Draw as many rows of a split as the pipeline's `key` asks for."
     if n > len(examples):
         raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, the split {split!r} has {len(examples)}; lower the number")
     return sample_examples(examples, n, pipeline.seed)
 
 
 def _require_labels(task: Task, split: str, examples: Sequence[Example]) -> None:
-    "Refuse rows that something would be measured on, but that do not say what is right."
+    "Refuse rows to measure on that have no gold label."
     unlabelled = [row.id for row in examples if row.label is None]
     if unlabelled:
         raise DataError(f"{task.splits[split]}: row {unlabelled[0]!r} has no label to measure by; give it one or take it out")
@@ -149,128 +175,9 @@ def draw_rows(
         test=test,
     )
 
-# %% ../nbs/80_pipeline.ipynb #11301496
-def _chosen_templates(pipeline: Pipeline, task: Task) -> dict[str, PromptTemplate]:
-    "The templates that the pipeline names, or all."
-    templates = load_templates(task, pipeline.prompts.file)
-    strays = [id for id in pipeline.prompts.templates if id not in templates]
-    if strays:
-        raise DefinitionError(
-            f"pipeline {pipeline.name!r}: no template {strays[0]!r} for task {task.name!r}; known: {', '.join(templates)}"
-        )
-    return {id: templates[id] for id in pipeline.prompts.templates or templates}
-
-# %% ../nbs/80_pipeline.ipynb #40e6b2c9
-@dataclass(frozen=True)
-class _Job:
-    "What every stage of one run needs."
-
-    pipeline: Pipeline
-    task: Task
-    rows: Rows
-    templates: dict[str, PromptTemplate]
-    folder: Path  # of this run
-    progress: Progress
-
-
-def _choose_prompt(job: _Job, client: Any) -> str:
-    "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
-    from zero_shot_distill.prompt.collect import collect_replies
-    from zero_shot_distill.prompt.score import choose_template, score_replies
-
-    price = client.options.price
-    # Row by row, so that a run stopped half-way has seen every template on the same rows.
-    pairs = [(template, row) for row in job.rows.selection for template in job.templates.values()]
-    with job.progress.bar(f"asking {len(job.templates)} templates on {len(job.rows.selection)} rows") as on_progress:
-        read = collect_replies(pairs, job.task, client, on_progress)
-    by_template = {id: [reply for reply in read if reply.template_id == id] for id in job.templates}
-    scores = [score_replies(id, replies, price, job.task.is_right) for id, replies in by_template.items()]
-    winner = choose_template(scores).template_id
-    with job.progress.bar(f"confirming {winner} on {len(job.rows.confirmation)} other rows") as on_progress:
-        confirming = collect_replies([(job.templates[winner], row) for row in job.rows.confirmation], job.task, client, on_progress)
-    confirmed = score_replies(winner, confirming, price, job.task.is_right)
-    write_json(
-        job.folder / "prompts.json",
-        {
-            "winner": winner,
-            "selection": [asdict(score) for score in scores],
-            "confirmation": asdict(confirmed),
-            "templates": {id: template.model_dump() for id, template in job.templates.items()},
-            "samples": [asdict(reply) for reply in read if reply.example in job.rows.selection[:3]],
-        },
-    )
-    shown = f"{confirmed.accuracy.value:.0%} [{confirmed.accuracy.low:.0%}, {confirmed.accuracy.high:.0%}]"
-    job.progress.message(f"  winner {winner}: accuracy {shown} on {confirmed.accuracy.n} confirmation rows")
-    return winner
-
-# %% ../nbs/80_pipeline.ipynb #85d89133
-def _annotate_splits(job: _Job, winner: str, client: Any) -> None:
-    "Annotate train and valid with the winner; leaves annotations/<split>.jsonl."
-    from zero_shot_distill.annotate.job import AnnotationJob, annotated_rows, ask_split
-    from zero_shot_distill.annotate.rows import summarise_annotations, write_annotations
-
-    rows = {"train": job.rows.train, "valid": job.rows.valid}
-    annotation = AnnotationJob(job.task, rows, job.templates, PromptMix.single(winner), client.model, client.sampling)
-    for split, examples in rows.items():
-        with job.progress.bar(f"annotating {len(examples)} {split} rows") as on_progress:
-            annotated = annotated_rows(annotation, split, ask_split(annotation, split, client, on_progress))
-        summary = summarise_annotations(annotated, job.task.is_right)
-        write_annotations(annotated, job.folder / "annotations" / f"{split}.jsonl")
-        job.progress.message(
-            f"  {split}: {summary.n_labels} of {summary.n_rows} rows labelled, {summary.n_rationales} with a rationale, "
-            f"{summary.n_agree} of {summary.n_gold} teacher labels equal to gold"
-        )
-
-# %% ../nbs/80_pipeline.ipynb #140f9783
-def _plan_students(job: _Job) -> dict[str, TrainingConfig]:  # by run id
-    "List every student of this run."
-    part = job.pipeline.students
-    annotations = [job.folder / "annotations" / f"{split}.jsonl" for split in ("train", "valid")]
-    test = [asdict(row) for row in job.rows.test]
-    # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
-    weights = pull_weights(job.progress, part.weights).name if Path(part.weights).is_absolute() else part.weights
-    planned = {}
-    for labels, seeds in (("teacher", part.seeds), ("gold", part.gold_seeds)):
-        for seed in seeds:
-            for method in ("standard", "step-by-step"):
-                config = TrainingConfig(method, labels, seed=seed, **part.settings)
-                what = fingerprint(config.run_settings(), weights, job.task.model_dump(mode="json", exclude={"splits"}), *annotations, test)
-                planned[f"{config.name}-{what}"] = config
-    return planned
-
-
-def _train_students(job: _Job) -> list[str]:
-    "Train what is not trained yet; leaves students/<id>/ and runs/<id>.json; returns the ids."
-    planned = _plan_students(job)
-    to_do = [run_id for run_id in planned if not (job.folder / "runs" / f"{run_id}.json").exists()]
-    if not to_do:
-        job.progress.message(f"  all {len(planned)} are trained")
-        return list(planned)
-
-    from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student.student import TrainingJob, train_student
-
-    weights = pull_weights(job.progress, job.pipeline.students.weights)
-    job.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
-    train, valid = (read_annotations(job.folder / "annotations" / f"{split}.jsonl") for split in ("train", "valid"))
-    steps = job.pipeline.students.steps
-    with job.progress.bar(f"training {len(to_do)} students (steps)") as on_progress:
-        for place, run_id in enumerate(to_do):
-            config = planned[run_id]
-            student = train_student(
-                TrainingJob(weights.path, weights.title, job.task, train, valid, job.rows.test),
-                config,
-                job.folder / "students" / run_id,
-                lambda done, _, before=place * steps: on_progress(before + done, len(to_do) * steps),
-            )
-            test = student.evaluate()
-            student.record(run_id, test).write(job.folder / "runs")
-            job.progress.message(f"  {config.name}: {test.accuracy:.1%} on {test.n} test rows, {student.step_s:.2f} s a step")
-    return list(planned)
-
-# %% ../nbs/80_pipeline.ipynb #25ab9925
+# %% ../nbs/80_pipeline.ipynb #73049405
 def _report_source(pipeline: Pipeline) -> Path:
-    "The notebook that the pipeline names."
+    "Find the notebook that the pipeline names."
     source = experiments_dir() / f"{pipeline.report}.ipynb"
     if not source.is_file():
         known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
@@ -278,26 +185,8 @@ def _report_source(pipeline: Pipeline) -> Path:
     return source
 
 
-def _write_report(job: _Job, run_ids: Sequence[str]) -> Path:
-    "Run the report notebook unless its page is newer knowledge already; returns the page."
-    source = _report_source(job.pipeline)
-    page = job.folder / "report" / f"{job.pipeline.report}.html"
-    read = [job.folder / name for name in ("run.json", "prompts.json", "annotations/train.jsonl", "annotations/valid.jsonl")]
-    what = fingerprint(source, *read, *(job.folder / "runs" / f"{run_id}.json" for run_id in run_ids))
-    made_from = page.with_suffix(".made_from")
-    if page.exists() and made_from.exists() and made_from.read_text(encoding="utf-8") == what:
-        return page
-    with job.progress.bar("writing the report") as on_progress:
-        on_progress(0, 1)
-        executed = page.with_suffix(".ipynb")
-        execute_notebook(source, executed, {"run_dir": str(job.folder.resolve())})
-        write_page(executed, page, f"{job.pipeline.name}: {job.pipeline.report}")
-    write_text(made_from, what)
-    return page
-
-# %% ../nbs/80_pipeline.ipynb #70d31df0
 def _check_student_weights(pipeline: Pipeline, progress: Progress) -> None:
-    "Refuse what is no student before the teacher is asked, not after; known weights are fetched when they are needed."
+    "Refuse weights that are no student; known weights are fetched when they are needed."
     from zero_shot_distill.weights.catalogue import known_weights
 
     name = pipeline.students.weights
@@ -309,35 +198,231 @@ def _check_student_weights(pipeline: Pipeline, progress: Progress) -> None:
             f"pipeline {pipeline.name!r}: students.weights: {name} is no student; take {students}, or a folder that transformers reads"
         )
 
-# %% ../nbs/80_pipeline.ipynb #98e979f5
+
+@dataclass(frozen=True)
+class _Run:
+    "What every stage of one run needs."
+
+    pipeline: Pipeline
+    task: Task
+    rows: Rows
+    known: Mapping[str, PromptTemplate]  # templates that a mix can name
+    templates: dict[str, PromptTemplate]  # those that are compared
+    mix: PromptMix | None  # None: the winner
+    work_dir: Path
+    progress: Progress
+
+    @property
+    def folder(self) -> Path:  # prompts.json, runs/, students/, run.json, report/
+        "Return the folder of the run."
+        return self.work_dir / self.pipeline.name
+
+
+def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
+    "Load and check what the pipeline names."
+    task = load_task(pipeline.task)
+    rows = draw_rows(pipeline, task)
+    named = pipeline.prompts.templates
+    # Without names it is the file's templates alone, whatever was imported into the work directory meanwhile.
+    known = find_templates(task, pipeline.prompts.file, work_dir if named or pipeline.annotate.mix else None)
+    templates = pick_templates(known, named, task) if named else find_templates(task, pipeline.prompts.file)
+    mix = find_mix(pipeline.annotate.mix, known, work_dir) if pipeline.annotate.mix else None
+    _report_source(pipeline)
+    _check_student_weights(pipeline, progress)
+    return _Run(pipeline, task, rows, known, templates, mix, work_dir, progress)
+
+# %% ../nbs/80_pipeline.ipynb #dc3884b0
+class PipelineError(ZsdError):
+    "A stage that cannot go on with what the stages before it brought."
+
+
+def _prompt_pairs(run: _Run, winner: str | None = None) -> list[tuple[PromptTemplate, Example]]:
+    "List what the templates are asked, and the winner on the confirmation rows once there is one."
+    pairs = [(template, row) for row in run.rows.selection for template in run.templates.values()]
+    return pairs + ([(run.templates[winner], row) for row in run.rows.confirmation] if winner else [])
+
+
+def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], model: str) -> "list[Request]":
+    "List the requests that may be sent for some questions."
+    from zero_shot_distill.prompt.collect import requests_for
+
+    found = []
+    for pair in pairs:
+        with suppress(PromptError):  # a row that a template cannot be shown has none
+            found += requests_for(*pair, run.task, model, run.pipeline.teacher.sampling)
+    return found
+
+
+def _require_replies(run: _Run, n_open: int, client: "TeacherClient") -> None:
+    "Stop where a budget left questions without a reply: nothing is decided or trained by what it happened to pay for."
+    if client.options.budget and n_open:
+        raise PipelineError(
+            f"pipeline {run.pipeline.name!r}: {n_open} questions have no reply within budget_usd {run.pipeline.budget_usd:g}; "
+            "raise it, and the same command goes on"
+        )
+
+
+def _ask(run: _Run, ids: Sequence[str], rows: Sequence[Example], client: "TeacherClient", what: str) -> "dict[str, Replies]":
+    "Ask some templates on the same rows."
+    from zero_shot_distill.prompt.collect import run_experiment
+
+    with run.progress.bar(f"{what} on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+        read = run_experiment(run.task, {id: run.templates[id] for id in ids}, rows, client, on_progress)
+    _require_replies(run, sum(reply.is_open for replies in read.values() for reply in replies), client)
+    return read
+
+# %% ../nbs/80_pipeline.ipynb #45343807
+def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
+    "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
+    from zero_shot_distill.prompt.announce import announce
+    from zero_shot_distill.prompt.score import choose_template, score_replies
+
+    rows, price, is_right = run.rows, client.options.price, run.task.is_right
+    announce(_prompt_pairs(run), run.task, client, run.progress)
+    if client.options.budget:
+        client.options.budget.watch(_requests(run, _prompt_pairs(run), client.model), client.store)
+    read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
+    scores = [score_replies(id, replies, price, is_right) for id, replies in read.items()]
+    winner = choose_template(scores).template_id
+    confirmed = score_replies(winner, _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner], price, is_right)
+    write_json(
+        run.folder / "prompts.json",
+        {
+            "winner": winner,
+            "selection": [asdict(score) for score in scores],
+            "confirmation": asdict(confirmed),
+            "templates": {id: template.model_dump() for id, template in run.templates.items()},
+            "samples": [asdict(reply) for row in zip(*(replies[:3] for replies in read.values()), strict=True) for reply in row],
+        },
+    )
+    shown = f"{confirmed.accuracy.value:.0%} [{confirmed.accuracy.low:.0%}, {confirmed.accuracy.high:.0%}]"
+    run.progress.message(f"  winner {winner}: accuracy {shown} on {confirmed.accuracy.n} confirmation rows")
+    return winner
+
+# %% ../nbs/80_pipeline.ipynb #3adbb2ac
+def _annotation_job(run: _Run, winner: str, client: "TeacherClient") -> "AnnotationJob":
+    "Describe the annotation: train and valid rows, by the pipeline's mix or by the winner."
+    from zero_shot_distill.annotate.job import AnnotationJob
+    from zero_shot_distill.annotate.plan import ExplanationRate
+
+    part = run.pipeline.annotate
+    rate = ExplanationRate(part.explanation_rate, part.rate_of_existing)
+    rows = {"train": run.rows.train, "valid": run.rows.valid}
+    mix = run.mix or PromptMix.single(winner)
+    return AnnotationJob(run.task, rows, {**run.known, **run.templates}, mix, client.model, client.sampling, rate)
+
+
+def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClient") -> "AnnotationReport":
+    "Annotate what is not annotated yet, and write the release."
+    from zero_shot_distill.annotate.announce import announce_job
+    from zero_shot_distill.annotate.job import run_annotation
+    from zero_shot_distill.annotate.release import write_release
+
+    if run.mix:
+        run.progress.message(f"  mix {Path(run.pipeline.annotate.mix).name}: {describe_mix(run.mix)}")
+    folder = run.work_dir / "annotations" / job.id
+    files = [folder / f"{split}.jsonl" for split in job.rows]
+    before = [path.read_bytes() for path in files if path.is_file()]
+    announce_job(job, client, run.progress)
+    if client.options.budget:
+        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client.model), client.store)
+    report = run_annotation(job, client, run.work_dir, run.progress)
+    for split, summary in report.splits.items():
+        run.progress.message(
+            f"  {split}: {summary.n_labels} of {summary.n_rows} rows labelled, {summary.n_rationales} with a rationale, "
+            f"{summary.n_agree} of {summary.n_gold} teacher labels equal to gold"
+        )
+    # It takes seconds, so only where it is not there, or where the rows have changed.
+    if before != [path.read_bytes() for path in files] or not (folder / "README.md").is_file():
+        write_release(job, report)
+    _require_replies(run, report.n_rows_left, client)
+    return report
+
+# %% ../nbs/80_pipeline.ipynb #3873de7d
+def _plan_students(run: _Run, annotation: Path) -> dict[str, TrainingConfig]:
+    "Run id -> settings of every student of this run."
+    part = run.pipeline.students
+    files = [annotation / f"{split}.jsonl" for split in ("train", "valid")]
+    task, test = run.task.model_dump(mode="json", exclude={"splits"}), [asdict(row) for row in run.rows.test]
+    # A folder of the user's own is known by the hash of its files, which `pull` puts into its name.
+    weights = pull_weights(run.progress, part.weights).name if Path(part.weights).is_absolute() else part.weights
+    planned = {}
+    for config in part.configs():
+        planned[f"{config.name}-{fingerprint(config.run_settings(), weights, task, *files, test)}"] = config
+    return planned
+
+
+def _train_students(run: _Run, annotation: Path) -> list[str]:
+    "Train what is not trained yet; leaves students/<id>/ and runs/<id>.json; returns the ids."
+    planned = _plan_students(run, annotation)
+    to_do = [run_id for run_id in planned if not (run.folder / "runs" / f"{run_id}.json").exists()]
+    if not to_do:
+        run.progress.message(f"  all {len(planned)} are trained")
+        return list(planned)
+
+    from zero_shot_distill.annotate.rows import read_annotations
+    from zero_shot_distill.student.student import TrainingJob, train_student
+
+    weights = pull_weights(run.progress, run.pipeline.students.weights)
+    run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
+    rows = [read_annotations(annotation / f"{split}.jsonl") for split in ("train", "valid")]
+    job = TrainingJob(weights.path, weights.title, run.task, *rows, run.rows.test)
+    for place, run_id in enumerate(to_do, 1):
+        config = planned[run_id]
+        # A bar for each: a step of one method takes two to three times one of the other.
+        with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
+            on_progress(0, config.steps)
+            student = train_student(job, config, run.folder / "students" / run_id, on_progress)
+            test = student.evaluate()
+        student.record(run_id, test).write(run.folder / "runs")
+        run.progress.message(f"  {config.name}: {test.accuracy:.1%} on {test.n} test rows, {student.step_s:.2f} s a step")
+    return list(planned)
+
+# %% ../nbs/80_pipeline.ipynb #846181c6
+def _write_report(run: _Run, annotation: Path, run_ids: Sequence[str]) -> Path:
+    "Run the report notebook unless its page was made from the same files; returns the page."
+    source = _report_source(run.pipeline)
+    page = run.folder / "report" / f"{run.pipeline.report}.html"
+    read = [run.folder / "run.json", run.folder / "prompts.json", *(annotation / f"{split}.jsonl" for split in ("train", "valid"))]
+    what = fingerprint(source, *read, *(run.folder / "runs" / f"{run_id}.json" for run_id in run_ids))
+    made_from = page.with_suffix(".made_from")
+    if page.exists() and made_from.exists() and made_from.read_text(encoding="utf-8") == what:
+        return page
+    with run.progress.bar("writing the report") as on_progress:
+        on_progress(0, 1)
+        executed = page.with_suffix(".ipynb")
+        execute_notebook(source, executed, {"run_dir": str(run.folder.resolve())})
+        write_page(executed, page, f"{run.pipeline.name}: {run.pipeline.report}")
+    write_text(made_from, what)
+    return page
+
+# %% ../nbs/80_pipeline.ipynb #28151edc
 REFERENCE_MODEL = "gpt-4o-mini"  # a cheap hosted model: what an embedded run would have cost there
 
 
-def _describe_run(job: _Job, opened: OpenedTeacher, store: Any, run_ids: Sequence[str]) -> None:
+def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job: "AnnotationJob", run_ids: Sequence[str]) -> None:
     "Leave run.json: what was run, what it took, what it would have cost elsewhere."
-    from zero_shot_distill.prompt.collect import requests_for
+    from zero_shot_distill.annotate.announce import planned_pairs
     from zero_shot_distill.teacher.price import price_of, total_usage
 
-    winner = json.loads((job.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
-    asked = [(template, row) for row in job.rows.selection for template in job.templates.values()]
-    asked += [(job.templates[winner], row) for row in job.rows.confirmation + job.rows.train + job.rows.valid]
-    sampling = job.pipeline.teacher.sampling
-    requests = [request for pair in asked for request in requests_for(*pair, job.task, opened.teacher.model, sampling)]
-    usage = total_usage(store.get_many(request.key for request in requests).values(), opened.price)
-    reference = price_of(REFERENCE_MODEL) if job.pipeline.teacher.model is None else None
+    winner = json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
+    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job.model)
+    usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
+    reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(
-        job.folder / "run.json",
+        run.folder / "run.json",
         {
-            "name": job.pipeline.name,
-            "description": job.pipeline.description,
-            "task": job.task.name,
-            "task_version": job.task.version,
-            "licence": job.task.licence,
-            "labels": job.task.labels,
-            "n_choices": len(job.task.choices),
-            "metric": job.task.metric,
-            "teacher": {"model": opened.teacher.model, "title": opened.title, "note": opened.note},
-            "n_test": len(job.rows.test),
+            "name": run.pipeline.name,
+            "description": run.pipeline.description,
+            "task": run.task.name,
+            "task_version": run.task.version,
+            "licence": run.task.licence,
+            "labels": run.task.labels,
+            "n_choices": len(run.task.choices),
+            "metric": run.task.metric,
+            "teacher": {"model": job.model, "title": opened.title, "note": opened.note},
+            "annotation": job.id,
+            "n_test": len(run.rows.test),
             "runs": list(run_ids),
             "usage": asdict(usage),
             "price": opened.price and opened.price.source,
@@ -350,37 +435,35 @@ def _describe_run(job: _Job, opened: OpenedTeacher, store: Any, run_ids: Sequenc
         },
     )
 
-# %% ../nbs/80_pipeline.ipynb #b3e94975
+# %% ../nbs/80_pipeline.ipynb #b45c24da
 def run_pipeline(
     pipeline: Pipeline,  # what to do
-    work_dir: Path,  # everything a run writes goes below it; the response store is shared by all its runs
+    work_dir: Path,  # everything a run writes goes below it; the response store and the annotations are shared by all its runs
     progress: Progress,  # where progress goes
 ) -> Path:  # the report page; the run's folder is two levels above it
-    "All stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
+    "Run all stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.options import AskOptions
+    from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    task = load_task(pipeline.task)
-    job = _Job(pipeline, task, draw_rows(pipeline, task), _chosen_templates(pipeline, task), work_dir / pipeline.name, progress)
-    _report_source(pipeline)
-    _check_student_weights(pipeline, progress)
-    progress.message(f"1/6 task      {task.name}: {task.description}")
-    job.folder.mkdir(parents=True, exist_ok=True)
+    run, part = _prepare(pipeline, work_dir, progress), pipeline.annotate
+    progress.message(f"1/6 task      {run.task.name}: {run.task.description}")
+    run.folder.mkdir(parents=True, exist_ok=True)
     with ResponseStore(work_dir / "responses.sqlite") as store:
         progress.message("2/6 teacher")
-        opened = open_teacher(pipeline.teacher, progress, job.folder / "teacher.log")
+        opened = open_teacher(pipeline.teacher, progress, run.folder / "teacher.log")
         progress.message(f"  {opened.title}" + (f" - NOTE: {opened.note}" if opened.note else ""))
-        options = AskOptions(opened.price, on_message=progress.message)
         # Closed before training: a teacher and a training run on the same cores slow each other many times over.
-        with opened.teacher as teacher:
-            progress.message(f"3/6 prompts   {', '.join(job.templates)}")
-            client = TeacherClient(teacher, store, pipeline.teacher.sampling, options)
-            winner = _choose_prompt(job, client)
-            progress.message(f"4/6 annotate  {len(job.rows.train)} train and {len(job.rows.valid)} valid rows")
-            _annotate_splits(job, winner, client)
+        with opened.teacher:
+            client = connect(opened, store, pipeline.teacher.sampling, AskPlan(pipeline.budget_usd), progress.message)
+            progress.message(f"3/6 prompts   {', '.join(run.templates)}")
+            winner = _choose_prompt(run, client)
+            progress.message(f"4/6 annotate  {len(run.rows.train)} train and {len(run.rows.valid)} valid rows")
+            plan = AskPlan(pipeline.budget_usd, part.via, frozenset(part.retry))
+            client = connect(opened, store, pipeline.teacher.sampling, plan, progress.message)
+            job = _annotation_job(run, winner, client)
+            folder = Path(_annotate(run, winner, job, client).folder)
         progress.message("5/6 students")
-        run_ids = _train_students(job)
-        _describe_run(job, opened, store, run_ids)
+        run_ids = _train_students(run, folder)
+        _describe_run(run, opened, store, job, run_ids)
     progress.message("6/6 report")
-    return _write_report(job, run_ids)
+    return _write_report(run, folder, run_ids)

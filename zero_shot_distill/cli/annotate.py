@@ -8,7 +8,7 @@ __all__ = ['JobOptions', 'forecast', 'annotate']
 # %% ../../nbs/9_cli/02_annotate.ipynb #0772bb2d
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,22 +124,22 @@ def forecast(
     """
     settings, progress = asked.settings(), common.progress
 
+    from zero_shot_distill.annotate.announce import announce_job
     from zero_shot_distill.annotate.forecast import forecast as make_forecast
     from zero_shot_distill.annotate.forecast import forecast_table
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.options import AskOptions
+    from zero_shot_distill.teacher.connect import AskPlan, connect
     from zero_shot_distill.teacher.price import format_usd
 
     opened = open_teacher(settings, progress, common.log_path, offline)
     job = chosen.job(opened.teacher.model, settings.sampling, common)
     if len(job.rows) > 1:
         raise typer.BadParameter("give --splits one split at a time")
-    budget = None if budget_usd is None else Budget(budget_usd, opened.price)
-    with ResponseStore(common.store_path) as store, opened.teacher, progress.bar("asking the pilot") as on_progress:
-        options = AskOptions(opened.price, budget, on_message=progress.message)
-        made = make_forecast(job, TeacherClient(opened.teacher, store, job.sampling, options), n_pilot=pilot, on_progress=on_progress)
+    with ResponseStore(common.store_path) as store, opened.teacher:
+        client = connect(opened, store, job.sampling, AskPlan(budget_usd), progress.message)
+        announce_job(job, client, progress, pilot)
+        with progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
+            made = make_forecast(job, client, n_pilot=pilot, on_progress=on_progress)
     if common.as_json:
         print(json.dumps(asdict(made), ensure_ascii=False, indent=1))
         return
@@ -189,25 +189,20 @@ def annotate(
     check_profile(profile)
     settings, progress = asked.settings(), common.progress
 
+    from zero_shot_distill.annotate.announce import announce_job
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.options import AskOptions
+    from zero_shot_distill.teacher.connect import AskPlan, connect
 
     opened = open_teacher(settings, progress, common.log_path, offline)
     job = chosen.job(opened.teacher.model, settings.sampling, common, profile)
-    budget = None if budget_usd is None else Budget(budget_usd, opened.price, batch=via == "batch")
-    price = opened.price
-    if via == "batch" and settings.price and price:  # what the user says is what the user pays
-        price = replace(price, batch=price)
-    options = AskOptions(price, budget, again, via, progress.message)
     with ResponseStore(common.store_path) as store, opened.teacher:
         from zero_shot_distill.thesis.evaluation import read_as_the_thesis
 
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
-        client = TeacherClient(opened.teacher, store, job.sampling, options)
+        client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
+        announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
         print(json.dumps(asdict(report), ensure_ascii=False, indent=1))

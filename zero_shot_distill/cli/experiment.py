@@ -134,20 +134,20 @@ def experiment(
     check_profile(profile)
     settings, work_dir = asked.settings(), common.work_dir
 
+    from zero_shot_distill.prompt.announce import announce
     from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
     from zero_shot_distill.store.store import ResponseStore
-    from zero_shot_distill.teacher.budget import Budget
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.options import AskOptions
+    from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
     rows = draw_samples(published_rows(loaded, split), samples, seed)
     opened = open_teacher(settings, progress, common.log_path)
-    options = AskOptions(opened.price, None if budget_usd is None else Budget(budget_usd, opened.price), on_message=progress.message)
-    what = f"asking {len(chosen)} templates on {len(rows)} rows"
-    with ResponseStore(common.store_path) as store, opened.teacher, progress.bar(what) as on_progress:
-        replies = run_experiment(loaded, chosen, rows, TeacherClient(opened.teacher, store, settings.sampling, options), on_progress)
+    with ResponseStore(common.store_path) as store, opened.teacher:
+        client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
+        announce([(template, row) for row in rows for template in chosen.values()], loaded, client, progress)
+        with progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+            replies = run_experiment(loaded, chosen, rows, client, on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
     _show(loaded, chosen, replies, split, about, profile, opened, work_dir, common.as_json)
     if reasons := [read.reason for asked in replies.values() for read in asked if read.is_open]:

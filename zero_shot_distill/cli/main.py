@@ -70,9 +70,9 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
         {
             "template": name,
             "rows": score.accuracy.n,
-            "right label": share_text(score.accuracy),
-            "explained": share_text(score.explanation_rate),
-            "both": share_text(score.explained_accuracy),
+            "accuracy": share_text(score.accuracy),
+            "explanation rate": share_text(score.explanation_rate),
+            "accuracy with explanation": share_text(score.explained_accuracy),
             "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
@@ -89,7 +89,7 @@ def _student_rows(students: "Iterable[RunRecord]") -> list[dict[str, Any]]:
             "labels": student.config.labels,
             "seed": student.config.seed,
             "rows": f"{student.n_train} train\n{student.test.n} test",
-            "right label": f"{100 * student.test.accuracy:.0f} %\n{100 * student.test.low:.0f} to {100 * student.test.high:.0f}",
+            "accuracy": f"{100 * student.test.accuracy:.0f} %\n{100 * student.test.low:.0f} to {100 * student.test.high:.0f}",
             "unreadable": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
@@ -232,7 +232,7 @@ def main() -> None:
         if error.errno == errno.EPIPE:  # the reader of our output has gone, e.g. `zsd tasks | head -1`
             sys.exit(1)
         where = f"{error.filename}: " if error.filename else ""
-        hint = "free some space and run again: what is stored is kept" if error.errno in _DISK_FULL else "mend that and run again"
+        hint = "free some space and run again: what is stored is kept" if error.errno in _DISK_FULL else "correct that and run again"
         _leave(f"{where}{error.strerror or error}; {hint}", 1)
     sys.exit(exit_status)
 

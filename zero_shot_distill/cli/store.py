@@ -90,8 +90,8 @@ def verify(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, quiet: Qui
     else:
         if found.n_faults:
             show_rows([{"fault": fault} for fault in found.faults], as_json=False)
-        mend = f"; `zsd store salvage {store} --to NEW` brings what is sound into a new file" if found.n_faults else ""
-        print(f"{store}: {found.n_responses:,} replies and {found.n_superseded:,} superseded ones read, faults: {found.n_faults:,}{mend}")
+        hint = f"; `zsd store salvage {store} --to NEW` brings what is sound into a new file" if found.n_faults else ""
+        print(f"{store}: {found.n_responses:,} replies and {found.n_superseded:,} superseded ones read, faults: {found.n_faults:,}{hint}")
     if found.n_faults:
         raise typer.Exit(1)
 

@@ -41,21 +41,28 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    loaded = [load_task(name) for name in list_tasks()]
-    show_rows(
-        [
+    rows = [
+        {
+            "task": task.name,
+            "labels": list(task.labels) or ("a choice of the row" if task.choices else "a number"),
+            "splits": [f"{split} {'?' if (n_rows := count_rows(task, split)) is None else n_rows}" for split in task.splits],
+            "rows": "here" if all(is_here(task, split) for split in task.splits) else f"hub: {task.hub.id}",
+            "licence": task.licence,
+            "description": task.description,
+        }
+        for task in map(load_task, list_tasks())
+    ]
+    if not as_json:  # narrow enough for a terminal
+        rows = [
             {
-                "task": task.name,
-                "labels": list(task.labels) or ("a choice of the row" if task.choices else "a number"),
-                "splits": [f"{split} {'?' if (n_rows := count_rows(task, split)) is None else n_rows}" for split in task.splits],
-                "rows": "here" if all(is_here(task, split) for split in task.splits) else f"hub: {task.hub.id}",
-                "licence": task.licence,
-                "description": task.description,
+                "task": row["task"],
+                "labels": "\n".join(row["labels"]) if isinstance(row["labels"], list) else row["labels"],
+                "splits": "\n".join(row["splits"]),
+                "description": f"{row['description']} Licence {row['licence']}, rows: {row['rows']}.",
             }
-            for task in loaded
-        ],
-        as_json,
-    )
+            for row in rows
+        ]
+    show_rows(rows, as_json)
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #fdd56b7a
 def templates(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECONDS_ELSEWHERE', 'describe_questions', 'announce']
 
-# %% ../../nbs/3_prompt/08_announce.ipynb #d703535b
+# %% ../../nbs/3_prompt/08_announce.ipynb #a47c0c72
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ from ..store.request import Request
 from ..task.task import Example, Task
 from ..teacher.client import TeacherClient
 
-# %% ../../nbs/3_prompt/08_announce.ipynb #2bd692af
+# %% ../../nbs/3_prompt/08_announce.ipynb #652e3c5a
 # Seconds a question on two cores, replies of one sentence: from an idle machine to a slow one that others use, too.
 SECONDS_ELSEWHERE = {"qwen2.5-coder-1.5b-instruct": (1.2, 4.0), "smollm2-135m-instruct": (0.3, 1.1)}
 _MOST_LOOKED_UP = 100_000  # questions; looking up more takes longer than a user wants to wait for the first line

@@ -65,6 +65,7 @@ class RunInfo:
     reference: Reference | None = None
     n_choices: int = 0  # of a row, where each has its own
     metric: str = "exact"  # "numeric": a label is right where it has the value of the gold one
+    annotation: str = ""  # id of the annotation, which lies beside the run's folder; empty: its rows lie in the run's folder
 
     @property
     def answers(self) -> str:
@@ -157,6 +158,17 @@ def read_students(
     )
 
 
+def _read_annotations(folder: Path, info: RunInfo) -> dict[str, list[AnnotatedRow]]:  # by split
+    "Read the annotated rows of a run, from `annotations/<id>` beside its folder, or from the folder where earlier versions left them."
+    beside = folder.parent / "annotations" / info.annotation
+    place = beside if info.annotation and beside.is_dir() else folder / "annotations"
+    # What had no reply is listed in a file of its own beside the rows.
+    paths = [path for path in sorted(place.glob("*.jsonl")) if path.stem not in ("unanswered", "left")]
+    if not paths:
+        raise RecordsError(f"{place}: no annotated rows; `zsd run` with the run's pipeline file makes them")
+    return {path.stem: read_annotations(path) for path in paths}
+
+
 def read_run(
     run_dir: str | Path,  # the folder of one run, e.g. zsd-work/demo
 ) -> Run:  # `RecordsError` names the file that is missing or malformed
@@ -165,10 +177,7 @@ def read_run(
     if not folder.is_dir():
         raise RecordsError(f"{folder}: no such folder; give the folder of a finished run, e.g. zsd-work/demo")
     info = read_run_info(folder / "run.json")
-    annotations = {path.stem: read_annotations(path) for path in sorted((folder / "annotations").glob("*.jsonl"))}
-    if not annotations:
-        raise RecordsError(f"{folder / 'annotations'}: no annotated rows; `zsd run` with the run's pipeline file makes them")
-    return Run(info, read_prompts(folder / "prompts.json"), annotations, read_students(folder / "runs", info.runs))
+    return Run(info, read_prompts(folder / "prompts.json"), _read_annotations(folder, info), read_students(folder / "runs", info.runs))
 
 # %% ../../nbs/7_study/00_records.ipynb #99032c8c
 def recorded_run_dir() -> Path:  # for `read_run`

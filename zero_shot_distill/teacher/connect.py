@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AskPlan', 'connect']
 
-# %% ../../nbs/2_teacher/13_connect.ipynb #0520bc79
+# %% ../../nbs/2_teacher/13_connect.ipynb #ba3ab530
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from .budget import Budget
 from .client import AskOptions, TeacherClient
 from .settings import OpenedTeacher
 
-# %% ../../nbs/2_teacher/13_connect.ipynb #eb76a204
+# %% ../../nbs/2_teacher/13_connect.ipynb #f1bc23ed
 @dataclass(frozen=True)
 class AskPlan:
     "What a user decides about asking: how much it may cost, by which way, and what is asked once more."
