@@ -52,8 +52,8 @@ def ask_each_async(teacher, requests, store):
 
 
 def test_more_at_once_while_it_pays(store):
-    with ScriptedServer(lambda body, n: Scripted(delay_s=0.5)) as server:
-        ask(hosted(server, n_parallel=32), requests_for(160), store)
+    with ScriptedServer(lambda body, n: Scripted(delay_s=1.0)) as server:
+        ask(hosted(server, n_parallel=32), requests_for(130), store)
         assert 24 <= server.most_at_once <= 32
 
 
