@@ -376,7 +376,7 @@ def ask_capped(base_url: str, store_path: str, n: int, n_parallel: int, cap_usd:
     requests = requests_for(n, max_tokens=50)
     random.Random(seed).shuffle(requests)
     budget = Budget(cap_usd, PRICE)
-    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, n_parallel, TIMEOUT_S) as teacher:
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S)) as teacher:
         budget.watch(requests, store)
         with suppress(TeacherError):  # the circuit breaker, where many attempts fail
             TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)

@@ -253,7 +253,7 @@ def run_annotation(
     noting = replace(client, options=replace(options, on_message=note))
     splits, read = {}, {}
     for split, examples in job.rows.items():
-        with progress.bar(f"annotating {len(examples)} {split} rows") as on_progress:
+        with progress.bar(f"annotating {len(examples)} {split} rows", n_parallel=client.n_at_once) as on_progress:
             read[split] = ask_split(job, split, noting, on_progress, read_again)
         rows = annotated_rows(job, split, read[split])
         write_annotations(rows, folder / f"{split}.jsonl")

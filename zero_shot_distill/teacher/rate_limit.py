@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 # %% ../../nbs/2_teacher/05_rate_limit.ipynb #3c22886c
 class Window:
-    "How many requests may be under way; learns from what comes back."
+    "Limits how many requests may be under way, and learns the number from what comes back."
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Window:
         now: float,  # seconds, as all times
         n_under_way: int,  # requests under way, this one included
     ) -> None:
-        "A request was answered: grow if there were as many under way as allowed."
+        "Count a reply, and grow if there were as many requests under way as allowed."
         if n_under_way > self.size + 1:  # left over from before the number fell
             self._begin_epoch(now)
             return
@@ -81,7 +81,7 @@ class Window:
         now: float,
         is_odd_one: bool = False,  # it may have been an accident: grow back to the present number soon
     ) -> None:
-        "There were too many. Requests sent before the last halving say nothing of the present number."
+        "Halve the number after an overload. Requests sent before the last halving say nothing about the present number."
         if sent_at <= self._halved_at:
             return
         if is_odd_one:
@@ -114,7 +114,7 @@ class PerMinute:
         now: float,
         amount: float,  # units that are wanted; more than the limit waits for an empty minute
     ) -> float:  # 0: may go now
-        "How long until that many units may go."
+        "Return how long to wait until that many units may be used."
         while self._taken and self._taken[0][0] <= now - 60:
             self._sum -= self._taken.popleft()[1]
         if now > self._filled_at:
@@ -131,7 +131,7 @@ class PerMinute:
         return max(spread_s, minute_s)
 
     def take(self, now: float, amount: float) -> list[float]:  # the entry, for `correct`
-        "Units go."
+        "Record that `amount` units were used."
         entry = [now, amount]
         self._taken.append(entry)
         self._sum += amount
@@ -143,7 +143,7 @@ class PerMinute:
         entry: list[float],  # as `take` gave it
         amount: float,  # what it really was
     ) -> None:
-        "The true amount is known now."
+        "Replace an estimated amount by the true one."
         if self._taken and entry[0] >= self._taken[0][0]:
             self._sum += amount - entry[1]
         self._level = min(self._level + entry[1] - amount, self._burst)
@@ -210,7 +210,7 @@ class ToldLimit:
         self._speeds: dict[int, float] = {}  # magnitude of the units used -> (limit - remaining) / reset
 
     def use(self, amount: float) -> float:  # to be handed to `read` with the headers that come back
-        "Units go."
+        "Record that `amount` units were used."
         self._n_used += amount
         return self._n_used
 
@@ -260,7 +260,7 @@ class Reservation:
 
 
 class RateLimit:
-    "When the next request may be sent: window, limits of the user, limits of the provider, pauses."
+    "Says when the next request may be sent: by the window, the limits of the user and of the provider, and pauses."
 
     def __init__(
         self,
@@ -289,7 +289,7 @@ class RateLimit:
         n_under_way: int,
         n_tokens: float,  # of the next request: prompt and the longest reply
     ) -> float:  # 0: send it; infinity: only an arrival can make room
-        "How long the next request has to wait."
+        "Return how long the next request has to wait."
         if n_under_way + 1 > self.window.size:
             return float("inf")
         waits = [limit.wait_s(now, n_tokens if counts_tokens else 1) for limit, counts_tokens in self._limits]
@@ -297,7 +297,7 @@ class RateLimit:
         return max(0.0, self._paused_until - now, *waits)
 
     def send(self, now: float, n_tokens: float) -> Reservation:
-        "A request goes."
+        "Reserve room for a request that is sent now."
         entries = [(limit, limit.take(now, n_tokens if counts_tokens else 1)) for limit, counts_tokens in self._limits]
         return Reservation(now, entries, [told.use(amount) for told, amount in zip(self._told, (1, n_tokens), strict=True)])
 
@@ -336,7 +336,7 @@ class RateLimit:
         now: float,
         retry_after_s: float | None = None,  # as the provider asks; None: it does not say, or it was a timeout
     ) -> None:
-        "A 429 or a timeout."
+        "Send less after a 429 or a timeout."
         self._refused.append(True)
         is_odd_one = sum(self._refused) < 3
         if self._adapts:
