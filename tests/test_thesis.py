@@ -15,6 +15,8 @@ from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.store.request import imported_request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.task import Example, load_task
+from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.teacher import StoredTeacher
 from zero_shot_distill.thesis.evaluation import imported_replies, template_figures
 from zero_shot_distill.thesis.files import ThesisResponse, read_thesis_mix, read_thesis_responses, read_thesis_templates
 from zero_shot_distill.thesis.imported import ImportedFolder
@@ -56,7 +58,7 @@ def figures_of(imported, task_name: str, split: str, gold: dict[int, str]) -> di
     task = load_task(task_name)
     folder.add_gold(task_name, split, gold)
     templates = load_templates(task, folder.templates(task_name))
-    replies = imported_replies(task, split, templates.values(), folder, store, "gpt-3.5-turbo")
+    replies = imported_replies(task, split, templates.values(), folder, TeacherClient(StoredTeacher("gpt-3.5-turbo"), store))
     return {int(id): template_figures("thesis", task, templates[id], read) for id, read in replies.items()}
 
 

@@ -14,6 +14,8 @@ from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_whole
 from zero_shot_distill.task.task import load_task
+from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.teacher import StoredTeacher
 from zero_shot_distill.thesis.evaluation import imported_replies, json_figures, template_figures
 from zero_shot_distill.thesis.imported import ImportedFolder
 from zero_shot_distill.thesis.importer import import_thesis
@@ -33,7 +35,7 @@ def score_all(work_dir: Path, store: ResponseStore, profile: str) -> int:
         templates = load_templates(task, folder.templates(name))
         for split in folder.splits(name):
             rows = load_whole(task, split) if name == "svamp" else []
-            replies = imported_replies(task, split, templates.values(), folder, store, "gpt-3.5-turbo", rows)
+            replies = imported_replies(task, split, templates.values(), folder, TeacherClient(StoredTeacher("gpt-3.5-turbo"), store), rows)
             for id, read in replies.items():
                 json.dumps(json_figures(template_figures(profile, task, templates[id], read)))
                 n += len(read)

@@ -217,6 +217,8 @@ def _score_imported(
     task: Task, split: str, templates: dict[str, PromptTemplate], store: "ResponseStore", model: str, work_dir: Path, progress: Progress
 ) -> "dict[str, list[ReadReply]]":
     from zero_shot_distill.task.load import load_whole
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.teacher import StoredTeacher
     from zero_shot_distill.thesis.evaluation import imported_replies
 
     folder = ImportedFolder.of(work_dir)
@@ -230,7 +232,7 @@ def _score_imported(
         labels = "the gold labels that were imported count" if folder.gold(task.name, split) else "nothing is said of right and wrong"
         progress.message(f"{error}; {labels}")
     bought = [template for template in templates.values() if template.imported]
-    return imported_replies(task, split, bought, folder, store, model, published)
+    return imported_replies(task, split, bought, folder, TeacherClient(StoredTeacher(model), store), published)
 
 
 def _score_stored(

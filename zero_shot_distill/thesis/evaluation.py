@@ -27,9 +27,9 @@ from ..prompt.score import PromptScore, Reading, our_reading, score_readings
 from ..prompt.template import PromptTemplate
 from ..stats.interval import Interval, bootstrap_mean
 from ..store.request import Response
-from ..store.store import ResponseStore
 from ..task.numbers import same_value
 from ..task.task import Example, Task
+from ..teacher.client import TeacherClient
 from ..teacher.price import Price, total_usage
 from .files import NLI_DATASETS, NUMERIC_DATASETS, ThesisReply
 from .imported import ImportedFolder, ImportedReply
@@ -252,8 +252,7 @@ def imported_replies(
     split: str,
     templates: Iterable[PromptTemplate],  # those without imported replies are passed over
     folder: ImportedFolder,
-    store: ResponseStore,  # that was imported into
-    model: str,  # whose replies
+    client: TeacherClient,  # whose replies, and the store that they were imported into; nobody is asked
     published: Sequence[Example] = (),  # all rows of the published split, for their gold labels; empty where they are not at hand
 ) -> dict[str, list[ReadReply]]:  # template id -> replies, read by our rules
     "Find the imported replies to the rows of one split."
@@ -262,13 +261,13 @@ def imported_replies(
     # The thesis scored a template by all of its replies, whatever it had asked before; what a user changes is another template.
     is_edited = folder.is_edited(folder.templates(task.name))
     for template in templates:
-        kept = [reply for reply in found.get(template.id, []) if reply.model == model]
-        stored = store.get_many(reply.key for reply in kept)
+        kept = [reply for reply in found.get(template.id, []) if reply.model == client.model]
+        stored = client.store.get_many(reply.key for reply in kept)
         asked = []
         for reply in kept:
             if reply.key in stored:
                 example, text = rows.example(reply), stored[reply.key].text if reply.text is None else reply.text
-                if not is_edited or reply.key in {request.key for request in imported_for(template, example, model)}:
+                if not is_edited or reply.key in {request.key for request in imported_for(template, example, client.model)}:
                     asked.append((template, example, replace(stored[reply.key], text=text)))
         if asked:
             known[template.id] = list(read_each(asked, task))
