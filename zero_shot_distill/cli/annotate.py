@@ -8,10 +8,11 @@ __all__ = ['JobOptions', 'forecast', 'annotate']
 # %% ../../nbs/9_cli/02_annotate.ipynb #0772bb2d
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,8 +43,6 @@ from ..thesis.imported import ImportedFolder
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
     from zero_shot_distill.annotate.plan import ExplanationRate
-from collections.abc import Mapping
-from typing import Any
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #960bc7be
 @dataclass(frozen=True)
