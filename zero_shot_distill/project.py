@@ -23,12 +23,11 @@ from .prompt.collect import run_experiment
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
 from .prompt.replies import Replies
-from .prompt.score import score_replies
+from .prompt.score import ScoredTemplates, score_replies
 from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .study.results import ResultTable, scores_table
 from .task.load import load_examples
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
@@ -176,11 +175,11 @@ class Project(Workspace):
         split: str = "train",
         seed: int = 42,  # draws the rows
         budget_usd: float | None = None,  # never spend more on this call
-    ) -> ResultTable:  # best template first
+    ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
         by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
         scores = [score_replies(id, replies, self.opened.price, self.task.is_right) for id, replies in by_template.items()]
-        return scores_table(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(
         self,

@@ -16,9 +16,9 @@ from .job import AnnotationJob
 from .plan import Question, likely_explained, planned_questions
 from .predict import Questions, Totals, look_up_questions, predict_totals
 from ..core.definition import ZsdError
+from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
 from ..prompt.collect import collect_replies
-from ..prompt.display import result_html, result_text
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptTemplate, render_few_shot
 from ..stats.total import Estimate

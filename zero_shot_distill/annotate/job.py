@@ -35,10 +35,11 @@ from zero_shot_distill.annotate.rows import (
     write_annotations,
 )
 from ..core.definition import ZsdError
+from ..core.display import result_html, result_text
 from ..core.files import fingerprint, write_json, write_text
 from ..core.progress import OnProgress, Progress
 from ..prompt.collect import collect_replies, requests_for
-from ..prompt.display import result_html, result_text, share_text
+from ..prompt.display import share_text
 from ..prompt.mix import PromptMix
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate

@@ -12,7 +12,7 @@ from html import escape
 from operator import eq
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from .display import styled, table_text
+from ..core.display import styled, table_text
 from .parse import ParseError, PatternTimeouts, ReadFault, Reply, marked_text, parse_reply
 from .template import PromptTemplate
 from ..store.request import Response

@@ -14,7 +14,8 @@ from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from ..core.definition import ZsdError
-from .display import mean_text, result_html, result_text, share_text
+from ..core.display import result_html, result_text
+from .display import mean_text, share_text
 from .replies import ReadReply
 from ..stats.interval import Interval, bootstrap_mean, wilson
 from ..store.request import Response

@@ -16,8 +16,9 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..core.definition import ZsdError, check_definition, read_yaml
+from ..core.display import styled, table_html, table_text
 from ..core.files import definitions_dir
-from .display import message_html, styled, table_html, table_text
+from .display import message_html
 from ..task.task import Example, Task
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it

@@ -18,7 +18,7 @@ from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 
-from ..core.display import html_table
+from ..core.display import result_html
 from ..core.progress import OnProgress
 from .database import StoreError
 from .read_only import NoStoreError, ReadOnlyStore
@@ -82,7 +82,7 @@ class StoreInfo:
         ]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply"
-        return html_table([{name: row.get(name, 0) for name in columns} for row in rows], sent)
+        return result_html(sent, [{name: row.get(name, 0) for name in columns} for row in rows])
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #0e1695ef
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # what `str.strip` takes away

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from ..core.definition import ZsdError
+from ..core.display import styled, table_html
 from ..core.files import write_json
-from ..prompt.display import share_text, styled, table_html
+from ..prompt.display import share_text
 from ..stats.interval import Interval, wilson
 from .config import TrainingConfig
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..annotate.rows import AnnotatedRow
+from ..core.display import styled, table_html
 from ..core.files import write_json
 from ..core.progress import OnProgress
-from ..prompt.display import styled, table_html
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import PREFIXES, EncodedRows, encode_rows, read_answer, tokenize
 from .model import Answers, generate, load_weights, memory_named, quiet_transformers, save_weights

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.definition import DataError
-from ..core.display import html_table
+from ..core.display import styled, table_html
 from ..core.progress import OnProgress
 from .load import divide, scan_examples
 from .numbers import numeric_value
@@ -50,7 +50,10 @@ class Inspection:
     def _repr_html_(self) -> str:
         rows = [{"split": split, "rows": n} | self.label_counts.get(split, {}) for split, n in self.n_rows.items()]
         found = [{"split": each.split or "all", "rows": each.n_rows, "found": each.what, "what to do": each.mend} for each in self.findings]
-        return html_table(rows) + (html_table(found) if found else "<p>Nothing was found that spoils a score.</p>")
+        return styled(
+            table_html(rows)
+            + (table_html(found, wide=["found", "what to do"]) if found else "<p>Nothing was found that spoils a score.</p>")
+        )
 
 # %% ../../nbs/1_task/04_inspect.ipynb #493a96df
 def _same_text(text: str) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.definition import DataError
-from ..core.display import html_table
+from ..core.display import result_html
 from ..core.progress import OnProgress
 from .numbers import numeric_value
 from .rows import Row, is_empty, read_rows
@@ -70,7 +70,7 @@ class Table:
             {"column": each.name, "kind": each.kind, "values": each.n_distinct, "empty": each.n_empty, "longest": each.longest}
             for each in self.columns.values()
         ]
-        return html_table(rows, ", ".join(f"{n:,} rows of {split}" for split, n in self.n_rows.items()))
+        return result_html(", ".join(f"{n:,} rows of {split}" for split, n in self.n_rows.items()), rows)
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{each.name} ({each.kind})" for each in self.columns.values())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
-from ..core.display import html_table
+from ..core.display import styled, table_html
 from ..core.files import definitions_dir
 from .numbers import numeric_value, same_value
 from .rows import Hub, Shuffle
@@ -32,7 +32,7 @@ class Example:
 
     def _repr_html_(self) -> str:
         shown = {**self.fields, "label": self.label or "none", **({"rationale": self.rationale} if self.rationale else {})}
-        return html_table([{"row": name, self.id: text} for name, text in shown.items()])
+        return styled(table_html([{"row": name, self.id: " ".join(text.split())} for name, text in shown.items()], wide=[self.id]))
 
 # %% ../../nbs/1_task/02_task.ipynb #cf2c5459
 class Split(BaseModel):
@@ -239,7 +239,7 @@ class Task(TaskLabels):
             "splits": splits,
             "licence": self.licence,
         }
-        return html_table([{"task": key, self.name: text} for key, text in shown.items()])
+        return styled(table_html([{"task": key, self.name: " ".join(text.split())} for key, text in shown.items()], wide=[self.name]))
 
 # %% ../../nbs/1_task/02_task.ipynb #ea32fa8a
 def list_tasks() -> list[str]:  # names, sorted

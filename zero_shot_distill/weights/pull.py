@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from ..core.display import html_table
+from ..core.display import styled, table_html
 from ..core.files import cache_dir, file_sha256
 from ..core.progress import OnProgress
 from zero_shot_distill.weights.catalogue import (
@@ -52,7 +52,7 @@ class LocalWeights:
 
     def _repr_html_(self) -> str:
         about = {"name": self.name, "source": self.source, "licence": self.licence} | ({"note": self.note} if self.note else {})
-        return html_table([{"weights": key, self.title: text} for key, text in about.items()])
+        return styled(table_html([{"weights": key, self.title: text} for key, text in about.items()], wide=[self.title]))
 
 # %% ../../nbs/1_weights/03_pull.ipynb #b58f3956
 _CHECKED = "checked.json"
