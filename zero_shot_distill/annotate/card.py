@@ -54,13 +54,13 @@ def _longest_run(text: str) -> int:
 
 
 def _fence(text: str, kind: str = "text") -> str:
-    "A block that shows a text as it is."
+    "Write a block that shows a text as it is."
     marks = "`" * max(3, _longest_run(text) + 1)
     return f"{marks}{kind}\n{text}\n{marks}"
 
 
 def _code(text: str) -> str:
-    "A text as code within a line."
+    "Write a text as code within a line."
     line = " ".join(text.split())
     marks = "`" * (_longest_run(line) + 1)
     padding = " " if line[:1] == "`" or line[-1:] == "`" else ""
@@ -68,7 +68,7 @@ def _code(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    "A text as one line of prose, without any meaning in Markdown or HTML."
+    "Write a text as one line of prose, without any meaning in Markdown or HTML."
     return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(text.split()))
 
 
@@ -91,7 +91,7 @@ _HUB_LICENCES = frozenset(
 
 
 def _licence(words: str) -> dict[str, str]:  # keys of the front matter
-    "A licence by its name at the hub; another one under a name of its own."
+    "Name a licence as the hub does; give any other a name of its own."
     name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.") or "unknown"
     return {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
 
@@ -121,7 +121,7 @@ _OUTCOME_FAULTS = {
 
 
 def _share(n: int, of: int) -> str:
-    "A share with its interval."
+    "Write a share with its interval."
     share = wilson(n, of)
     return f"{n:,} of {of:,}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]" if of else "-"
 

@@ -31,7 +31,7 @@ class ReleaseError(ZsdError):
 
 # %% ../../nbs/4_annotate/06_release.ipynb #6dff1e3d
 def _read(path: Path) -> Iterator[AnnotatedRow]:
-    "The rows of a split in file order; `DataError` names the line that does not fit."
+    "Read the rows of a split in file order; `DataError` names the line that does not fit."
     for number, row in read_rows(path):
         if set(row) != set(COLUMNS) or not all(value is None or isinstance(value, str) for value in row.values()):
             raise DataError(f"{path}:{number}: not a row as `zsd annotate` writes it; annotate again")

@@ -213,7 +213,7 @@ def annotate(
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
 def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
-    "What came, what it cost, what is left."
+    "Print what came, what it cost and what is left."
     from zero_shot_distill.teacher.price import format_usd
 
     show_rows(

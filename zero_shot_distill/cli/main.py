@@ -62,7 +62,7 @@ for command in (templates, experiment, evaluate, forecast, annotate, import_thes
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71
 def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
-    "The templates, then the winner on other rows."
+    "List the templates, then the winner on other rows."
     from zero_shot_distill.teacher.price import format_usd
 
     scored = [("★ " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
@@ -82,7 +82,7 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
 
 
 def _student_rows(students: "Iterable[RunRecord]") -> list[dict[str, Any]]:
-    "Every student, whatever came of it."
+    "List every student, whatever came of it."
     return [
         {
             "student": student.config.method,
@@ -210,7 +210,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main() -> None:
-    "The `zsd` command: one line for an error that a user can act on, and a word on how to go on after Ctrl-C."
+    "Run the `zsd` command; print one line for an error that a user can act on, and how to go on after Ctrl-C."
     # Unknown where the output goes (a file, a terminal in another locale): never die of a character.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")

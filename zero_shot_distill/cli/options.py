@@ -71,17 +71,17 @@ class CommonOptions:
 
     @property
     def progress(self) -> Progress:
-        "Where progress goes."
+        "Make the progress display, quiet where the user asked for that."
         return Progress(self.quiet)
 
     @property
     def store_path(self) -> Path:
-        "The response store of the work directory."
+        "Name the response store of the work directory."
         return self.work_dir / "responses.sqlite"
 
     @property
     def log_path(self) -> Path:
-        "Where an embedded teacher's server writes its errors."
+        "Name the file to which an embedded teacher's server writes its errors."
         return self.work_dir / "teacher.log"
 
 # %% ../../nbs/9_cli/00_options.ipynb #dec21b31
@@ -96,7 +96,7 @@ class TeacherOptions:
 
     @property
     def is_named(self) -> bool:
-        "Whether the user says who is asked."
+        "Tell whether the user says who is asked."
         return self.teacher is not None or self.model is not None
 
     def settings(self) -> TeacherSettings:  # `typer.BadParameter` where one price is given alone

@@ -34,7 +34,7 @@ DEFAULT_STORE = DEFAULT_WORK_DIR / "responses.sqlite"
 
 # %% ../../nbs/9_cli/03_store.ipynb #857157af
 def _model_row(use: ModelUse) -> dict[str, Any]:
-    "One model, narrow enough for a terminal."
+    "Give the row of one model, narrow enough for a terminal."
     return {
         "model": use.model,
         "replies": f"{use.n_responses:,}",
@@ -47,7 +47,7 @@ def _model_row(use: ModelUse) -> dict[str, Any]:
 
 
 def _about(found: StoreInfo) -> str:
-    "What the table does not say."
+    "List what the table does not say."
     dates = f", replies from {found.first_at[:10]} to {found.last_at[:10]}" if found.first_at and found.last_at else ""
     lines = [f"{found.path}: {found.n_bytes / 1e6:,.1f} MB, schema {found.schema_version}{dates}"]
     lines += [

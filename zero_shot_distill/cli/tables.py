@@ -37,5 +37,5 @@ def show_rows(
 def share_text(
     interval: "Interval",  # a share between 0 and 1
 ) -> str:  # two lines, narrow enough for a terminal
-    "A share in per cent over its interval."
+    "Write a share in per cent over its interval."
     return f"{100 * interval.value:.0f} %\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.n else "-"

@@ -90,13 +90,13 @@ def templates(
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #0610e9c3
 def _right(rows: list[dict[str, Any]], columns: Collection[str]) -> list[dict[str, Any]]:
-    "The same rows, texts of some columns set to the right."
+    "Set the texts of some columns to the right."
     widths = {name: max(len(row[name]) for row in rows) for name in columns}
     return [row | {name: row[name].rjust(widths[name]) for name in columns} for row in rows]
 
 
 def _column_rows(added: "AddedTask") -> list[dict[str, Any]]:
-    "One row for each column of the files."
+    "Give one row for each column of the files."
     return [
         {
             "column": column.name,
@@ -114,7 +114,7 @@ N_LABELS_SHOWN = 20
 
 
 def _label_rows(added: "AddedTask") -> list[dict[str, Any]]:
-    "Rows of each split, in all and with each label, as counts and shares."
+    "Count the rows of each split, in all and with each label, with their shares."
     n_rows, counts = added.inspection.n_rows, added.inspection.label_counts
     names = list(next(iter(counts.values()), ()))
 
@@ -133,7 +133,7 @@ def _label_rows(added: "AddedTask") -> list[dict[str, Any]]:
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #4972d365
 def _what(added: "AddedTask", finding: "Finding") -> str:
-    "What was found, and where."
+    "Say what was found, and where."
     if not finding.lines:
         return finding.what
     place = added.task.splits[finding.split]
@@ -144,7 +144,7 @@ def _what(added: "AddedTask", finding: "Finding") -> str:
 
 
 def _findings(added: "AddedTask") -> Table:
-    "Each finding with what to do; what has the same way out stands together."
+    "List each finding with what to do; findings with the same remedy stand together."
     grid = Table.grid(padding=(0, 1))
     for mend, together in groupby(added.findings, lambda finding: finding.mend):
         for finding in together:
@@ -154,7 +154,7 @@ def _findings(added: "AddedTask") -> Table:
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #c9b636c9
 def _show(added: "AddedTask") -> None:
-    "The report on a terminal."
+    "Print the report on a terminal."
     from zero_shot_distill.task.add import SHARE
 
     show_rows(_right(_column_rows(added), ("values", "empty", "longest")), as_json=False)
@@ -179,7 +179,7 @@ def _show(added: "AddedTask") -> None:
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #600fb60d
 def _as_content(added: "AddedTask") -> dict[str, Any]:
-    "The report as JSON."
+    "Give the report as JSON content."
     columns = [
         {
             "name": column.name,

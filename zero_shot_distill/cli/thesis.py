@@ -65,7 +65,7 @@ def import_thesis(
 
 
 def _say_what_next(folder: "ImportedFolder", work_dir: Path) -> None:
-    "The command that scores what was imported."
+    "Print the command that scores what was imported."
     there = f" --work-dir {work_dir}" if work_dir != DEFAULT_WORK_DIR else ""
     for task in list_tasks():
         if folder.splits(task) and folder.templates(task).is_file():

@@ -50,7 +50,7 @@ class Request:
         messages: Iterable[dict[str, str]],  # {"role": …, "content": …}, as the `openai` client takes them
         **sampling: Any,  # temperature, max_tokens, seed, response_format, …: JSON values
     ) -> "Request":  # `RequestError` for what cannot be part of a key
-        "A request from messages in the `openai` client's form."
+        "Build a request from messages in the `openai` client's form."
         pairs = []
         for message in messages:
             if set(message) != {"role", "content"} or not all(isinstance(part, str) for part in message.values()):
@@ -64,13 +64,13 @@ class Request:
 
     @classmethod
     def from_json(cls, text: str) -> "Request":
-        "The request that `to_json` wrote."
+        "Read the request that `to_json` wrote."
         content = json.loads(text)
         messages = tuple((role, said) for role, said in content["messages"])
         return cls(content["model"], messages, tuple(sorted(content["sampling"].items())))
 
     def to_json(self) -> str:
-        "The canonical form: sorted keys, no spaces, ASCII only. The key is its hash, so it never changes."
+        "Write the canonical form: sorted keys, no spaces, ASCII only. The key is its hash, so it never changes."
         content = {"model": self.model, "messages": self.messages, "sampling": dict(self.sampling)}
         return _CANONICAL.encode(content)
 
@@ -90,7 +90,7 @@ def imported_request(
     template: str
     | None = None,  # id of the template that asked, for a reply that differs from that to another template with the same words
 ) -> Request:  # is looked up, never sent
-    "The request under which a reply taken over from elsewhere is kept."
+    "Build the request under which a reply taken over from elsewhere is kept."
     return Request.build(model, [{"role": "user", "content": words}], **({} if template is None else {"template": template}))
 
 # %% ../../nbs/1_store/00_request.ipynb #06a7e717
@@ -118,7 +118,7 @@ class Response:
 
     @property
     def outcome(self) -> str:
-        "One of `OUTCOMES`. A refusal in ordinary words is a complete reply: reading it is the template's business."
+        "Return one of `OUTCOMES`. A refusal in ordinary words is a complete reply: reading it is the template's business."
         ended = {"length": "length", "content_filter": "filtered", "refusal": "refused"}
         return ended.get(self.finish_reason) or ("complete" if self.text.strip() else "empty")
 

@@ -101,7 +101,7 @@ _SIGNS = str.maketrans("−×÷", "-*/")
 
 
 def _target(task: Task, text: str) -> str:
-    "What the student is to write."
+    "Return a text as the student is to write it."
     return text.translate(_SIGNS) if task.metric == "numeric" else text
 
 

@@ -117,12 +117,12 @@ class StudentScore:
 
     @property
     def interval(self) -> Interval:
-        "The accuracy with its interval."
+        "Give the accuracy with its interval."
         return Interval(self.accuracy, self.low, self.high, self.n)
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
-        "The figures as a table."
+        "Give the figures as a table."
         import pandas as pd
 
         shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": self.low, "high": self.high}
@@ -178,7 +178,7 @@ class TrainingReport:
 
     @property
     def curve(self) -> "pd.DataFrame":  # one row for each evaluation
-        "The history of the training as a table."
+        "Give the history of the training as a table."
         import pandas as pd
 
         return pd.DataFrame([asdict(point) for point in self.history])
@@ -239,7 +239,7 @@ class RunRecord(TrainingReport):
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
-        "The settings and the figures as a table, without what is listed row by row."
+        "Give the settings and the figures as a table, without what is listed row by row."
         import pandas as pd
 
         content = {name: value for name, value in self.as_dict().items() if name not in ("test", "history", "versions")}

@@ -52,7 +52,7 @@ class Predictions(list[Prediction]):
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each answer
-        "The answers as a table."
+        "Give the answers as a table."
         import pandas as pd
 
         table = pd.DataFrame([asdict(answer) for answer in self], columns=["input", "text", "label", "rationale", "is_truncated"])

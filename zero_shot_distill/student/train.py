@@ -65,7 +65,7 @@ class TrainResult:
 
     @property
     def curve(self) -> "pd.DataFrame":  # one row for each evaluation
-        "The history as a table."
+        "Give the history as a table."
         import pandas as pd
 
         return pd.DataFrame([asdict(point) for point in self.history])
@@ -79,7 +79,7 @@ def best_point(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    "Mean of the values that are there."
+    "Average the values that are there."
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
 

@@ -106,7 +106,7 @@ class Run:
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each student
-        "The students and how they did, as a table."
+        "Give the students and how they did, as a table."
         import pandas as pd
 
         return pd.DataFrame([student.as_row() for student in self.students])
@@ -224,7 +224,7 @@ class RationaleEffect:
 
     @property
     def verdict(self) -> str:
-        'Of the claim that rationales helped: "holds", "fails" or "undetermined"; one seed alone determines nothing.'
+        'Judge the claim that rationales helped: "holds", "fails" or "undetermined"; one seed alone determines nothing.'
         return verdict(self.difference) if min(self.n_seeds) > 1 else "undetermined"
 
 

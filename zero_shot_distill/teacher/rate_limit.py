@@ -232,7 +232,7 @@ class ToldLimit:
         self._limit, self._remaining, self._reset_s = limit, remaining, reset_s
 
     def wait_s(self, now: float, amount: float) -> float:  # 0: may go now
-        "How long until that many units are there."
+        "Compute how long it takes until that many units are there."
         if self._used_when_told < 0:
             return 0.0
         passed_s = now - self._told_at
@@ -322,7 +322,7 @@ class RateLimit:
         n_under_way: int,  # this one included
         n_tokens: float | None,  # by the reply's own usage; None: not counted
     ) -> None:
-        "A request was answered."
+        "Record that a request was answered."
         self._refused.append(False)
         if self._adapts:
             self.window.answered(now, n_under_way)
