@@ -30,17 +30,15 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import share_text, show_rows
 from ..core.definition import DataError, ZsdError
-from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
 from ..task.load import is_here
-from ..task.task import Example, Task, load_task
-from ..teacher.settings import OpenedTeacher, TeacherSettings, open_teacher
+from ..task.task import Task, load_task
+from ..teacher.settings import OpenedTeacher, open_teacher
 from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
-    from zero_shot_distill.prompt.replies import ReadReply
-    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.prompt.replies import ReadReply, Replies
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -48,52 +46,7 @@ class ExperimentError(ZsdError):
 
     exit_status = 2
 
-# %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
-_Figures = dict[str, dict[str, Any]]  # template id -> figures under the thesis's names
-
-
-def _show(
-    task: Task,
-    templates: dict[str, PromptTemplate],
-    replies: "dict[str, list[ReadReply]]",  # template id -> replies
-    split: str,
-    about: str,  # whose replies on which rows
-    profile: str,
-    opened: OpenedTeacher,
-    work_dir: Path,
-    as_json: bool,
-) -> None:
-    "Score, leave the prompt metadata, print: JSON by one set of rules, the table by both."
-    from zero_shot_distill.thesis.evaluation import json_figures, template_figures, write_prompt_metadata
-
-    published = ImportedFolder.of(work_dir).metadata(task.name)
-
-    def figures(name: str) -> _Figures:
-        costs = {id: published.get(id, {}).get("costs") for id in replies}
-        return {id: template_figures(name, task, templates[id], read, opened.price, costs[id]) for id, read in replies.items()}
-
-    asked_for = figures(profile)
-    path = work_dir / "prompt-metadata" / profile / f"{task.name}-{split}.yaml"
-    rules = {"ours": "read by our rules", "thesis": "read as the thesis reads"}[profile]
-    write_prompt_metadata(path, asked_for, f"{task.name}, {about}, {rules}")
-    if as_json:
-        print(json.dumps({id: json_figures(one) for id, one in asked_for.items()}, ensure_ascii=False, indent=1))
-        return
-    by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", "thesis")}
-    ids = sorted(replies, key=lambda id: _how_good(by_rules["ours"][id]), reverse=True)
-    show_rows([_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules], as_json=False)
-    print(f"{about}; shares with 95 % intervals (Wilson), by our rules and by the thesis's")
-    print(f"best by our rules (accuracy with explanation): {ids[0]}; it is flattered by chance: confirm it on other rows")
-    if silent := [id for id in templates if id not in replies]:
-        print(f"no replies to {', '.join(silent)}")
-    print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
-
-
-def _how_good(figures: Mapping[str, Any]) -> tuple[float, ...]:
-    shares = [figures["intervals"].get(name) for name in ("explained_accuracy", "explanation_rate")]
-    return tuple(share.value if share and share.n else -1.0 for share in shares)
-
-
+# %% ../../nbs/9_cli/01_experiment.ipynb #94e37510
 def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     from zero_shot_distill.teacher.price import format_usd
 
@@ -111,6 +64,40 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str
         "unread": sum(figures["unread"].values()),
         "cost": format_usd(figures["costs"].get("total_accumulated_costs")) if is_ours else "",
     }
+
+# %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
+def _show(
+    task: Task,
+    templates: dict[str, PromptTemplate],
+    replies: "dict[str, list[ReadReply]]",  # template id -> replies
+    split: str,
+    about: str,  # whose replies on which rows
+    profile: str,
+    opened: OpenedTeacher,
+    work_dir: Path,
+    as_json: bool,
+) -> None:
+    "Score, leave the prompt metadata, print: JSON by one set of rules, the table by both."
+    from zero_shot_distill.thesis.evaluation import best_first, figures_of_replies, json_figures, write_prompt_metadata
+
+    def figures(name: str) -> dict[str, dict[str, Any]]:
+        return figures_of_replies(name, task, templates, replies, opened.price, ImportedFolder.of(work_dir))
+
+    asked_for = figures(profile)
+    path = work_dir / "prompt-metadata" / profile / f"{task.name}-{split}.yaml"
+    rules = {"ours": "read by our rules", "thesis": "read as the thesis reads"}[profile]
+    write_prompt_metadata(path, asked_for, f"{task.name}, {about}, {rules}")
+    if as_json:
+        print(json.dumps({id: json_figures(one) for id, one in asked_for.items()}, ensure_ascii=False, indent=1))
+        return
+    by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", "thesis")}
+    ids = best_first(by_rules["ours"])
+    show_rows([_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules], as_json=False)
+    print(f"{about}; shares with 95 % intervals (Wilson), by our rules and by the thesis's")
+    print(f"best by our rules (accuracy with explanation): {ids[0]}; it is flattered by chance: confirm it on other rows")
+    if silent := [id for id in templates if id not in replies]:
+        print(f"no replies to {', '.join(silent)}")
+    print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf
 @with_options
@@ -155,9 +142,6 @@ def experiment(
         raise typer.Exit(1)
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #899d99ae
-_MAX_LOOK_UPS = 500_000  # some ten seconds, and a gigabyte
-
-
 @with_options
 def evaluate(
     task: TaskName,
@@ -180,7 +164,11 @@ def evaluate(
     check_profile(profile)
     settings, work_dir = asked.settings(), common.work_dir
 
+    from zero_shot_distill.prompt.collect import draw_samples, published_rows, stored_replies
     from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.teacher.client import TeacherClient
+    from zero_shot_distill.teacher.teacher import StoredTeacher
+    from zero_shot_distill.thesis.evaluation import find_imported
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
@@ -189,15 +177,20 @@ def evaluate(
         settings = settings.model_copy(update={"model": imported})
     opened = open_teacher(settings, progress, offline=True)
     name = opened.teacher.model
+    folder = ImportedFolder.of(work_dir)
     with ResponseStore(common.store_path) as store:
-        bought = {} if samples else _score_imported(loaded, split, chosen, store, name, work_dir, progress)
+        client = TeacherClient(StoredTeacher(name), store, settings.sampling)
+        bought = {} if samples else find_imported(loaded, split, chosen, folder, client, progress.message)
         others = {id: template for id, template in chosen.items() if id not in bought}
-        stored: dict[str, list[ReadReply]] = {}
+        stored: dict[str, Replies] = {}
         try:
             # What was not named need not be fetched from afar.
             if others and (not bought or templates or prompts or (split in loaded.splits and is_here(loaded, split))):
-                stored = _score_stored(loaded, split, others, store, settings, name, samples, seed, progress)
-        except (DataError, ExperimentError):
+                rows = published_rows(loaded, split)
+                rows = rows if samples is None else draw_samples(rows, samples, seed)
+                with progress.bar("looking replies up") as on_progress:
+                    stored = stored_replies(loaded, others, rows, client, on_progress)
+        except DataError:
             if not bought:
                 raise
     replies = {id: (bought | stored)[id] for id in chosen if id in bought or id in stored}
@@ -211,51 +204,3 @@ def evaluate(
     )
     named = chosen if templates else {id: chosen[id] for id in replies}
     _show(loaded, named, replies, split, about, profile, opened, work_dir, common.as_json)
-
-
-def _score_imported(
-    task: Task, split: str, templates: dict[str, PromptTemplate], store: "ResponseStore", model: str, work_dir: Path, progress: Progress
-) -> "dict[str, list[ReadReply]]":
-    from zero_shot_distill.task.load import load_whole
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.teacher import StoredTeacher
-    from zero_shot_distill.thesis.evaluation import imported_replies
-
-    folder = ImportedFolder.of(work_dir)
-    known = folder.replies(task.name, split)
-    if not any(reply.model == model for id in templates for reply in known.get(id, ())):
-        return {}
-    published: list[Example] = []
-    try:
-        published = load_whole(task, split) if split in task.splits else []
-    except DataError as error:
-        labels = "the gold labels that were imported count" if folder.gold(task.name, split) else "nothing is said of right and wrong"
-        progress.message(f"{error}; {labels}")
-    bought = [template for template in templates.values() if template.imported]
-    return imported_replies(task, split, bought, folder, TeacherClient(StoredTeacher(model), store), published)
-
-
-def _score_stored(
-    task: Task,
-    split: str,
-    templates: dict[str, PromptTemplate],
-    store: "ResponseStore",
-    settings: TeacherSettings,
-    model: str,
-    n_samples: int | None,
-    seed: int,
-    progress: Progress,
-) -> "dict[str, list[ReadReply]]":
-    from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
-    from zero_shot_distill.teacher.client import TeacherClient
-    from zero_shot_distill.teacher.teacher import StoredTeacher
-
-    rows = published_rows(task, split)
-    if n_samples is not None:
-        rows = draw_samples(rows, n_samples, seed)
-    if len(rows) * len(templates) > _MAX_LOOK_UPS:
-        raise ExperimentError(f"{len(rows):,} rows and {len(templates)} templates are too many to look up; give --samples or --templates")
-    with progress.bar("looking replies up") as on_progress:
-        replies = run_experiment(task, templates, rows, TeacherClient(StoredTeacher(model), store, settings.sampling), on_progress)
-    answered = {id: [read for read in asked if read.response is not None] for id, asked in replies.items()}
-    return {id: asked for id, asked in answered.items() if asked}

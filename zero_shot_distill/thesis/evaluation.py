@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Profile', 'read_by_profile', 'agreement', 'read_as_the_thesis', 'published_figures', 'template_figures',
-           'json_figures', 'imported_replies', 'write_prompt_metadata']
+           'json_figures', 'figures_of_replies', 'best_first', 'imported_replies', 'find_imported',
+           'write_prompt_metadata']
 
 # %% ../../nbs/5_thesis/05_evaluation.ipynb #340eb46c
 import math
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..core.definition import read_yaml
+from ..core.definition import DataError, read_yaml
 from ..core.files import write_text
 from ..prompt.collect import imported_for
 from ..prompt.parse import ReadFault, Reply
@@ -27,6 +28,7 @@ from ..prompt.score import PromptScore, Reading, our_reading, score_readings
 from ..prompt.template import PromptTemplate
 from ..stats.interval import Interval, bootstrap_mean
 from ..store.request import Response
+from ..task.load import load_whole
 from ..task.numbers import same_value
 from ..task.task import Example, Task
 from ..teacher.client import TeacherClient
@@ -207,6 +209,32 @@ def _costs(responses: Sequence[Response], price: Price | None) -> tuple[dict[str
     }
     return figures, values
 
+# %% ../../nbs/5_thesis/05_evaluation.ipynb #b805cf63
+def figures_of_replies(
+    profile: Profile,
+    task: Task,
+    templates: Mapping[str, PromptTemplate],  # by id
+    replies: Mapping[str, Sequence[ReadReply]],  # template id -> replies
+    price: Price | None,  # of the teacher; None: unknown
+    folder: ImportedFolder,  # has the costs that the thesis published; need not exist
+) -> dict[str, dict[str, Any]]:  # template id -> figures as of `published_figures`
+    "Score several templates by one set of rules, with the costs that the thesis published where the replies have none."
+    published = folder.metadata(task.name)
+    costs = {id: published.get(id, {}).get("costs") for id in replies}
+    return {id: template_figures(profile, task, templates[id], read, price, costs[id]) for id, read in replies.items()}
+
+
+def best_first(
+    figures: Mapping[str, Mapping[str, Any]],  # template id -> from `published_figures`
+) -> list[str]:  # template ids
+    "Sort templates by accuracy with explanation, then by explanation rate."
+
+    def how_good(id: str) -> tuple[float, ...]:
+        shares = [figures[id]["intervals"].get(name) for name in ("explained_accuracy", "explanation_rate")]
+        return tuple(share.value if share and share.n else -1.0 for share in shares)
+
+    return sorted(figures, key=how_good, reverse=True)
+
 # %% ../../nbs/5_thesis/05_evaluation.ipynb #462b610b
 _Words = tuple[tuple[str, str], ...]
 
@@ -272,6 +300,28 @@ def imported_replies(
         if asked:
             known[template.id] = list(read_each(asked, task))
     return known
+
+# %% ../../nbs/5_thesis/05_evaluation.ipynb #b7c9c7b2
+def find_imported(
+    task: Task,
+    split: str,
+    templates: Mapping[str, PromptTemplate],  # by id
+    folder: ImportedFolder,
+    client: TeacherClient,  # as for `imported_replies`
+    on_message: Callable[[str], None],  # told where the gold labels of the published split are not at hand
+) -> dict[str, list[ReadReply]]:  # as of `imported_replies`; empty where no reply of the model was imported
+    "Find the imported replies to the rows of one split, with the gold labels of the published split where it is at hand."
+    known = folder.replies(task.name, split)
+    if not any(reply.model == client.model for id in templates for reply in known.get(id, ())):
+        return {}
+    published: list[Example] = []
+    try:
+        published = load_whole(task, split) if split in task.splits else []
+    except DataError as error:
+        labels = "the gold labels that were imported count" if folder.gold(task.name, split) else "nothing is said of right and wrong"
+        on_message(f"{error}; {labels}")
+    bought = [template for template in templates.values() if template.imported]
+    return imported_replies(task, split, bought, folder, client, published)
 
 # %% ../../nbs/5_thesis/05_evaluation.ipynb #739ddd05
 def write_prompt_metadata(
