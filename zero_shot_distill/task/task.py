@@ -109,6 +109,7 @@ class TaskLabels(BaseModel):
     label_pattern: str | None = None  # regular expression for the part of the label column that is the label; a row without it has none
     label_names: dict[str, str] = {}  # value of the label column -> label, e.g. for numbered labels
     aliases: dict[str, str] = {}  # other words that a teacher may use, lower case -> label
+    label_descriptions: dict[str, str] = {}  # label -> what it means, for prompts
 
     @field_validator("label_names", mode="before")
     @classmethod
@@ -130,6 +131,8 @@ class TaskLabels(BaseModel):
             strays = sorted(set(names.values()) - set(self.labels))
             if strays and self.labels:
                 raise ValueError(f"{key} lead to {strays}, which are no labels of the task")
+        if strays := sorted(set(self.label_descriptions) - set(self.labels)):
+            raise ValueError(f"label_descriptions explain {strays}, which are no labels of the task: {', '.join(self.labels) or 'it has none'}")
         try:
             re.compile(self.label_pattern or "")
         except re.error as error:
@@ -231,9 +234,11 @@ class Task(TaskLabels):
 
     def _repr_html_(self) -> str:
         splits = "; ".join(f"{name}: {split}" for name, split in self.splits.items())
+        meanings = {f"label {label}": meaning for label, meaning in self.label_descriptions.items()}
         shown = {
             "description": self.description,
             "labels": ", ".join(self.labels or self.choices) or "numbers, compared by their value",
+            **meanings,
             "fields": ", ".join(f"{{{name}}}" for name in self.fields),
             "student input": self.student_input,
             "splits": splits,
