@@ -132,7 +132,9 @@ class TaskLabels(BaseModel):
             if strays and self.labels:
                 raise ValueError(f"{key} lead to {strays}, which are no labels of the task")
         if strays := sorted(set(self.label_descriptions) - set(self.labels)):
-            raise ValueError(f"label_descriptions explain {strays}, which are no labels of the task: {', '.join(self.labels) or 'it has none'}")
+            raise ValueError(
+                f"label_descriptions explain {strays}, which are no labels of the task: {', '.join(self.labels) or 'it has none'}"
+            )
         try:
             re.compile(self.label_pattern or "")
         except re.error as error:
