@@ -166,14 +166,17 @@ def _read_object(text: str, start: int, template: PromptTemplate, task: Task, ex
     said = {part: content.get(key) for part, key in keys.items()}
     if not isinstance(said["label"], str):
         raise ParseError(ReadFault.NO_JSON_LABEL, text)
-    spans = {
-        part: _value_span(text, within, keys[part], value) if isinstance(value, str) else None
-        for part, value in said.items()
-    }
+    spans = {part: _value_span(text, within, keys[part], value) if isinstance(value, str) else None for part, value in said.items()}
     rationale = said.get("rationale")
     # An escape sequence can stand for half a character, which no file takes.
     rationale = regex.sub("[\ud800-\udfff]", "\ufffd", rationale) if isinstance(rationale, str) else ""
-    return _checked(_known_label(text, task, example, said["label"]), spans["label"], rationale, spans.get("rationale"), "schema" if template.reply_schema else "json")
+    return _checked(
+        _known_label(text, task, example, said["label"]),
+        spans["label"],
+        rationale,
+        spans.get("rationale"),
+        "schema" if template.reply_schema else "json",
+    )
 
 
 def _read_stated(text: str, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
