@@ -192,7 +192,7 @@ class Project(Workspace):
     ) -> Forecast:
         "Say what annotating will cost, from a pilot of rows that `annotate` will not ask again."
         job, client = self._job(mix, {split: rows}, explanation_rate, seed), self.client()
-        with self.progress.bar("asking the pilot") as on_progress:
+        with self.progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             return forecast(job, client, n_pilot=pilot, on_progress=on_progress)
 
     def annotate(
@@ -214,7 +214,7 @@ class Project(Workspace):
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = {one.id: one for one in map(self._template, templates or self.templates)}
         client = self.client(budget_usd)
-        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows") as on_progress:
+        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
     def _template(self, template: str | PromptTemplate) -> PromptTemplate:
