@@ -289,7 +289,9 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
             run.progress.message(f"  WARNING {score.template_id}: {warning}")
     winner, tied = choose_template(scores).template_id, [score.template_id for score in best_templates(scores)]
     if len(tied) > 1:
-        run.progress.message(f"  a tie: {' and '.join(tied)} did equally well on {len(rows.selection)} rows; going on with {winner} ({TIE_RULE})")
+        run.progress.message(
+            f"  a tie: {' and '.join(tied)} did equally well on {len(rows.selection)} rows; going on with {winner} ({TIE_RULE})"
+        )
     on_others = _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner]
     confirmed = score_replies(winner, on_others, price, is_right, labels)
     write_json(

@@ -57,4 +57,6 @@ def share_text(
     "Write a share in per cent over its interval."
     if not interval.n:
         return "-"
-    return f"{100 * interval.value:.0f} %" + (f"\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.has_ends else "\n1 row")
+    return f"{100 * interval.value:.0f} %" + (
+        f"\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.has_ends else "\n1 row"
+    )

@@ -34,7 +34,9 @@ def _matrix_rows(confusion: Confusion) -> list[dict[str, str]]:
 
 def _label_row(confusion: Confusion, label: str) -> dict[str, str]:
     place = confusion.labels.index(label)
-    others = {other: n for at, (other, n) in enumerate(zip([*confusion.labels, "not read"], confusion.counts[place], strict=True)) if at != place}
+    others = {
+        other: n for at, (other, n) in enumerate(zip([*confusion.labels, "not read"], confusion.counts[place], strict=True)) if at != place
+    }
     most = max(others, key=others.__getitem__)
     return {
         "label": label,
@@ -90,7 +92,9 @@ def reply_warnings(
         against = f", the gold label of {confusion.n_gold[most[0]]} of {n_gold} rows" if n_gold else ""
         found.append(f"{most[1]} of {n_labels} labels are “{most[0]}”{against}: a student would learn to say little else")
     if n_rationales < HARDLY_ANY * n_replies:
-        found.append(f"{n_rationales or 'none'} of {n_replies} replies {'has' if n_rationales < 2 else 'have'} a rationale: step-by-step training has little to learn from")
+        found.append(
+            f"{n_rationales or 'none'} of {n_replies} replies {'has' if n_rationales < 2 else 'have'} a rationale: step-by-step training has little to learn from"
+        )
     return found
 
 

@@ -79,8 +79,13 @@ class PromptScore:
     @property
     def warnings(self) -> list[str]:
         "Say what makes the replies useless; see `reply_warnings`."
-        n_labels, n_rationales = self.n_rows - sum(self.unreadable.values()), round(self.explanation_rate.value * self.n_rows) if self.n_rows else 0
-        return reply_warnings(self.n_rows, n_labels, n_rationales, self.confusion, max(self.unreadable, key=self.unreadable.get, default=""))
+        n_labels, n_rationales = (
+            self.n_rows - sum(self.unreadable.values()),
+            round(self.explanation_rate.value * self.n_rows) if self.n_rows else 0,
+        )
+        return reply_warnings(
+            self.n_rows, n_labels, n_rationales, self.confusion, max(self.unreadable, key=self.unreadable.get, default="")
+        )
 
 
 def score_readings(
