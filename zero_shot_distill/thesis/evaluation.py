@@ -50,7 +50,7 @@ def read_by_profile(
 ) -> list[Reading]:  # in the order of the rows, one for each
     "Read the replies to one template by one set of rules."
     answered = {read.example.id: read for read in replies if read.response is not None}
-    if profile == "ours":
+    if profile == "ours" or template.reply_pattern is None:  # the thesis reads by patterns alone
         return [our_reading(read) for read in answered.values()]
     asked = ((id, read.response.text, read.example.fields) for id, read in answered.items())
     found = read_thesis_replies(asked, template, task.name)
@@ -89,7 +89,7 @@ def read_as_the_thesis(
 ) -> list[ReadReply]:  # in the same order; a label that the task does not know is none, for no student could learn it
     "Read replies again by the rules of the thesis, for training rows as it wrote them."
     found: dict[int, ReadReply] = {}
-    for id in {read.template_id for read in replies}:
+    for id in {read.template_id for read in replies if templates[read.template_id].reply_pattern is not None}:
         asked = [(place, read) for place, read in enumerate(replies) if read.template_id == id and read.response is not None]
         texts = ((place, read.response.text, read.example.fields) for place, read in asked)
         said = read_thesis_replies(texts, templates[id], task.name)
