@@ -178,7 +178,8 @@ class Project(Workspace):
     ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
         by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
-        scores = [score_replies(id, replies, self.opened.price, self.task.is_right) for id, replies in by_template.items()]
+        price, task = self.opened.price, self.task
+        scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
         return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(
