@@ -33,7 +33,7 @@ def show_rows(
     names = list(rows[0]) if rows else ["nothing"]
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
     widths = [_least_width(name, [line[place] for line in lines], _WRAPPED if place else None) for place, name in enumerate(names)]
-    console = Console()
+    console = Console(force_jupyter=False)  # in a notebook, too, this is plain text: a result without colours
     for number, block in enumerate(column_blocks(widths, console.width)):
         columns = [Column(names[place], min_width=widths[place], no_wrap=place == 0) for place in block]
         table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
