@@ -23,9 +23,9 @@ from zero_shot_distill.annotate.release import ReleaseError, write_release
 from zero_shot_distill.annotate.rows import AnnotatedRow, RationaleFault, read_annotations, summarise_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.progress import Progress
+from zero_shot_distill.prompt.display import percent_text
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates
-from zero_shot_distill.prompt.display import percent_text
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples

@@ -128,7 +128,9 @@ def _share(n: int, of: int) -> str:
     return f"{n:,} of {of:,}: {percent_text(wilson(n, of), 1)}" if of else "-"
 
 
-def _by_label(confusion: Confusion | None) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: not counted by label
+def _by_label(
+    confusion: Confusion | None,
+) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: not counted by label
     "Lay out the counts by gold label and label given."
     if confusion is None:
         return None
@@ -175,7 +177,9 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
         ],
         "by_label": _by_label(report.confusion),
         "warnings": report.warnings,
-        "trivial": "; ".join(f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial_answers(report.confusion)),
+        "trivial": "; ".join(
+            f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial_answers(report.confusion)
+        ),
         "missing": [[_code(name), part, _code(reason), f"{n:,}"] for n, name, part, reason in missing[:_MAX_REASONS]],
         "n_other_reasons": len(missing[_MAX_REASONS:]),
         "n_other_rows": sum(n for n, *_ in missing[_MAX_REASONS:]),

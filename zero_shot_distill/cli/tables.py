@@ -51,7 +51,9 @@ _WRAPPED = 20  # characters: a longer line may be wrapped, a shorter one is kept
 def _widths(name: str, texts: Sequence[str]) -> tuple[int, int]:  # characters
     "Measure how narrow a column may become, where every word of its name and every short line stays whole, and how wide it would be."
     lines = [line for text in texts for line in text.splitlines()]
-    least = max(map(cell_len, ["", *name.split(), *(line[:_WRAPPED] for line in lines), *(word for line in lines for word in line.split())]))
+    least = max(
+        map(cell_len, ["", *name.split(), *(line[:_WRAPPED] for line in lines), *(word for line in lines for word in line.split())])
+    )
     return least, max(map(cell_len, [name, *lines]))
 
 
