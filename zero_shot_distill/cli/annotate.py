@@ -215,22 +215,16 @@ def annotate(
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
 def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
     "Print what came, what it cost and what is left."
+    from zero_shot_distill.annotate.job import annotation_rows
+    from zero_shot_distill.prompt.by_label import by_label_rows
     from zero_shot_distill.teacher.price import format_usd
 
-    show_rows(
-        [
-            {
-                "split": split,
-                "rows": summary.n_rows,
-                "labels": summary.n_labels,
-                "rationales": summary.n_rationales,
-                "as gold": f"{summary.n_agree} of {summary.n_gold}",
-                "missing": [f"{n} {reason}" for reason, n in summary.errors.items()] or "-",
-            }
-            for split, summary in report.splits.items()
-        ],
-        as_json=False,
-    )
+    show_rows(annotation_rows(report), as_json=False)
+    if report.confusion:
+        print("rows by gold label and by the label that was given")
+        show_rows(by_label_rows(report.confusion), as_json=False)
+    for warning in report.warnings:
+        print(f"WARNING: {warning}")
     usage = report.usage
     tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
     cap = f" of at most {format_usd(budget_usd)}" if budget_usd is not None else ""
