@@ -65,7 +65,10 @@ def test_sampling_that_was_named_stays_and_the_way_out_is_said(asked):
     named = asked("annotate", *MIX, *MODEL, "--sampling", "{max_tokens: 90}")
     assert [body["max_tokens"] for body in asked.bodies] == [80] * 8 + [90] * 8
     (line,) = [line for line in named.err.splitlines() if "are not used" in line]
-    assert "8 of 8 questions are stored with {max_tokens: 80, seed: null}, and are not used because {max_tokens: 90, seed: 0} is asked for" in line
+    assert (
+        "8 of 8 questions are stored with {max_tokens: 80, seed: null}, and are not used because {max_tokens: 90, seed: 0} is asked for"
+        in line
+    )
     option = shlex.split(re.search(r"(--sampling '[^']+')", line)[1])
     asked("annotate", *MIX, *MODEL, *option)
     assert len(asked.bodies) == 16
@@ -139,4 +142,6 @@ def test_offline_a_file_of_ones_own_has_the_name_that_it_was_asked_under(tmp_pat
 
 @pytest.mark.parametrize("text", ["max_tokens=80", "80", "[1]", "{a: "])
 def test_sampling_that_is_none(tmp_path, text):
-    is_one_line(zsd(tmp_path, "annotate", *MIX, *MODEL, "--sampling", text), 2, "write names and values, e.g. --sampling '{max_tokens: 80}'")
+    is_one_line(
+        zsd(tmp_path, "annotate", *MIX, *MODEL, "--sampling", text), 2, "write names and values, e.g. --sampling '{max_tokens: 80}'"
+    )

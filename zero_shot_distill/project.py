@@ -86,9 +86,7 @@ class Workspace:
     @cached_property
     def opened(self) -> OpenedTeacher:
         "Open the teacher at its first use; an embedded one then stays loaded until `close` or `train`."
-        return open_teacher(
-            self.settings, self.progress, self.work_dir / "teacher.log", self.offline, self.work_dir / "responses.sqlite"
-        )
+        return open_teacher(self.settings, self.progress, self.work_dir / "teacher.log", self.offline, self.work_dir / "responses.sqlite")
 
     @cached_property
     def store(self) -> ResponseStore:

@@ -105,7 +105,8 @@ class TeacherOptions:
     teacher: Annotated[Path | None, typer.Option("--teacher", help="A YAML file: model, sampling, limits, headers, price.")] = None
     model: Annotated[str | None, typer.Option("--model", help="A hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY.")] = None
     sampling: Annotated[
-        str | None, typer.Option("--sampling", help="Changes to the sampling parameters, e.g. '{max_tokens: 80, seed: null}'; null takes one out.")
+        str | None,
+        typer.Option("--sampling", help="Changes to the sampling parameters, e.g. '{max_tokens: 80, seed: null}'; null takes one out."),
     ] = None
     price_in: Annotated[float | None, typer.Option("--price-in", min=0, help="US dollars for a million prompt tokens.")] = None
     price_out: Annotated[float | None, typer.Option("--price-out", min=0, help="US dollars for a million completion tokens.")] = None

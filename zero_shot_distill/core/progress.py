@@ -48,6 +48,7 @@ class TimeLeft:
         self.n_parallel = n_parallel
         self._done = self._total = self._n_before = 0
         self._curve: list[tuple[int, float]] = []  # (units done since the beginning, when)
+
     def update(
         self,
         done: int,  # units; fewer than before, or none yet: the work begins (again) now

@@ -254,7 +254,9 @@ class StoredReplies(StoreFile):
     ) -> list[tuple[str, dict[str, Any]]]:  # (model, sampling parameters without a JSON schema), most replies first
         "List the models and the sampling parameters that stored replies were asked with; imported ones are left out."
         parts = "json_extract(request, '$.model'), json_remove(json_extract(request, '$.sampling'), '$.response_format')"
-        latest = f"SELECT {parts} FROM (SELECT request FROM responses WHERE via <> 'import' AND json_valid(request) ORDER BY rowid DESC LIMIT ?)"
+        latest = (
+            f"SELECT {parts} FROM (SELECT request FROM responses WHERE via <> 'import' AND json_valid(request) ORDER BY rowid DESC LIMIT ?)"
+        )
         with self.reading() as connection:
             counted = Counter(connection.execute(latest, [n_latest]).fetchall())
         return [(model, json.loads(sampling)) for (model, sampling), _ in counted.most_common()]
