@@ -375,7 +375,9 @@ def test_what_gives_the_label_away_is_never_input(tmp_path, kind):
         used = {column["name"]: column["used_as"] for column in report["columns"]}
         assert used[name] == "not used: it tells the label"
         # One who wants it all the same is told.
-        report = add(tmp_path, "mails", "train.jsonl", "--fields", f"message,{name}", "--force", *(["--metric", "exact"] if kind == "votes" else []))
+        report = add(
+            tmp_path, "mails", "train.jsonl", "--fields", f"message,{name}", "--force", *(["--metric", "exact"] if kind == "votes" else [])
+        )
         assert ("tells-label", "", 0) in found(report)
 
 

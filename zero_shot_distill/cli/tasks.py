@@ -238,9 +238,7 @@ def add(
     if metric not in {None, "exact", "numeric"}:
         raise typer.BadParameter(f"--metric is exact or numeric, not {metric!r}")
     files = {split: path for split, path in {"train": train, "valid": valid, "test": test}.items() if path is not None}
-    options = ColumnOptions(
-        label, tuple(names_in(fields)), tuple(names_in(choices)), rationale, id, group, metric, tuple(names_in(labels))
-    )
+    options = ColumnOptions(label, tuple(names_in(fields)), tuple(names_in(choices)), rationale, id, group, metric, tuple(names_in(labels)))
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
         added = add_task(name, files, out or Path(f"{name}.yaml"), options, force, on_progress)
     if as_json:

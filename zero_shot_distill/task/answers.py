@@ -30,7 +30,9 @@ class Answers:
     findings: tuple[Finding, ...] = ()  # what the user should know about the labels
 
 # %% ../../nbs/1_task/05_answers.ipynb #9e67c488
-_CHOICES = frozenset("choice choices option options answer answers candidate candidates ending endings alternative alternatives sol".split())
+_CHOICES = frozenset(
+    "choice choices option options answer answers candidate candidates ending endings alternative alternatives sol".split()
+)
 _FAMILY = re.compile(r"(.*?)[ _.-]?([A-Za-z]|\d)")  # choice_a, option1, choices.B, B
 
 
@@ -125,7 +127,9 @@ def read_answers(
         raise DataError(f"{where} {fault}; a row needs one label: name another with --label, or say with --labels what the labels are")
     if not options.labels and options.metric is None and (choices := _as_choices(table, filled, options)):
         return choices
-    cells = [str(row[filled.name]) for row in table.sample if not is_empty(row.get(filled.name))] + [*(filled.values or ())] if filled else []
+    cells = (
+        [str(row[filled.name]) for row in table.sample if not is_empty(row.get(filled.name))] + [*(filled.values or ())] if filled else []
+    )
     odd = [value for value in cells if numeric_value(value) is None]
     if options.metric == "numeric" and odd:
         raise DataError(f"{where} holds {odd[0]!r}, which is no arithmetic; leave --metric away, or empty those cells")

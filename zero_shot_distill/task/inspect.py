@@ -281,7 +281,9 @@ def inspect_task(
                 continue
             marks.add(line, example)
             if marks.ids[-1] in ids:
-                raise DataError(f"{place.file}:{line}: id {example.id!r} occurs twice; make the ids unique, or leave `id_column` (--id) away")
+                raise DataError(
+                    f"{place.file}:{line}: id {example.id!r} occurs twice; make the ids unique, or leave `id_column` (--id) away"
+                )
             ids.add(marks.ids[-1])
         n_rows = len(marks.lines) - first
         if not n_rows:

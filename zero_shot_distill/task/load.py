@@ -78,9 +78,7 @@ def _example(task: Task, where: str, default_id: str, row: Row, labelled: bool) 
     return replace(unlabelled, label=_label(task, where, row.get(task.label_column), unlabelled))
 
 
-def _examples(
-    task: Task, path: Path, rows: Iterable[tuple[int, str, Row]], place: Split | None
-) -> Iterator[tuple[int, Example | None]]:
+def _examples(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]], place: Split | None) -> Iterator[tuple[int, Example | None]]:
     "Make examples of rows, given with their line and default id. One row may lack a column that is no field; not all rows may."
     of_label = () if place is not None and place.labelled is False else (task.label_column, task.rationale_column)
     columns = (task.id_column, *of_label, *({task.group_field} - {*task.fields}))
