@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.definition import DataError
-from .columns import ColumnOptions, listed, name_words
+from .columns import ColumnOptions, listed, name_words, set_of
 from .inspect import Finding
 from .numbers import numeric_value
 from .rows import Row, is_empty
@@ -30,9 +30,7 @@ class Answers:
     findings: tuple[Finding, ...] = ()  # what the user should know about the labels
 
 # %% ../../nbs/1_task/05_answers.ipynb #9e67c488
-_CHOICES = frozenset(
-    "choice choices option options answer answers candidate candidates ending endings alternative alternatives sol".split()
-)
+_CHOICES = set_of("choice choices option options answer answers candidate candidates ending endings alternative alternatives sol")
 _FAMILY = re.compile(r"(.*?)[ _.-]?([A-Za-z]|\d)")  # choice_a, option1, choices.B, B
 
 
