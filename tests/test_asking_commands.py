@@ -1,6 +1,7 @@
 """`zsd experiment`, `evaluate`, `forecast` and `annotate` as a user has them, against a scripted server that says so."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,19 @@ def test_experiment_then_evaluate(tmp_path):
         assert list(json.loads(zsd(tmp_path, "evaluate", *TASK, *MODEL, "--json").out)) == list(scores)  # of all rows: what is stored
         shown = zsd(tmp_path, "evaluate", *options[:-1], env=environment(COLUMNS="110"))
         assert "it is flattered by chance: confirm it on other rows" in shown.out
+        assert "WARNING can-we-tell: no label was read in any of 6 replies" in shown.out
+        assert re.search(r"always “\w+” +\d+ %", shown.out)
+        assert re.search(r"(?m)^chance +33 %", shown.out)
+
+
+def test_no_reply_could_be_read(tmp_path):
+    "No template is best where none got a row right."
+    with ScriptedServer(lambda body, n: Scripted(text="Who knows?")) as server:
+        done = zsd(tmp_path, "experiment", *TASK, *MODEL, "--samples", "4", "--templates", "one-sentence,can-we-tell", env=at(server))
+    assert done.status == 0, done.err
+    assert done.out.count("no label was read in any of 4 replies") == 2
+    assert "none is best" in done.out
+    assert "best (" not in done.out
 
 
 @pytest.mark.parametrize(

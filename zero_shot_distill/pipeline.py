@@ -275,28 +275,41 @@ def _ask(run: _Run, ids: Sequence[str], rows: Sequence[Example], client: "Teache
 def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
     from zero_shot_distill.prompt.announce import announce
-    from zero_shot_distill.prompt.score import choose_template, score_replies
+    from zero_shot_distill.prompt.display import percent_text
+    from zero_shot_distill.prompt.score import TIE_RULE, best_templates, choose_template, score_replies
 
-    rows, price, is_right = run.rows, client.options.price, run.task.is_right
+    rows, price, is_right, labels = run.rows, client.options.price, run.task.is_right, run.task.labels
     announce(_prompt_pairs(run), run.task, client, run.progress)
     if client.options.budget:
         client.options.budget.watch(_requests(run, _prompt_pairs(run), client.model), client.store)
     read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
-    scores = [score_replies(id, replies, price, is_right) for id, replies in read.items()]
-    winner = choose_template(scores).template_id
-    confirmed = score_replies(winner, _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner], price, is_right)
+    scores = [score_replies(id, replies, price, is_right, labels) for id, replies in read.items()]
+    for score in scores:
+        for warning in score.warnings:
+            run.progress.message(f"  WARNING {score.template_id}: {warning}")
+    winner, tied = choose_template(scores).template_id, [score.template_id for score in best_templates(scores)]
+    if len(tied) > 1:
+        run.progress.message(
+            f"  a tie: {' and '.join(tied)} did equally well on {len(rows.selection)} rows; going on with {winner} ({TIE_RULE})"
+        )
+    on_others = _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner]
+    confirmed = score_replies(winner, on_others, price, is_right, labels)
     write_json(
         run.folder / "prompts.json",
         {
             "winner": winner,
+            "tied": tied if len(tied) > 1 else [],
             "selection": [asdict(score) for score in scores],
             "confirmation": asdict(confirmed),
             "templates": {id: template.model_dump() for id, template in run.templates.items()},
             "samples": [asdict(reply) for row in zip(*(replies[:3] for replies in read.values()), strict=True) for reply in row],
         },
     )
-    shown = f"{confirmed.accuracy.value:.0%} [{confirmed.accuracy.low:.0%}, {confirmed.accuracy.high:.0%}]"
-    run.progress.message(f"  winner {winner}: accuracy {shown} on {confirmed.accuracy.n} confirmation rows")
+    accuracy, explained = percent_text(confirmed.accuracy), percent_text(confirmed.explained_accuracy)
+    run.progress.message(
+        f"  {'chosen' if len(tied) > 1 else 'winner'} {winner}: accuracy {accuracy}, accuracy with explanation {explained} "
+        f"on {confirmed.accuracy.n} confirmation rows"
+    )
     return winner
 
 # %% ../nbs/80_pipeline.ipynb #3adbb2ac

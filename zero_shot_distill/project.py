@@ -71,7 +71,7 @@ class Workspace:
         | Path
         | None = None,  # known weights, e.g. "smollm2-135m-instruct", or a YAML file; None: the default weights
         model: str | None = None,  # a hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY
-        prompts: str | Path | None = None,  # your own template file; None: the task's built-in templates
+        prompts: str | Path | None = None,  # your own template file; None: the task's own templates, or starter templates where it has none
         work_dir: str | Path = "zsd-work",  # holds the stored replies and everything that is made
         offline: bool = False,  # use stored replies only, ask nothing
     ):
@@ -178,7 +178,8 @@ class Project(Workspace):
     ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
         by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
-        scores = [score_replies(id, replies, self.opened.price, self.task.is_right) for id, replies in by_template.items()]
+        price, task = self.opened.price, self.task
+        scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
         return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
 from ..core.display import styled, table_html
@@ -140,6 +140,12 @@ class TaskLabels(BaseModel):
         except re.error as error:
             raise ValueError(f"label_pattern is no regular expression: {error}") from None
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Annotations and students are found by a hash of their task: a key that is not used must not change it.
+        content = handler(self)
+        return content if self.label_descriptions else {key: value for key, value in content.items() if key != "label_descriptions"}
 
     def read_label(
         self,
