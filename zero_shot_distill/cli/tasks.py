@@ -24,7 +24,7 @@ from ..core.progress import Progress
 from ..core.definition import DataError
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.starter import starter_templates, write_starters
-from ..prompt.template import PromptTemplate, response_format
+from ..prompt.template import PromptTemplate, own_prompts, response_format
 from ..task.load import count_rows, is_here
 from ..task.task import Task, list_tasks, load_task
 
@@ -96,7 +96,7 @@ def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: b
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #fdd56b7a
 Action = Annotated[
-    str | None, typer.Argument(metavar="[new]", help="new: write starter templates into the file of the task's own templates, to edit.")
+    str | None, typer.Argument(metavar="new", help="new: write starter templates into the file of the task's own templates, to edit.")
 ]
 ShowId = Annotated[str | None, typer.Option("--show", help="Print the messages that this template sends about one row, with their tokens.")]
 
@@ -147,7 +147,7 @@ def templates(
             for template in loaded.values()
         ]
     show_rows(rows, as_json)
-    if not as_json and loaded == starter_templates(loaded_task):
+    if not as_json and prompts is None and own_prompts(loaded_task) is None and loaded == starter_templates(loaded_task):
         print(f"Starter templates: the task has none of its own. To change them: zsd templates {task} new")
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #0610e9c3

@@ -7,10 +7,11 @@ __all__ = ['starter_templates', 'template_item', 'templates_text', 'write_starte
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #367e86a0
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from ..core.files import write_text
 from .template import PromptError, PromptTemplate, Templates
@@ -24,12 +25,15 @@ _N_SPELT_OUT = 6  # with more labels a question does not repeat them all
 class _Words:
     "Hold what the questions about one task say."
 
-    before: str  # what is the same for all rows and stands before them; may be empty
-    row: str  # texts of a row, with {placeholders}
-    question: str  # what is asked about it; may be empty
     answer: str  # what a reply is to give
-    last_line: str  # the same as a last line of the reply
+    last_line: str  # how a last line of the reply gives it
     in_json: str  # the same as the text of a JSON string
+    question: str = ""  # what is asked about a row
+    before: str = ""  # what is the same for all rows and stands before them
+    answer_first: str = "Begin with {answer}, then give the reason in one short sentence."
+    reason_first: str = "Give the reason in one short sentence. Then write a last line that reads {last_line}."
+    marker: str = ""  # what stands before the answer where it comes first
+    last_marker: str = "Answer:"  # what stands before it where it comes last, after one sentence
 
 
 def _plain(text: str) -> str:
@@ -49,7 +53,7 @@ def _row(task: Task) -> str:
     return "\n".join([*texts, *(f"({letter}) {{{name}}}" for letter, name in zip(string.ascii_lowercase, task.choices, strict=False))])
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ed3118fc
-def _words_for_labels(task: Task) -> tuple[str, str, str, str, str]:
+def _words_for_labels(task: Task) -> _Words:
     "Word what is asked where all rows have the same labels."
     labels = [_plain(label) for label in task.labels]
     meanings = [
@@ -57,64 +61,54 @@ def _words_for_labels(task: Task) -> tuple[str, str, str, str, str]:
         for name, label in zip(task.labels, labels, strict=True)
     ]
     is_short = len(labels) <= _N_SPELT_OUT
-    before = "\n".join(["Labels:", *meanings]) if task.label_descriptions or not is_short else ""
-    question = f"Which label is right: {_either(labels)}?" if is_short else "Which of the labels is right?"
-    line = _either(f'"Answer: {label}"' for label in labels) if is_short else '"Answer: " and the label'
-    return before, question, "the label", line, _either(labels) if is_short else "the label"
+    return _Words(
+        answer="the label",
+        last_line=_either(f'"Answer: {label}"' for label in labels) if is_short else '"Answer: " and the label',
+        in_json=_either(labels) if is_short else "the label",
+        question=f"Which label is right: {_either(labels)}?" if is_short else "Which of the labels is right?",
+        before="\n".join(["Labels:", *meanings]) if task.label_descriptions or not is_short else "",
+    )
+
+
+_FOR_CHOICES = _Words(
+    answer="the letter and the words of the best choice",
+    last_line='"Answer: " and the letter of the best choice',
+    in_json="the letter of the best choice",
+)
+_FOR_NUMBERS = _Words(  # a small teacher writes down the right calculation more often than it works it out
+    answer="the calculation, such as 4 * (2 + 3)",
+    last_line='"Answer: " and the number',
+    in_json="the calculation, such as 4 * (2 + 3)",
+    answer_first="Write two lines:\nCalculation: numbers with + - * / and no words\nReason: one short sentence that says why",
+    reason_first="Say in one short sentence what has to be calculated and why. "
+    'Then write a last line that reads "Calculation: " and the calculation, with numbers and + - * / but no words.',
+    marker="Calculation:",
+    last_marker="Calculation:",
+)
 
 
 def _words_of(task: Task) -> _Words:
     "Word what is asked about a task."
-    before, question, answer, line, in_json = "", "", "", "", ""
     if task.labels:
-        before, question, answer, line, in_json = _words_for_labels(task)
-    elif task.choices:
-        answer, line = "the letter and the words of the best choice", '"Answer: " and the letter of the best choice'
-        in_json = "the letter of the best choice"
-    else:
-        answer, line = "the calculation, such as 4 * (2 + 3)", '"Answer: " and the calculation, such as 4 * (2 + 3)'
-        in_json = answer
-    return _Words("\n".join(filter(None, (_plain(task.description), before))), _row(task), question, answer, line, in_json)
+        return _words_for_labels(task)
+    return _FOR_CHOICES if task.choices else _FOR_NUMBERS
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
-_FORMS = (  # id, note, what is asked, how the reply is read
-    (
-        "label-first",
-        "the label, then one short sentence",
-        "Begin with {answer}, then give the reason in one short sentence.",
-        {"read": "label-first"},
-    ),
-    (
-        "reason-first",
-        "one short sentence, then a line with the label",
-        "Give the reason in one short sentence. Then write a last line that reads {last_line}.",
-        {"read": "label-last", "after": "Answer:"},
-    ),
-    (
-        "json",
-        "a JSON object, the reason first",
-        'Reply with a JSON object and nothing else: {{{{"explanation": "the reason in one short sentence", "label": "{in_json}"}}}}',
-        {"read": "json", "reply_schema": ("rationale", "label")},
-    ),
-    (
-        "few-words",
-        "the label, then a reason of few words: the cheapest rationale",
-        'Reply in one line: {answer}, then "because" and the reason in six to twelve words.',
-        {"read": "label-first"},
-    ),
-    (
-        "label-only",
-        "the cheapest label, for a mix that takes its rationales elsewhere",
-        "Reply with {answer} and nothing else.",
-        {"read": "label-first", "rationale": False},
-    ),
-    (
-        "step-by-step",
-        "the longest reasoning, then a line with the label",
-        "Think step by step, in two or three short sentences. Then write a last line that reads {last_line}.",
-        {"read": "label-last", "after": "Answer:"},
-    ),
-)
+_JSON = 'Reply with a JSON object and nothing else: {{{{"explanation": "the reason in one short sentence", "label": "{in_json}"}}}}'
+_FEW_WORDS = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
+_STEPS = "Think step by step, in two or three short sentences. Then write a last line that reads {last_line}."
+
+
+def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    "List the forms: id, note, what is asked, how the reply is read."
+    first = {"read": "label-first", **({"after": words.marker} if words.marker else {})}
+    yield "label-first", "the label, then one short sentence", words.answer_first, first
+    yield "reason-first", "one short sentence, then a line with the label", words.reason_first, {"read": "label-last", "after": words.last_marker}
+    yield "json", "a JSON object, the reason first", _JSON, {"read": "json", "reply_schema": ("rationale", "label")}
+    yield "few-words", "the label, then a reason of few words: the cheapest rationale", _FEW_WORDS, {"read": "label-first"}
+    only = {"read": "label-first", "rationale": False}
+    yield "label-only", "the cheapest label, for a mix that takes its rationales elsewhere", "Reply with {answer} and nothing else.", only
+    yield "step-by-step", "the longest reasoning, then a line with the label", _STEPS, {"read": "label-last", "after": "Answer:"}
 
 
 def starter_templates(
@@ -122,10 +116,11 @@ def starter_templates(
 ) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
     words = _words_of(task)
+    before = "\n".join(filter(None, (_plain(task.description), words.before)))
     found = Templates()
-    for id, note, form, reading in _FORMS:
+    for id, note, form, reading in _forms(words):
         asked = form.format(answer=words.answer, last_line=words.last_line, in_json=words.in_json)
-        message = "\n\n".join(filter(None, (words.before, words.row, " ".join(filter(None, (words.question, asked))))))
+        message = "\n\n".join(filter(None, (before, _row(task), " ".join(filter(None, (words.question, asked))))))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
     return found
 
