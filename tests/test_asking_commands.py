@@ -124,6 +124,21 @@ def test_no_reply_could_be_read(tmp_path):
     assert "best (" not in done.out
 
 
+def test_annotate_shows_what_the_teacher_did_by_label(tmp_path):
+    "A teacher that says one word to everything: its counts by label, the trivial answers, and one warning for each fault."
+    with ScriptedServer(lambda body, n: Scripted(text="Neutral.")) as server:
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "24", env=at(server) | {"COLUMNS": "80"})
+    assert done.status == 0, done.err
+    n_neutral = int(re.search(r"(?m)^neutral +0 +(\d+) +0 +0 +100 %", done.out)[1])
+    assert f"WARNING: 24 of 24 labels are “neutral”, the gold label of {n_neutral} of 24 rows" in done.out
+    assert "WARNING: none of 24 replies has a rationale" in done.out
+    assert re.search(r"(?m)^always “\w+”", done.out)
+    card = next((tmp_path / "zsd-work" / "annotations").glob("*/README.md")).read_text(encoding="utf-8")
+    faults = card.split("## Known faults")[1].split()
+    assert " ".join(faults[:8]) == "- 24 of 24 labels are “neutral”, the"
+    assert "Without a teacher: always “" in card
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "parts"),
     [

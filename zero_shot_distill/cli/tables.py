@@ -32,23 +32,38 @@ def show_rows(
         return
     names = list(rows[0]) if rows else ["nothing"]
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
-    widths = [_least_width(name, [line[place] for line in lines], _WRAPPED if place else None) for place, name in enumerate(names)]
-    console = Console()
-    for number, block in enumerate(column_blocks(widths, console.width)):
-        columns = [Column(names[place], min_width=widths[place], no_wrap=place == 0) for place in block]
-        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
+    columns[0] = (columns[0][1], columns[0][1])
+    console = Console(force_jupyter=False)  # in a notebook, too, plain text without colour codes
+    for number, block in enumerate(column_blocks([least for least, _ in columns], console.width)):
+        widths = _fitted([columns[place] for place in block], console.width - 2 * (len(block) - 1))
+        shown = [Column(names[place], width=width) for place, width in zip(block, widths, strict=True)]
+        table = Table(*shown, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
         for line in lines:
             table.add_row(*(Text(line[place]) for place in block))  # as text: a prompt's [brackets] are no mark-up
         console.print(*([""] if number else []), table, sep="\n")
     console.print()
 
 
-_WRAPPED = 28  # characters: a longer line may be wrapped, a shorter one is kept whole
+_WRAPPED = 20  # characters: a longer line may be wrapped, a shorter one is kept whole
 
 
-def _least_width(name: str, texts: Sequence[str], wrapped: int | None) -> int:
-    "Measure how narrow a column may become: every word of its name stays whole, and so does every short line."
-    return max(cell_len(part) for part in [*name.split(), *(line[:wrapped] for text in texts for line in text.splitlines()), ""])
+def _widths(name: str, texts: Sequence[str]) -> tuple[int, int]:  # characters
+    "Measure how narrow a column may become, where every word of its name and every short line stays whole, and how wide it would be."
+    lines = [line for text in texts for line in text.splitlines()]
+    least = max(
+        map(cell_len, ["", *name.split(), *(line[:_WRAPPED] for line in lines), *(word for line in lines for word in line.split())])
+    )
+    return least, max(map(cell_len, [name, *lines]))
+
+
+def _fitted(columns: Sequence[tuple[int, int]], room: int) -> list[int]:
+    "Choose the widths of columns, given with the least and the best one: the widest give way first."
+    widths = [best for _, best in columns]
+    while sum(widths) > room and any(width > least for width, (least, _) in zip(widths, columns, strict=True)):
+        place = max(range(len(widths)), key=lambda at: widths[at] * (widths[at] > columns[at][0]))
+        widths[place] -= 1
+    return widths
 
 # %% ../../nbs/9_cli/01_tables.ipynb #9ab1337f
 def share_text(

@@ -22,20 +22,20 @@ def by_label_rows(
 
 
 def _matrix_rows(confusion: Confusion) -> list[dict[str, str]]:
-    corner, columns = "gold \\ given", [*confusion.labels, "not read"]
+    corner, columns = "gold \\ given", [*confusion.labels, "no label"]
     lines = []
     for label, counts in zip([*confusion.labels, "no gold label"], confusion.counts, strict=True):
         recall = _share(confusion.recall(label)) if label in confusion.labels else ""
         if sum(counts) or label in confusion.labels:
             lines.append({corner: label} | dict(zip(columns, map(str, counts), strict=True)) | {"recall": recall})
     precision = {label: _share(confusion.precision(label)) for label in confusion.labels}
-    return [*lines, {corner: "precision", **precision, "not read": "", "recall": ""}] if confusion.majority else lines
+    return [*lines, {corner: "precision", **precision, "no label": "", "recall": ""}] if confusion.majority else lines
 
 
 def _label_row(confusion: Confusion, label: str) -> dict[str, str]:
     place = confusion.labels.index(label)
     others = {
-        other: n for at, (other, n) in enumerate(zip([*confusion.labels, "not read"], confusion.counts[place], strict=True)) if at != place
+        other: n for at, (other, n) in enumerate(zip([*confusion.labels, "no label"], confusion.counts[place], strict=True)) if at != place
     }
     most = max(others, key=others.__getitem__)
     return {

@@ -36,6 +36,10 @@ class Confusion:
             counts[place.get(one, len(labels)), place.get(other, len(labels))] += 1
         return cls(tuple(labels), tuple(map(tuple, counts.tolist())))
 
+    def __add__(self, other: "Confusion") -> "Confusion":
+        "Add the counts of other rows of the same task."
+        return Confusion(self.labels, tuple(map(tuple, (np.array(self.counts) + np.array(other.counts)).tolist())))
+
     @property
     def n_gold(self) -> dict[str, int]:  # label -> rows
         "Count the rows of each gold label."
