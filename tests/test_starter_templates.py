@@ -31,7 +31,6 @@ KINDS = {
         "not spam",
     ),
     "many labels": (defined("many", labels=[f"intent {word}" for word in "abcdefghijkl"]), {"text": "where is my card"}, "intent c"),
-    "odd labels": (defined("odd", labels=["c++", ".net", "{none}"]), {"text": "templates"}, "c++"),
     "choices": (
         defined("choices", fields={"question": "q", "choice_a": "a", "choice_b": "b"}, choices=["choice_a", "choice_b"], student_input="{question}"),
         {"question": "Where does it rain?", "choice_a": "in the hall", "choice_b": "in the yard"},
@@ -152,7 +151,7 @@ def test_templates_show(own):
     shown = json.loads(zsd(own, "templates", "tweets.yaml", "--show", "json", "--row", "3", "--json").out)
     assert [message["role"] for message in shown["messages"]] == ["user"]
     assert shown["response_format"]["json_schema"]["schema"]["required"] == ["explanation", "label"]
-    assert shown["messages"] == render(starter_templates(task)["json"], Example("x", {"text": shown["fields"]["text"]}, None, None))
+    assert shown["messages"] == render(starter_templates(task)["json"], Example("x", shown["fields"], None, None))
     text = zsd(own, "templates", "tweets.yaml", "--show", "json", "--row", "3").out
     assert shown["messages"][0]["content"] in text
     assert "tokens" in text and "four bytes" in text

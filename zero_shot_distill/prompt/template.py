@@ -193,6 +193,11 @@ def check_placeholders(
         raise PromptError(f"{where}: template {template.id!r}: placeholder {{{name}}} is missing")
 
 # %% ../../nbs/3_prompt/01_template.ipynb #8ccb65ee
+def _ending(question: str) -> str:
+    "Keep the end of a long question: templates of a task often begin alike."
+    return question if len(question) <= 80 else "... " + question[-76:].partition(" ")[2]
+
+
 class Templates(dict[str, PromptTemplate]):
     "Templates by id, shown as a table."
 
@@ -210,7 +215,7 @@ class Templates(dict[str, PromptTemplate]):
         ]
 
     def __repr__(self) -> str:
-        shown = [{**row, "question": " ".join(row["question"].split())[:80]} for row in self._rows()]
+        shown = [{**row, "question": _ending(" ".join(row["question"].split()))} for row in self._rows()]
         return table_text([{name: text for name, text in row.items() if name != "note"} for row in shown])
 
     def _repr_html_(self) -> str:
