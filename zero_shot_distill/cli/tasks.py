@@ -20,8 +20,8 @@ from rich.text import Text
 
 from .options import DEFAULT_WORK_DIR, AsJson, PromptsFile, Quiet, TaskArgument, WorkDir, names_in
 from .tables import show_rows
-from ..core.progress import Progress
 from ..core.definition import DataError
+from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.starter import starter_templates, write_starters
 from ..prompt.template import PromptTemplate, own_prompts, response_format

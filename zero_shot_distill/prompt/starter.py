@@ -103,7 +103,12 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     "List the forms: id, note, what is asked, how the reply is read."
     first = {"read": "label-first", **({"after": words.marker} if words.marker else {})}
     yield "label-first", "the label, then one short sentence", words.answer_first, first
-    yield "reason-first", "one short sentence, then a line with the label", words.reason_first, {"read": "label-last", "after": words.last_marker}
+    yield (
+        "reason-first",
+        "one short sentence, then a line with the label",
+        words.reason_first,
+        {"read": "label-last", "after": words.last_marker},
+    )
     yield "json", "a JSON object, the reason first", _JSON, {"read": "json", "reply_schema": ("rationale", "label")}
     yield "few-words", "the label, then a reason of few words: the cheapest rationale", _FEW_WORDS, {"read": "label-first"}
     only = {"read": "label-first", "rationale": False}

@@ -160,7 +160,11 @@ def definition_text(
     "Write a task definition as a file."
     first = definition["splits"]["train"]
     lines = [f"# Written by `zsd tasks add` from {first.name}. Change it as you like.", *_yaml("name", definition["name"])]
-    lines += ["version: 1  # raise it when rows, labels or input text change", 'description: ""  # what is to be told, in one sentence; starter prompts begin with it', "licence: unknown  # of the data"]
+    lines += [
+        "version: 1  # raise it when rows, labels or input text change",
+        'description: ""  # what is to be told, in one sentence; starter prompts begin with it',
+        "licence: unknown  # of the data",
+    ]
     for key, meaning in _MEANINGS.items():
         if key in definition:
             lines += [f"# {meaning}", *_yaml(key, definition[key]), *_hints(key, definition)]
@@ -184,7 +188,11 @@ def _hints(key: str, definition: dict[str, Any]) -> list[str]:
     if all(numeric_value(label) is not None for label in labels):
         lines += ["# A teacher answers in words: give each number its name, take the marks away, and put the same names into `labels`."]
         lines += ["# label_names:", *(f"#   {json.dumps(label)}: NAME" for label in labels)]
-    lines += ["# what a label means; starter prompts say it", "# label_descriptions:", *(f"#   {_flow(label)}: ..." for label in labels[:3])]
+    lines += [
+        "# what a label means; starter prompts say it",
+        "# label_descriptions:",
+        *(f"#   {_flow(label)}: ..." for label in labels[:3]),
+    ]
     return [*lines, "# other words that a teacher may use for a label, lower case", "# aliases:", f"#   some word: {_flow(labels[0])}"]
 
 # %% ../../nbs/1_task/06_add.ipynb #b9b53342
