@@ -87,7 +87,7 @@ def test_an_experiment_on_an_added_task(tmp_path):
         done = zsd(tmp_path, "experiment", *asked, env=settings)
         assert len(server.bodies) == 20
     assert done.status == 0, done.err
-    assert re.search(r"ask .*\b20 +100 %", done.out), done.out
+    assert re.search(r"ask +100 % .*\n20 rows +84 to 100", done.out), done.out
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])

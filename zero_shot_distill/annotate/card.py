@@ -20,8 +20,11 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from .job import AnnotationJob, AnnotationReport
 from .rows import AnnotationSummary, RationaleFault
 from ..core.files import definitions_dir
+from ..prompt.by_label import by_label_rows, trivial_answers
+from ..prompt.display import percent_text
 from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import shows_label
+from ..stats.confusion import Confusion
 from ..stats.interval import wilson
 from ..task.task import Task
 from ..teacher.price import format_usd
@@ -122,8 +125,18 @@ _OUTCOME_FAULTS = {
 
 def _share(n: int, of: int) -> str:
     "Write a share with its interval."
-    share = wilson(n, of)
-    return f"{n:,} of {of:,}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]" if of else "-"
+    return f"{n:,} of {of:,}: {percent_text(wilson(n, of), 1)}" if of else "-"
+
+
+def _by_label(
+    confusion: Confusion | None,
+) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: not counted by label
+    "Lay out the counts by gold label and label given."
+    if confusion is None:
+        return None
+    rows = by_label_rows(confusion)
+    names = [_plain(name).replace("|", "/") for name in rows[0]]
+    return "|".join(names), [[_plain(text.replace("\n", ", ")) for text in row.values()] for row in rows]
 
 
 def _origin(task: Task, split: str) -> str:
@@ -162,6 +175,11 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
             ]
             for each in counts.values()
         ],
+        "by_label": _by_label(report.confusion),
+        "warnings": report.warnings,
+        "trivial": "; ".join(
+            f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial_answers(report.confusion)
+        ),
         "missing": [[_code(name), part, _code(reason), f"{n:,}"] for n, name, part, reason in missing[:_MAX_REASONS]],
         "n_other_reasons": len(missing[_MAX_REASONS:]),
         "n_other_rows": sum(n for n, *_ in missing[_MAX_REASONS:]),
@@ -200,7 +218,7 @@ def annotation_card(
     card = DatasetCard.from_template(
         _card_data(job, counts),
         template_path=str(definitions_dir() / "cards" / "annotation.md"),
-        **{"code": _code, "fence": _fence, "plain": _plain, "table": _table},
+        **{"code": _code, "fence": _fence, "plain": _plain, "table": _table, "percent": percent_text},
         **{"job": job, "task": job.task, "report": report, "usage": report.usage},
         **_count_values(job, report, counts),
         **_teacher_values(job, report),

@@ -78,7 +78,13 @@ def templates(
     loaded = find_templates(load_task(task), prompts, work_dir)
     if as_json:
         rows = [
-            {"template": template.id, "note": template.note, "user message": template.user_message, "reply pattern": template.reply_pattern}
+            {
+                "template": template.id,
+                "note": template.note,
+                "user message": template.user_message,
+                "reply pattern": template.reply_pattern,
+                "how the reply is read": template.reading,
+            }
             for template in loaded.values()
         ]
     else:  # a pattern is not for a narrow column

@@ -87,11 +87,12 @@ class RunInfo:
 class PromptRecord:
     "prompts.json: what came of each template."
 
-    winner: str  # template id
+    winner: str  # template id; of several that did equally well, the one that was gone on with
     selection: tuple[PromptScore, ...]  # every template, on the same rows
     confirmation: PromptScore  # the winner, on other rows
     templates: dict[str, PromptTemplate]
     samples: tuple[ReadReply, ...]  # every template on the same few rows
+    tied: tuple[str, ...] = ()  # ids of the templates that did equally well; empty: there is a winner, or a record of before
 
 # %% ../../nbs/7_study/00_records.ipynb #5678b018
 @dataclass(frozen=True)

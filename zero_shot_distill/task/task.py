@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
 from ..core.display import styled, table_html
@@ -109,6 +109,7 @@ class TaskLabels(BaseModel):
     label_pattern: str | None = None  # regular expression for the part of the label column that is the label; a row without it has none
     label_names: dict[str, str] = {}  # value of the label column -> label, e.g. for numbered labels
     aliases: dict[str, str] = {}  # other words that a teacher may use, lower case -> label
+    label_descriptions: dict[str, str] = {}  # label -> what it means, for prompts
 
     @field_validator("label_names", mode="before")
     @classmethod
@@ -130,11 +131,21 @@ class TaskLabels(BaseModel):
             strays = sorted(set(names.values()) - set(self.labels))
             if strays and self.labels:
                 raise ValueError(f"{key} lead to {strays}, which are no labels of the task")
+        if strays := sorted(set(self.label_descriptions) - set(self.labels)):
+            raise ValueError(
+                f"label_descriptions explain {strays}, which are no labels of the task: {', '.join(self.labels) or 'it has none'}"
+            )
         try:
             re.compile(self.label_pattern or "")
         except re.error as error:
             raise ValueError(f"label_pattern is no regular expression: {error}") from None
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Annotations and students are found by a hash of their task: a key that is not used must not change it.
+        content = handler(self)
+        return content if self.label_descriptions else {key: value for key, value in content.items() if key != "label_descriptions"}
 
     def read_label(
         self,
@@ -231,9 +242,11 @@ class Task(TaskLabels):
 
     def _repr_html_(self) -> str:
         splits = "; ".join(f"{name}: {split}" for name, split in self.splits.items())
+        meanings = {f"label {label}": meaning for label, meaning in self.label_descriptions.items()}
         shown = {
             "description": self.description,
             "labels": ", ".join(self.labels or self.choices) or "numbers, compared by their value",
+            **meanings,
             "fields": ", ".join(f"{{{name}}}" for name in self.fields),
             "student input": self.student_input,
             "splits": splits,

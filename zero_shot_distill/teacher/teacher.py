@@ -74,6 +74,7 @@ class Teacher:
     tokens_per_minute: float | None = None  # likewise, prompts and replies together
     reuses_prefixes: bool = False  # questions that begin alike are cheaper one after the other
     is_offline: bool = False  # never to be asked: what is not stored is missing
+    needs_loading: bool = False  # the first use of `client` takes a while: a model is loaded
 
     @property
     def client(self) -> openai.OpenAI:

@@ -50,7 +50,7 @@ def _comments_by_key(text: str, parent: str) -> dict[Any, list[str]]:  # None: b
     return found
 
 # %% ../../nbs/5_thesis/02_form.ipynb #af839ed6
-_KEYS = {"id", "system_message", "user_message", "reply_pattern", "imported"}
+_KEYS = ("id", "system_message", "user_message", "reply_pattern", "imported")  # in the order in which they are written
 
 
 def _as_item(template: dict[str, Any]) -> str:
@@ -80,7 +80,8 @@ def templates_in_our_form(
         except (ThesisError, PromptError) as error:
             faults.append(ThesisError(str(error) if str(path) in str(error) else f"{path}: {error}"))
             continue
-        lines.append(_as_item(ours.model_dump(include=_KEYS, exclude_defaults=True)))
+        content = ours.model_dump(include=set(_KEYS), exclude_defaults=True)
+        lines.append(_as_item({key: content[key] for key in _KEYS if key in content}))
     if len(faults) == len(templates):
         return "", faults
     above = [f"# From {path.name} of the thesis repository of arXiv 2403.15886.", *comments.get(None, [])]
