@@ -18,8 +18,8 @@ from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch, teacher
 from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
-from zero_shot_distill.teacher.completion import ErrorKind
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
+from zero_shot_distill.teacher.completion import ErrorKind
 from zero_shot_distill.teacher.options import Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
