@@ -292,7 +292,8 @@ def test_no_credit_left_stops_in_the_middle(store):
 def test_an_address_that_cannot_be_written_is_one_line(address):
     with pytest.raises(TeacherSettingsError, match=r"^address of the teacher: .*; correct OPENAI_BASE_URL") as refusal:
         HostedTeacher("some-model", address, KEY)
-    assert str(refusal.value).isprintable() and "pw" not in str(refusal.value)
+    assert str(refusal.value).isprintable()
+    assert "pw" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("model", ["m\udce4", "two\nlines", " ", ""])
