@@ -189,7 +189,11 @@ def definition_text(
     first = definition["splits"]["train"]
     first = first["file"] if isinstance(first, dict) else first
     lines = [f"# Written by `zsd tasks add` from {first.name}. Change it as you like.", *_yaml("name", definition["name"])]
-    lines += ["version: 1  # raise it when rows, labels or input text change", 'description: ""', "licence: unknown  # of the data"]
+    lines += [
+        "version: 1  # raise it when rows, labels or input text change",
+        'description: ""  # what is to be told, in one sentence; starter prompts begin with it',
+        "licence: unknown  # of the data",
+    ]
     for key, meaning in _MEANINGS.items():
         if key in definition:
             lines += [f"# {meaning}", *_yaml(key, definition[key]), *_hints(key, definition)]
@@ -220,7 +224,11 @@ def _hints(key: str, definition: dict[str, Any]) -> list[str]:
     if all(numeric_value(label) is not None for label in labels):
         lines += ["# A teacher answers in words: give each number its name, take the marks away, and put the same names into `labels`."]
         lines += ["# label_names:", *(f"#   {json.dumps(label)}: NAME" for label in labels)]
-    lines += ["# what a label means, for prompts", "# label_descriptions:", f"#   {_flow(labels[0])}: when this is the right answer"]
+    lines += [
+        "# what a label means; starter prompts say it",
+        "# label_descriptions:",
+        *(f"#   {_flow(label)}: ..." for label in labels[:3]),
+    ]
     return [*lines, "# other words that a teacher may use for a label, lower case", "# aliases:", f"#   some word: {_flow(labels[0])}"]
 
 # %% ../../nbs/1_task/06_add.ipynb #b9b53342

@@ -119,7 +119,7 @@ def read_answers(
     options: ColumnOptions,  # what the user says
 ) -> Answers:  # `DataError` if the column holds no labels
     "Say what the labels are: a set of labels, numbers, or choices of each row."
-    filled = None if column is None or column.kind == "empty" and options.say_labels else column
+    filled = None if column is None or (column.kind == "empty" and options.say_labels) else column
     where = f"{table.where}: column {column.name!r}" if column else table.where
     if filled and (fault := {"list": "holds lists", "other": "holds no plain values", "empty": "is empty in every row"}.get(filled.kind)):
         raise DataError(f"{where} {fault}; a row needs one label: name another with --label, or say with --labels what the labels are")

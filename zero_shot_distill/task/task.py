@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
 from ..core.display import styled, table_html
@@ -204,6 +213,17 @@ class Task(TaskLabels):
     student_input: str  # text that the student reads, with {placeholders}
     hub: Hub | None = None  # data set of the splits that are at the hub
     splits: dict[str, Split]  # name -> where its rows are
+    _definition: Path | None = PrivateAttr(None)  # file that it was loaded from
+
+    @property
+    def prompts_path(self) -> Path | None:  # it need not exist; None where the task was not loaded from a file
+        "Name the file of the task's own prompt templates: `NAME-prompts.yaml` beside `NAME.yaml`; built-in tasks have a folder for them."
+        if self._definition is None:
+            return None
+        built_in = definitions_dir()
+        if self._definition.resolve().parent == (built_in / "tasks").resolve():
+            return built_in / "prompts" / self._definition.name
+        return self._definition.with_name(f"{self._definition.stem}-prompts.yaml")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
@@ -281,4 +301,6 @@ def load_task(
     def resolved(split: Split) -> Split:
         return split.model_copy(update={"file": (path.parent / split.file).resolve()}) if split.file else split
 
-    return task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded = task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded._definition = path
+    return loaded
