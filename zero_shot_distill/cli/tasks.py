@@ -208,10 +208,10 @@ def _what(added: "AddedTask", finding: "Finding") -> str:
 def _findings(added: "AddedTask") -> Table:
     "List each finding with what to do; findings with the same remedy stand together."
     grid = Table.grid(padding=(0, 1))
-    for mend, together in groupby(added.findings, lambda finding: finding.mend):
+    for fix, together in groupby(added.findings, lambda finding: finding.fix):
         for finding in together:
             grid.add_row("•", Text(_what(added, finding)))
-        grid.add_row("", Text(mend))
+        grid.add_row("", Text(fix))
     return grid
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #c9b636c9
