@@ -242,14 +242,14 @@ def _prompt_pairs(run: _Run, winner: str | None = None) -> list[tuple[PromptTemp
     return pairs + ([(run.templates[winner], row) for row in run.rows.confirmation] if winner else [])
 
 
-def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], model: str) -> "list[Request]":
+def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], asked: "AnnotationJob | TeacherClient") -> "list[Request]":
     "List the requests that may be sent for some questions."
     from zero_shot_distill.prompt.collect import requests_for
 
     found = []
     for pair in pairs:
         with suppress(PromptError):  # a row that a template cannot be shown has none
-            found += requests_for(*pair, run.task, model, run.pipeline.teacher.sampling)
+            found += requests_for(*pair, run.task, asked.model, asked.sampling)
     return found
 
 
@@ -281,7 +281,7 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     rows, price, is_right, labels = run.rows, client.options.price, run.task.is_right, run.task.labels
     announce(_prompt_pairs(run), run.task, client, run.progress)
     if client.options.budget:
-        client.options.budget.watch(_requests(run, _prompt_pairs(run), client.model), client.store)
+        client.options.budget.watch(_requests(run, _prompt_pairs(run), client), client.store)
     read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
     scores = [score_replies(id, replies, price, is_right, labels) for id, replies in read.items()]
     for score in scores:
@@ -338,7 +338,7 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
     before = [path.read_bytes() for path in files if path.is_file()]
     announce_job(job, client, run.progress)
     if client.options.budget:
-        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client.model), client.store)
+        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client), client.store)
     report = run_annotation(job, client, run.work_dir, run.progress)
     for split, summary in report.splits.items():
         run.progress.message(
@@ -423,7 +423,7 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
     from zero_shot_distill.teacher.price import price_of, total_usage
 
     winner = json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
-    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job.model)
+    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job)
     usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(
@@ -459,6 +459,7 @@ def run_pipeline(
     progress: Progress,  # where progress goes
 ) -> Path:  # the report page; the run's folder is two levels above it
     "Run all stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
@@ -473,10 +474,12 @@ def run_pipeline(
         with opened.teacher:
             client = connect(opened, store, pipeline.teacher.sampling, AskPlan(pipeline.budget_usd), progress.message)
             progress.message(f"3/6 prompts   {', '.join(run.templates)}")
+            may_change = not pipeline.teacher.has_own_sampling
+            client = with_stored_sampling(_prompt_pairs(run), run.task, client, may_change, progress.message)
             winner = _choose_prompt(run, client)
             progress.message(f"4/6 annotate  {len(run.rows.train)} train and {len(run.rows.valid)} valid rows")
             plan = AskPlan(pipeline.budget_usd, part.via, frozenset(part.retry))
-            client = connect(opened, store, pipeline.teacher.sampling, plan, progress.message)
+            client = connect(opened, store, client.sampling, plan, progress.message)
             job = _annotation_job(run, winner, client)
             folder = Path(_annotate(run, winner, job, client).folder)
         progress.message("5/6 students")

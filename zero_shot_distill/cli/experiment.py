@@ -8,7 +8,8 @@ __all__ = ['ExperimentError', 'experiment', 'evaluate']
 # %% ../../nbs/9_cli/01_experiment.ipynb #071d361e
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from zero_shot_distill.cli.options import (
     OneSplit,
     ProfileName,
     PromptsFile,
+    Published,
     Seed,
     TaskName,
     TeacherOptions,
@@ -30,10 +32,11 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import share_text, show_rows
 from ..core.definition import DataError, ZsdError
+from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
-from ..task.load import is_here
-from ..task.task import Task, load_task
+from ..task.load import is_here, load_examples, sample_examples
+from ..task.task import Example, Task, load_task
 from ..teacher.settings import OpenedTeacher, open_teacher
 from ..thesis.imported import ImportedFolder
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.replies import ReadReply, Replies
     from zero_shot_distill.prompt.score import PromptScore
     from zero_shot_distill.stats.confusion import Confusion
+    from zero_shot_distill.teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -139,17 +143,45 @@ def _verdict(best: "list[PromptScore]", n_templates: int) -> str:
         return f"only {names} was asked: there is nothing to compare it with"
     return f"best (accuracy with explanation, then accuracy): {names}; it is flattered by chance: confirm it on other rows"
 
+# %% ../../nbs/9_cli/01_experiment.ipynb #b70b8dc0
+@dataclass(frozen=True)
+class _Rows:
+    "Which rows of a split an experiment asks about."
+
+    split: str
+    n: int
+    seed: int
+    published: bool  # as the thesis code drew them
+
+    def draw(
+        self,
+        task: Task,
+        templates: Mapping[str, PromptTemplate],
+        client: "TeacherClient",  # whose store says whether the experiment was begun by an earlier version, which drew other rows
+        progress: Progress,
+    ) -> Sequence[Example]:
+        "Draw the rows."
+        from zero_shot_distill.prompt.collect import draw_samples, published_rows
+        from zero_shot_distill.prompt.stored import rows_begun_with
+
+        earlier = draw_samples(published_rows(task, self.split), self.n, self.seed)
+        if self.published:
+            return earlier
+        rows = sample_examples(load_examples(task, self.split), self.n, self.seed)
+        return rows_begun_with(rows, earlier, templates.values(), client, task, progress.message)
+
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf
 @with_options
 def experiment(
     task: TaskName,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows, drawn at random as the thesis code draws them.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows, drawn at random; annotating begins with the same.")] = 100,
     seed: Seed = 42,
     templates: TemplateIds = "",
     split: OneSplit = "train",
     profile: ProfileName = "ours",
     prompts: PromptsFile = None,
     budget_usd: BudgetUsd = None,
+    published: Published = False,
     *,
     asked: TeacherOptions,
     common: CommonOptions,
@@ -162,17 +194,21 @@ def experiment(
     settings, work_dir = asked.settings(), common.work_dir
 
     from zero_shot_distill.prompt.announce import announce
-    from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
+    from zero_shot_distill.prompt.collect import run_experiment
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
-    rows = draw_samples(published_rows(loaded, split), samples, seed)
+    choice = _Rows(split, samples, seed, published or profile == "thesis")
     opened = open_teacher(settings, progress, common.log_path)
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
-        announce([(template, row) for row in rows for template in chosen.values()], loaded, client, progress)
+        rows = choice.draw(loaded, chosen, client, progress)
+        pairs = [(template, row) for row in rows for template in chosen.values()]
+        client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
+        announce(pairs, loaded, client, progress)
         with progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             replies = run_experiment(loaded, chosen, rows, client, on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
@@ -193,6 +229,7 @@ def evaluate(
     templates: TemplateIds = "",
     split: OneSplit = "train",
     prompts: PromptsFile = None,
+    published: Published = False,
     *,
     asked: TeacherOptions,
     common: CommonOptions,
@@ -204,7 +241,8 @@ def evaluate(
     check_profile(profile)
     settings, work_dir = asked.settings(), common.work_dir
 
-    from zero_shot_distill.prompt.collect import draw_samples, published_rows, stored_replies
+    from zero_shot_distill.prompt.collect import published_rows, stored_replies
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import StoredTeacher
@@ -215,7 +253,7 @@ def evaluate(
     if not asked.is_named:  # whose replies were imported; the first where there are several
         imported = next(ImportedFolder.of(work_dir).models(loaded.name), None)
         settings = settings.model_copy(update={"model": imported})
-    opened = open_teacher(settings, progress, offline=True)
+    opened = open_teacher(settings, progress, offline=True, store_path=common.store_path)
     name = opened.teacher.model
     folder = ImportedFolder.of(work_dir)
     with ResponseStore(common.store_path) as store:
@@ -226,8 +264,10 @@ def evaluate(
         try:
             # What was not named need not be fetched from afar.
             if others and (not bought or templates or prompts or (split in loaded.splits and is_here(loaded, split))):
-                rows = published_rows(loaded, split)
-                rows = rows if samples is None else draw_samples(rows, samples, seed)
+                choice = _Rows(split, samples, seed, published or profile == "thesis")
+                rows = published_rows(loaded, split) if samples is None else choice.draw(loaded, others, client, progress)
+                pairs = [(template, row) for row in rows for template in others.values()]
+                client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
                 with progress.bar("looking replies up") as on_progress:
                     stored = stored_replies(loaded, others, rows, client, on_progress)
         except DataError:

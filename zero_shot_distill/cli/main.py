@@ -206,7 +206,7 @@ def predict(
     """
     from zero_shot_distill.student import student as students
 
-    examples = read_examples(students.load_student(student).task, input_file, labelled=False)
+    examples = read_examples(students.load_student(student).task, input_file, None)
     predictions = students.predict(student, examples, explain=explain)
     rows = []
     for example, prediction in zip(examples, predictions, strict=True):

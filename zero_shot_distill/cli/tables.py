@@ -34,7 +34,7 @@ def show_rows(
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
     columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
     columns[0] = (columns[0][1], columns[0][1])
-    console = Console()
+    console = Console(force_jupyter=False)  # in a notebook, too, plain text without colour codes
     for number, block in enumerate(column_blocks([least for least, _ in columns], console.width)):
         widths = _fitted([columns[place] for place in block], console.width - 2 * (len(block) - 1))
         shown = [Column(names[place], width=width) for place, width in zip(block, widths, strict=True)]
