@@ -137,7 +137,9 @@ def test_record_may_say_more_than_is_read(run_dir):
 def test_agreement_with_the_teacher_is_no_accuracy(run_dir):
     "Two figures with two names; a record of before has the one that its own labels gave."
     old = read_run(run_dir).students
-    assert [(one.valid_share("teacher") is None, one.valid_share("gold") is None) for one in old] == [(False, True)] * 4 + [(True, False)] * 2
+    assert [(one.valid_share("teacher") is None, one.valid_share("gold") is None) for one in old] == [(False, True)] * 4 + [
+        (True, False)
+    ] * 2
     history = tuple(replace(point, valid_teacher=0.8, valid_gold=0.3) for point in old[0].history)
     shown = student_rows([replace(old[0], history=history)])[0]
     assert shown["agrees with the teacher (valid)"].startswith("80 %")
@@ -151,7 +153,9 @@ def test_a_tie_and_the_trivial_answers_are_shown(run_dir):
     "Selection rows that nine in ten times have one label: no template is called the winner, and the table ends with what needs no model."
     prompts = read_run(run_dir).prompts
     uneven = Confusion.of(["bad", "good"], ["bad"] * 14 + ["good"] * 2, ["bad"] * 16)
-    tied = replace(prompts, tied=("can-we-tell", "fact-and-guess"), selection=tuple(replace(one, confusion=uneven) for one in prompts.selection))
+    tied = replace(
+        prompts, tied=("can-we-tell", "fact-and-guess"), selection=tuple(replace(one, confusion=uneven) for one in prompts.selection)
+    )
     rows = prompt_rows(tied)
     assert [row["template"] for row in rows[-2:]] == ["always “bad”", "chance"]
     assert (rows[-2]["accuracy"], rows[0]["balanced accuracy"].partition("\n")[0]) == ("88 %\nn 16", "50 %")
@@ -207,7 +211,13 @@ def test_figures_at_the_ends_of_the_axis(example, share, tmp_path):
         low=all_or_none.low,
         high=all_or_none.high,
     )
-    figure = accuracy_figure([replace(student, test=test) for student in run.students], all_or_none, "132 rows", {"always “neutral”": 1.0, "chance": 0.02}, "A long note. " * 30)
+    figure = accuracy_figure(
+        [replace(student, test=test) for student in run.students],
+        all_or_none,
+        "132 rows",
+        {"always “neutral”": 1.0, "chance": 0.02},
+        "A long note. " * 30,
+    )
     figure.savefig(tmp_path / "accuracy.png")
     assert "not established" in figure.get_suptitle()
     unanswered = replace(run.prompts.confirmation, accuracy=wilson(0, 0), explanation_rate=wilson(0, 0), explained_accuracy=wilson(0, 0))

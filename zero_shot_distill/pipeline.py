@@ -392,7 +392,9 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
             test = student.evaluate()
         student.record(run_id, test).write(run.folder / "runs")
         always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
-        run.progress.message(f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step")
+        run.progress.message(
+            f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
+        )
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6

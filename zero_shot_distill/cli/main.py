@@ -94,7 +94,11 @@ def _student_rows(students: "Sequence[RunRecord]", n_choices: int) -> list[dict[
             "rows": f"{student.n_train} train\n{student.test.n} test",
             **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
             "gold accuracy (test)": share_text(student.test.interval),
-            **({"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy) if student.test.confusion else "-"} if uneven else {}),
+            **(
+                {"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy) if student.test.confusion else "-"}
+                if uneven
+                else {}
+            ),
             "unreadable": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }

@@ -93,10 +93,20 @@ def _trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: bo
         text, above = f"{name}: {100 * share:.0f} %", len(trivial) - 1 - place
         if along == "x":
             side, ha = (5, "left") if share < 0.5 else (-5, "right")  # where there is room
-            ax.annotate(text, (100 * share, 0), xycoords=("data", "axes fraction"), xytext=(side, 4 + 15 * above), ha=ha, va="bottom", **looks)
+            ax.annotate(
+                text, (100 * share, 0), xycoords=("data", "axes fraction"), xytext=(side, 4 + 15 * above), ha=ha, va="bottom", **looks
+            )
         else:
             down = -4 if place else 4
-            ax.annotate(text, (1, 100 * share), xycoords=("axes fraction", "data"), xytext=(0, down), ha="right", va="top" if place else "bottom", **looks)
+            ax.annotate(
+                text,
+                (1, 100 * share),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, down),
+                ha="right",
+                va="top" if place else "bottom",
+                **looks,
+            )
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(

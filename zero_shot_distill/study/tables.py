@@ -58,7 +58,11 @@ def annotation_rows(
 ) -> list[dict[str, str]]:  # for `table_html`, one for each split, then the trivial answers
     "Count the rows that have a label and a rationale, and how often the label is right."
     confusion = teacher_confusion(annotations, labels)
-    balanced = {split: teacher_confusion({split: rows}, labels) for split, rows in annotations.items()} if confusion and confusion.is_uneven else {}
+    balanced = (
+        {split: teacher_confusion({split: rows}, labels) for split, rows in annotations.items()}
+        if confusion and confusion.is_uneven
+        else {}
+    )
     listed = [
         {
             "split": split,
@@ -97,7 +101,11 @@ def student_rows(
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
             **run.valid_row(),
             "gold accuracy (test)": share_text(run.test.interval),
-            **({"balanced accuracy (test)": share_text(run.test.confusion.balanced_accuracy) if run.test.confusion else "–"} if uneven else {}),
+            **(
+                {"balanced accuracy (test)": share_text(run.test.confusion.balanced_accuracy) if run.test.confusion else "–"}
+                if uneven
+                else {}
+            ),
             "unreadable": f"{run.test.n_unreadable}\n" + (f"{run.test.n_truncated} truncated" if run.test.n_truncated else ""),
             "seconds": f"{run.train_s:.0f}\n{run.step_s:.2f} a step",
         }
