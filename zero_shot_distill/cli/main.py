@@ -30,7 +30,7 @@ from ..pipeline import load_pipeline, run_pipeline
 from ..task.load import read_examples
 
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.study.records import PromptRecord
@@ -61,15 +61,15 @@ for command in (templates, experiment, evaluate, forecast, annotate, import_thes
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71
-def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
-    "List the templates, then the winner on other rows."
+def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]]:
+    "List the templates, then the winner on other rows, then the trivial answers."
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
     from zero_shot_distill.teacher.price import format_usd
 
     scored = [("★ " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
-    return [
+    rows = [
         {
-            "template": name,
-            "rows": score.accuracy.n,
+            "template": f"{name}\n{score.accuracy.n} rows",
             "accuracy": share_text(score.accuracy),
             "explanation rate": share_text(score.explanation_rate),
             "accuracy with explanation": share_text(score.explained_accuracy),
@@ -77,24 +77,34 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
         }
-        for name, score in [*scored, (f"★ {prompts.winner}\n  confirmed", prompts.confirmation)]
+        for name, score in [*scored, (f"★ {prompts.winner}, confirmed", prompts.confirmation)]
     ]
+    return with_trivial_rows(rows, prompts.selection[0].confusion, n_choices)
 
 
-def _student_rows(students: "Iterable[RunRecord]") -> list[dict[str, Any]]:
-    "List every student, whatever came of it."
-    return [
+def _student_rows(students: "Sequence[RunRecord]", n_choices: int) -> list[dict[str, Any]]:
+    "List every student, whatever came of it, then the trivial answers."
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
+
+    confusion = next((student.test.confusion for student in students if student.test.confusion), None)
+    uneven = confusion is not None and confusion.is_uneven
+    rows = [
         {
-            "student": student.config.method,
-            "labels": student.config.labels,
-            "seed": student.config.seed,
+            "student": f"{student.config.method}\n{student.config.labels} labels, seed {student.config.seed}",
             "rows": f"{student.n_train} train\n{student.test.n} test",
-            "accuracy": f"{100 * student.test.accuracy:.0f} %\n{100 * student.test.low:.0f} to {100 * student.test.high:.0f}",
+            **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
+            "gold accuracy (test)": share_text(student.test.interval),
+            **(
+                {"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy) if student.test.confusion else "-"}
+                if uneven
+                else {}
+            ),
             "unreadable": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
         for student in students
     ]
+    return with_trivial_rows(rows, confusion, n_choices)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1bbb0eca
 @app.command()
@@ -117,6 +127,7 @@ def run(
         raise
 
     # Imported here: the readers need statistics and plotting packages, which would slow every other command down.
+    from zero_shot_distill.prompt.score import TIE_RULE
     from zero_shot_distill.study.records import rationale_effects, rationale_sentence, read_run
 
     done = read_run(work_dir / loaded.name)
@@ -136,8 +147,11 @@ def run(
         }
         print(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        show_rows(_prompt_rows(done.prompts), as_json=False)
-        show_rows(_student_rows(done.students), as_json=False)
+        n_choices = len(done.info.labels) or done.info.n_choices
+        show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)
+        if done.prompts.tied:
+            print(f"a tie: {' and '.join(done.prompts.tied)} did equally well; {done.prompts.winner} was gone on with ({TIE_RULE})\n")
+        show_rows(_student_rows(done.students, n_choices), as_json=False)
         print(f"{sentence}\nReport: {page}")
 
 # %% ../../nbs/9_cli/06_main.ipynb #7d584af1
