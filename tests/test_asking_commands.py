@@ -88,7 +88,9 @@ def test_an_unknown_price_is_unknown(tmp_path):
 
 def test_a_task_without_templates(tmp_path):
     Project(tmp_path).write()
-    is_one_line(zsd(tmp_path, "templates", "my_task.yaml"), 2, "task 'my_task' has no built-in templates; give your own template file")
+    done = zsd(tmp_path, "templates", "my_task.yaml")
+    assert (done.status, done.err) == (0, "")
+    assert "Starter templates: the task has none of its own. To change them: zsd templates my_task.yaml new" in done.out
 
 
 def test_experiment_then_evaluate(tmp_path):

@@ -30,9 +30,13 @@ def knows_reviews(body: dict, n: int) -> Scripted:
     text = body["messages"][-1]["content"]
     label = "good" if any(word in text for word in WORDS["good"]) else "bad"
     reason = f"The writer was there and says plainly that it was {label}."
-    return Scripted(
-        text=f"{reason} Answer: {label}" if "Answer:" in text else f"{label.capitalize()}. {reason}", prompt_tokens=60, completion_tokens=20
-    )
+    if "JSON" in text:
+        said = json.dumps({"explanation": reason, "label": label})
+    elif "Answer:" in text:
+        said = f"{reason}\nAnswer: {label}"
+    else:
+        said = label if "nothing else" in text else f"{label.capitalize()}. {reason}"
+    return Scripted(text=said, prompt_tokens=60, completion_tokens=20)
 
 
 def section() -> str:
@@ -44,7 +48,7 @@ def files_of(text: str) -> dict[str, str]:
     "The YAML files that the section shows, by the name in their first line."
     blocks = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     contents = [re.sub(rf"(?m)^{indent}", "", block) for indent, block in blocks]
-    return {re.match(r"# (\S+)\n", content)[1]: content for content in contents}
+    return {name[1]: content for content in contents if (name := re.match(r"# (\S+)\n", content))}
 
 
 def test_the_five_commands(tmp_path: Path):
@@ -75,7 +79,7 @@ def test_the_five_commands(tmp_path: Path):
             assert done.status == 0, f"{command}: {done.err}"
             if "experiment" in command:
                 n_experiment = server.summary()["attempts"]
-                assert n_experiment == 80
+                assert n_experiment == 40 * 6
         assert server.summary()["n_requests"] == server.summary()["attempts"]  # nothing was asked twice
     assert list((tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl"))
     assert list(tmp_path.glob("zsd-work/reviews/report/*.html"))
@@ -83,7 +87,8 @@ def test_the_five_commands(tmp_path: Path):
 
 def test_the_section_names_files_that_it_shows():
     text = section()
-    assert set(files_of(text)) == {"prompts.yaml", "reviews-run.yaml"}
+    assert set(files_of(text)) == {"reviews-run.yaml"}
+    assert "reply_pattern" not in text
     for name in files_of(text):
         assert re.search(rf"(?m)^zsd .*{re.escape(name)}", text)
 

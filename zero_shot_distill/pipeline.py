@@ -345,6 +345,8 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
             f"  {split}: {summary.n_labels} of {summary.n_rows} rows labelled, {summary.n_rationales} with a rationale, "
             f"{summary.n_agree} of {summary.n_gold} teacher labels equal to gold"
         )
+    for warning in report.warnings:
+        run.progress.message(f"  WARNING: {warning}")
     # It takes seconds, so only where it is not there, or where the rows have changed.
     if before != [path.read_bytes() for path in files] or not (folder / "README.md").is_file():
         write_release(job, report)
@@ -374,6 +376,7 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         return list(planned)
 
     from zero_shot_distill.annotate.rows import read_annotations
+    from zero_shot_distill.prompt.by_label import trivial_shares
     from zero_shot_distill.student.run import train_and_record
     from zero_shot_distill.student.student import TrainingJob
 
@@ -387,7 +390,10 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
             student = train_and_record(job, config, run.folder, run_id, on_progress)
         test = student.test
-        run.progress.message(f"  {config.name}: {test.accuracy:.1%} on {test.n} test rows, {student.step_s:.2f} s a step")
+        always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
+        run.progress.message(
+            f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
+        )
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6

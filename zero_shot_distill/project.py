@@ -73,7 +73,7 @@ class Workspace:
         | Path
         | None = None,  # known weights, e.g. "smollm2-135m-instruct", or a YAML file; None: the default weights
         model: str | None = None,  # a hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY
-        prompts: str | Path | None = None,  # your own template file; None: the task's built-in templates
+        prompts: str | Path | None = None,  # your own template file; None: the task's own templates, or starter templates where it has none
         work_dir: str | Path = "zsd-work",  # holds the stored replies and everything that is made
         offline: bool = False,  # use stored replies only, ask nothing
     ):

@@ -58,15 +58,15 @@ for command in (templates, experiment, evaluate, forecast, annotate, train, pred
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71
-def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
-    "List the templates, then the winner on other rows."
+def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]]:
+    "List the templates, then the winner on other rows, then the trivial answers."
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
     from zero_shot_distill.teacher.price import format_usd
 
     scored = [("★ " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
-    return [
+    rows = [
         {
-            "template": name,
-            "rows": score.accuracy.n,
+            "template": f"{name}\n{score.accuracy.n} rows",
             "accuracy": share_text(score.accuracy),
             "explanation rate": share_text(score.explanation_rate),
             "accuracy with explanation": share_text(score.explained_accuracy),
@@ -74,8 +74,9 @@ def _prompt_rows(prompts: "PromptRecord") -> list[dict[str, Any]]:
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
         }
-        for name, score in [*scored, (f"★ {prompts.winner}\n  confirmed", prompts.confirmation)]
+        for name, score in [*scored, (f"★ {prompts.winner}, confirmed", prompts.confirmation)]
     ]
+    return with_trivial_rows(rows, prompts.selection[0].confusion, n_choices)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1bbb0eca
 @app.command()
@@ -98,6 +99,7 @@ def run(
         raise
 
     # Imported here: the readers need statistics and plotting packages, which would slow every other command down.
+    from zero_shot_distill.prompt.score import TIE_RULE
     from zero_shot_distill.study.records import rationale_effects, rationale_sentence, read_run
 
     done = read_run(work_dir / loaded.name)
@@ -117,8 +119,11 @@ def run(
         }
         print(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        show_rows(_prompt_rows(done.prompts), as_json=False)
-        show_rows(student_rows(done.students), as_json=False)
+        n_choices = len(done.info.labels) or done.info.n_choices
+        show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)
+        if done.prompts.tied:
+            print(f"a tie: {' and '.join(done.prompts.tied)} did equally well; {done.prompts.winner} was gone on with ({TIE_RULE})\n")
+        show_rows(student_rows(done.students, n_choices), as_json=False)
         print(f"{sentence}\nReport: {page}")
 
 # %% ../../nbs/9_cli/06_main.ipynb #7d584af1

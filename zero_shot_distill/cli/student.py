@@ -8,7 +8,7 @@ __all__ = ['student_rows', 'train', 'predict']
 # %% ../../nbs/9_cli/05_student.ipynb #fb3224d6
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,21 +23,31 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
 
 # %% ../../nbs/9_cli/05_student.ipynb #faf85596
 def student_rows(
-    students: "Iterable[RunRecord]",
+    students: "Sequence[RunRecord]",
+    n_choices: int,  # labels, or answers to choose from; 0: neither
 ) -> list[dict[str, Any]]:  # for `show_rows`
-    "List students with what they were trained on and their accuracy on the test rows."
-    return [
+    "List every student, whatever came of it, then the trivial answers."
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
+
+    confusion = next((student.test.confusion for student in students if student.test.confusion), None)
+    uneven = confusion is not None and confusion.is_uneven
+    rows = [
         {
-            "student": student.config.method,
-            "labels": student.config.labels,
-            "seed": student.config.seed,
+            "student": f"{student.config.method}\n{student.config.labels} labels, seed {student.config.seed}",
             "rows": f"{student.n_train} train\n{student.test.n} test",
-            "accuracy": share_text(student.test.interval),
+            **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
+            "gold accuracy (test)": share_text(student.test.interval),
+            **(
+                {"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy) if student.test.confusion else "-"}
+                if uneven
+                else {}
+            ),
             "unreadable": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
         for student in students
     ]
+    return with_trivial_rows(rows, confusion, n_choices)
 
 # %% ../../nbs/9_cli/05_student.ipynb #1fbe3681
 def _open_annotation(name: str, work_dir: Path) -> "Annotation":  # `JobError` where it is not there, or cannot be trained on
@@ -108,7 +118,7 @@ def train(
     if common.as_json:
         print(json.dumps(record.as_dict(), ensure_ascii=False, indent=1))
         return
-    show_rows(student_rows([record]), as_json=False)
+    show_rows(student_rows([record], len(loaded.labels or loaded.choices)), as_json=False)
     print(
         f"Student: {common.work_dir / 'students' / run_id} (zsd predict --student takes it); record: {common.work_dir / 'runs' / run_id}.json"
     )

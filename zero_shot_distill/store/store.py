@@ -308,7 +308,7 @@ class ResponseStore(StoredReplies):
     a store that cannot be written is refused before anything is paid for. Every method raises `StoreError`.
     """
 
-    def __init__(self, path: str | Path, timeout_s: float = 10.0):
+    def __init__(self, path: str | Path, timeout_s: float = 60.0):
         super().__init__(path, timeout_s)
         self._claimant = _claimant()
 

@@ -38,7 +38,7 @@ def predict_rows(
 
 def _rows(student: Student, source: Path) -> tuple[list[Row], list[Example]]:
     "Read the rows of a table."
-    return [row for _, row in read_rows(source)], read_examples(student.task, source, labelled=False)
+    return [row for _, row in read_rows(source)], read_examples(student.task, source, None)
 
 
 def _lines(student: Student, source: Path) -> tuple[list[Row], list[Example]]:

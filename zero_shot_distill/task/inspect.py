@@ -68,7 +68,7 @@ class _Marks:
 
     def __init__(self, task: Task):
         self.task = task
-        self.lines, self.texts, self.answers, self.groups, self.lengths = (array("q") for _ in range(5))
+        self.lines, self.texts, self.answers, self.groups, self.lengths, self.ids = (array("q") for _ in range(6))
         texts = [name for name in task.fields if name not in task.choices]
         self.fields = {name: array("q") for name in texts} if len(texts) > 1 else {}
         self.names = {hash(answer): answer for answer in task.labels or task.choices}  # what answers are counted by
@@ -78,6 +78,7 @@ class _Marks:
         self.texts.append(_same_text("\0".join(example.fields[name] for name in self.task.fields)))
         self.answers.append(0 if example.label is None else hash(self.answer(example)))
         self.lengths.append(len(self.task.input_text(example)))
+        self.ids.append(hash(example.id))
         if self.task.group_field is not None:
             self.groups.append(hash(self.task.group_of(example)))
         for name, marks in self.fields.items():
@@ -204,7 +205,7 @@ def _single_rows(look: _Look, n_skipped: dict[str, int]) -> Iterator[Finding]:
         rows = part.rows[look.answers[part.rows] == 0]
         if len(rows):
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: no label."
-            mend = "Label them or take them out: a teacher can annotate them, but nothing can be measured on them."
+            mend = "They are annotated, but nothing is measured on them: prompts and students are scored on the rows with a label."
             yield look.finding("unlabelled", part, rows, what, mend)
         rows = part.rows[look.lengths[part.rows] > CHARACTERS_READ]
         if len(rows):
@@ -215,7 +216,7 @@ def _single_rows(look: _Look, n_skipped: dict[str, int]) -> Iterator[Finding]:
 
 # %% ../../nbs/1_task/04_inspect.ipynb #5c8fc051
 FEW_ROWS = 10  # of a label in a split
-MOST = 0.8  # share of one label from which a score says little
+MOST = 0.5  # share of the commonest label from which it is worth a word, and more than chance by a fifth
 
 
 def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
@@ -232,10 +233,17 @@ def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
             mend = "Add some, or join the label with another one: that few teach little and measure little."
             yield Finding("few-rows", split, sum(few.values()), what, mend)
-        if n_labelled and counts[most] > MOST * n_labelled:
+        if n_labelled and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
             what = f"{100 * counts[most] / n_labelled:.0f} % of {split} have the label {most}."
-            mend = "Compare every accuracy with that share: always saying the same reaches it."
+            mend = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."
             yield Finding("imbalance", split, counts[most], what, mend)
+
+
+def _ids(marks: _Marks, task: Task) -> Iterator[Finding]:
+    "Find ids that are in two splits."
+    if task.id_column is not None and (n_twice := len(marks.ids) - len({*marks.ids})):
+        what = f"{n_twice:,} ids of column {task.id_column!r} are in two splits."
+        yield Finding("id-in-two-splits", "", n_twice, what, "Make them unique if you look rows up by their id; nothing else needs it.")
 
 
 def _listed(names: list[str]) -> str:
@@ -258,27 +266,33 @@ def inspect_task(
     task: Task,  # a task whose splits are files, or shares of such
     on_progress: OnProgress | None = None,  # called with rows read, and rows in all
 ) -> Inspection:  # `DataError` names the first row that `load_examples` would refuse
-    "Look for what would spoil training or a score in the rows of a task. Ids are not compared; memory grows by some hundred bytes a row."
+    "Look for what would spoil training or a score in the rows of a task. Memory grows by some hundred bytes a row."
     import numpy as np
 
     marks, n_skipped, parts = _Marks(task), {}, []
     sources = {split: place for split, place in task.splits.items() if place.file is not None}
     n_expected = expected_rows(place.file for place in sources.values()) if on_progress else 0
     for split, place in sources.items():
-        first, n_skipped[split] = len(marks.lines), 0
-        rows = scan_examples(task, place.file, skip_empty=place.skip_empty)
+        first, n_skipped[split], ids = len(marks.lines), 0, set()
+        rows = scan_examples(task, place.file, place)
         for line, example in count_rows_read(rows, first, n_expected, on_progress):
             if example is None:
                 n_skipped[split] += 1
-            else:
-                marks.add(line, example)
+                continue
+            marks.add(line, example)
+            if marks.ids[-1] in ids:
+                raise DataError(
+                    f"{place.file}:{line}: id {example.id!r} occurs twice; make the ids unique, or leave `id_column` (--id) away"
+                )
+            ids.add(marks.ids[-1])
         n_rows = len(marks.lines) - first
         if not n_rows:
             raise DataError(f"{place.file}: no rows with all of {', '.join(task.fields)}; give at least one")
-        for name, numbers in divide(task, split, n_rows, marks.groups[first:] or None).items():
+        labels = [answer or None for answer in marks.answers[first:]]
+        for name, numbers in divide(task, split, n_rows, marks.groups[first:] or None, labels).items():
             parts.append(_Part(name, np.sort(np.array(numbers)) + first, place.file))
     parts.sort(key=lambda part: list(task.splits).index(part.name))
     look = marks.look(tuple(parts))
     label_counts = {part.name: marks.label_counts(look.answers[part.rows]) for part in parts} if marks.names else {}
-    findings = (*_leaks(look, task), *_repeats(look), *_balance(label_counts), *_single_rows(look, n_skipped))
+    findings = (*_leaks(look, task), *_repeats(look), *_balance(label_counts), *_single_rows(look, n_skipped), *_ids(marks, task))
     return Inspection({part.name: len(part.rows) for part in parts}, n_skipped, label_counts, findings)

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
 from ..core.display import styled, table_html
@@ -48,6 +57,9 @@ class Split(BaseModel):
     of: str | None = None  # split that this one is a share of
     share: float | None = Field(None, gt=0, lt=1)  # share of all rows of that split, whatever other shares are taken
     seed: int = 0  # seed that draws the share
+    stratify: bool = False  # the share is one of each label's rows, and of those without a label
+    # of a file, false: its rows have no label, so that it may lack the label's column; of a share, true: it is one of the rows with a label alone
+    labelled: bool | None = None
     skip_empty: bool = False  # leave out rows of the `file` with an empty field, instead of refusing the file
     n_rows: int | None = None  # published number of rows
 
@@ -62,6 +74,10 @@ class Split(BaseModel):
             raise ValueError("a split is a path, or has one of `file`, `hub`, and `of` with `share`")
         if self.skip_empty and self.file is None:
             raise ValueError("skip_empty belongs to the split that has the `file`")
+        if self.stratify and self.share is None:
+            raise ValueError("stratify belongs to a `share`")
+        if (self.labelled is False and self.file is None) or (self.labelled and not self.stratify):
+            raise ValueError("labelled is false of a `file` whose rows have no label, or true of a `share` that has stratify")
         return self
 
     def __str__(self) -> str:
@@ -197,6 +213,17 @@ class Task(TaskLabels):
     student_input: str  # text that the student reads, with {placeholders}
     hub: Hub | None = None  # data set of the splits that are at the hub
     splits: dict[str, Split]  # name -> where its rows are
+    _definition: Path | None = PrivateAttr(None)  # file that it was loaded from
+
+    @property
+    def prompts_path(self) -> Path | None:  # it need not exist; None where the task was not loaded from a file
+        "Name the file of the task's own prompt templates: `NAME-prompts.yaml` beside `NAME.yaml`; built-in tasks have a folder for them."
+        if self._definition is None:
+            return None
+        built_in = definitions_dir()
+        if self._definition.resolve().parent == (built_in / "tasks").resolve():
+            return built_in / "prompts" / self._definition.name
+        return self._definition.with_name(f"{self._definition.stem}-prompts.yaml")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
@@ -274,4 +301,6 @@ def load_task(
     def resolved(split: Split) -> Split:
         return split.model_copy(update={"file": (path.parent / split.file).resolve()}) if split.file else split
 
-    return task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded = task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded._definition = path
+    return loaded
