@@ -385,7 +385,7 @@ def test_predict_without_labels(students):
 def test_predict_lines_of_text_needs_one_field(students):
     (students / "lines.txt").write_text("A dog sleeps.\n")
     done = zsd(students, "predict", "--input", "lines.txt", "--student", "standard")
-    is_one_line(done, 2, "a line of text is one field, and task 'my_task' has premise, hypothesis")
+    is_one_line(done, 2, "a line of text is one field, and task 'my_task' has hypothesis, premise; give a .jsonl or .csv file")
 
 
 def test_predict_without_rows(students):

@@ -11,7 +11,10 @@ from zsd_command import Project, environment, is_one_line, zsd
 
 from zero_shot_distill.student.record import RunRecord
 
-TEXTS = {"good": ["It works well.", "I like this one.", "A fine thing.", "Well made."], "bad": ["It broke.", "I hate this one.", "A poor thing.", "Badly made."]}
+TEXTS = {
+    "good": ["It works well.", "I like this one.", "A fine thing.", "Well made."],
+    "bad": ["It broke.", "I hate this one.", "A poor thing.", "Badly made."],
+}
 OWN = ("--task", "my_task.yaml")
 
 
@@ -36,9 +39,7 @@ def folder(tmp_path_factory) -> Path:
     }
     project.prompts = {
         "task": "my_task",
-        "templates": [
-            {"id": "tell", "user_message": "{text} Good or bad?", "reply_pattern": "(?P<label>good|bad): (?P<rationale>.*)"}
-        ],
+        "templates": [{"id": "tell", "user_message": "{text} Good or bad?", "reply_pattern": "(?P<label>good|bad): (?P<rationale>.*)"}],
     }
     project.write().make_student()
     with ScriptedServer(says_what_it_is) as server:

@@ -20,7 +20,9 @@ from ..task.rows import Row, read_rows
 from ..task.task import Example
 
 # %% ../../nbs/5_student/07_predict_rows.ipynb #a60726c2
-_LINES = {"", ".txt", ".text"}  # endings of files of text, one line an input; what comes from standard input has none
+def _holds_lines(source: Path) -> bool:
+    "Tell whether a file holds text, one line an input, and no table."
+    return str(source) == "-" or source.suffix.lower() in {".txt", ".text"}
 
 
 def predict_rows(
@@ -30,7 +32,7 @@ def predict_rows(
 ) -> list[Row]:  # the rows with all their columns, then predicted_label (None: unreadable) and predicted_rationale
     "Label the rows of a file; `UnusableInput` or `DataError` says what is wrong with it."
     student = load_student(student_dir)
-    rows, examples = _lines(student, source) if source.suffix.lower() in _LINES else _rows(student, source)
+    rows, examples = _lines(student, source) if _holds_lines(source) else _rows(student, source)
     answers = predict(student_dir, examples, explain)
     added = [{"predicted_label": one.label} | ({"predicted_rationale": one.rationale} if explain else {}) for one in answers]
     return [row | new for row, new in zip(rows, added, strict=True)]
@@ -71,7 +73,7 @@ def output_form(
         if form not in OUTPUT_FORMS:
             raise UnusableInput(f"{target}: unknown kind of file; use .csv, .jsonl or .json")
         return form
-    return "csv" if source.suffix.lower() in {".csv", *_LINES} else "jsonl"
+    return "csv" if _holds_lines(source) or source.suffix.lower() == ".csv" else "jsonl"
 
 
 def write_rows(
