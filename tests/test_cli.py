@@ -110,7 +110,10 @@ FAULTS = {
     "missing column": (_csv("id,premise,label\n1,a,neutral\n"), "valid.csv:2: no column 'hypothesis'"),
     "missing data file": (lambda project: project.task["splits"].update(test="nowhere.jsonl"), "nowhere.jsonl: no such file"),
     "label outside the set": (_row("test", label="perhaps"), "test.jsonl:2: label 'perhaps' is none of entailment, neutral, contradiction"),
-    "no label to measure by": (_row("test", label=None), "test.jsonl: row 'test-", "has no label"),
+    "no label to measure by": (
+        lambda project: [row.update(label=None) for row in project.rows["test"]],
+        "task 'my_task': no row of test (test.jsonl) has a label to measure by; label some",
+    ),
     "missing split": (_no_split("test"), "task 'my_task' has no split 'test'; it has train, valid"),
     "too many rows to choose by": (
         _part("prompts", confirmation_rows=90),

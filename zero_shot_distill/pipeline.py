@@ -142,37 +142,38 @@ class Rows:
     test: list[Example]  # read once by each finished student
 
 # %% ../nbs/80_pipeline.ipynb #16c86bbb
-def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example]) -> list[Example]:
-    "Draw as many rows of a split as the pipeline's `key` asks for."
+def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example], what: str = "") -> list[Example]:
+    "Draw as many rows of a split as the pipeline's `key` asks for, of examples in drawn order."
     if n > len(examples):
-        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, the split {split!r} has {len(examples)}; lower the number")
-    return sample_examples(examples, n, pipeline.seed)
+        has = f"the split {split!r} has {len(examples)}{what}"
+        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, {has}; lower the number")
+    return list(examples[:n])
 
 
-def _require_labels(task: Task, split: str, examples: Sequence[Example]) -> None:
-    "Refuse rows to measure on that have no gold label."
-    unlabelled = [row.id for row in examples if row.label is None]
-    if unlabelled:
-        raise DataError(f"{task.splits[split]}: row {unlabelled[0]!r} has no label to measure by; give it one or take it out")
+def _labelled(task: Task, split: str, examples: Sequence[Example]) -> list[Example]:
+    "Take the rows to measure on: those with a gold label."
+    labelled = [row for row in examples if row.label is not None]
+    if not labelled:
+        raise DataError(f"task {task.name!r}: no row of {split} ({task.splits[split]}) has a label to measure by; label some")
+    return labelled
 
 
 def draw_rows(
     pipeline: Pipeline,  # says how many
     task: Task,  # needs the splits train, valid and test
-) -> Rows:  # `DataError` where a split is missing or too small, or a row that is measured on has no label
+) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
+    train, valid = (sample_examples(rows, len(rows), pipeline.seed) for rows in (train, valid))
     n_selection, n_confirmation = pipeline.prompts.selection_rows, pipeline.prompts.confirmation_rows
     key = "prompts.selection_rows + prompts.confirmation_rows"
-    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", train)
-    _require_labels(task, "train", drawn)
-    _require_labels(task, "test", test)
+    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", _labelled(task, "train", train), " with a label")
     return Rows(
         selection=drawn[:n_selection],
         confirmation=drawn[n_selection:],
         train=_draw(pipeline, "annotate.train_rows", pipeline.annotate.train_rows, "train", train),
         valid=_draw(pipeline, "annotate.valid_rows", pipeline.annotate.valid_rows, "valid", valid),
-        test=test,
+        test=_labelled(task, "test", test),
     )
 
 # %% ../nbs/80_pipeline.ipynb #73049405

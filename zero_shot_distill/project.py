@@ -30,7 +30,7 @@ from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .task.load import load_examples
+from .task.load import load_examples, sample_labelled
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
 from .teacher.connect import AskPlan, connect
@@ -174,16 +174,17 @@ class Project(Workspace):
     def score(
         self,
         *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
-        n: int = 40,  # rows
+        n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows
         budget_usd: float | None = None,  # never spend more on this call
     ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
-        by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
+        rows = sample_labelled(load_examples(self.task, split), None, seed)[:n]
+        by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(
         self,
