@@ -378,7 +378,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
 
     from zero_shot_distill.annotate.rows import read_annotations
     from zero_shot_distill.prompt.by_label import trivial_shares
-    from zero_shot_distill.student.student import TrainingJob, train_student
+    from zero_shot_distill.student.run import train_and_record
+    from zero_shot_distill.student.student import TrainingJob
 
     weights = pull_weights(run.progress, run.pipeline.students.weights)
     run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
@@ -388,10 +389,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         config = planned[run_id]
         # A bar for each: a step of one method takes two to three times one of the other.
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
-            on_progress(0, config.steps)
-            student = train_student(job, config, run.folder / "students" / run_id, on_progress)
-            test = student.evaluate()
-        student.record(run_id, test).write(run.folder / "runs")
+            student = train_and_record(job, config, run.folder, run_id, on_progress)
+        test = student.test
         always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
         run.progress.message(
             f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"

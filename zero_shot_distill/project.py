@@ -19,7 +19,7 @@ from .annotate.forecast import Forecast, forecast
 from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
-from .core.files import definitions_dir, fingerprint
+from .core.files import definitions_dir
 from .prompt.collect import run_experiment
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
@@ -136,6 +136,7 @@ class TrainableAnnotation(Annotation):
     ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
         from zero_shot_distill.student.config import TrainingConfig
+        from zero_shot_distill.student.run import run_id_of
         from zero_shot_distill.student.student import TrainingJob, train_student
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
@@ -146,7 +147,7 @@ class TrainableAnnotation(Annotation):
         job = TrainingJob(
             begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
         )
-        name = f"{config.name}-{fingerprint(self.report.id, config.identity(), begun_with.name)}"
+        name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
 
