@@ -1,6 +1,7 @@
 """`zsd experiment`, `evaluate`, `forecast` and `annotate` as a user has them, against a scripted server that says so."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,9 @@ def test_an_unknown_price_is_unknown(tmp_path):
 
 def test_a_task_without_templates(tmp_path):
     Project(tmp_path).write()
-    is_one_line(zsd(tmp_path, "templates", "my_task.yaml"), 2, "task 'my_task' has no built-in templates; give your own template file")
+    done = zsd(tmp_path, "templates", "my_task.yaml")
+    assert (done.status, done.err) == (0, "")
+    assert "Starter templates: the task has none of its own. To change them: zsd templates my_task.yaml new" in done.out
 
 
 def test_experiment_then_evaluate(tmp_path):
@@ -106,6 +109,34 @@ def test_experiment_then_evaluate(tmp_path):
         assert list(json.loads(zsd(tmp_path, "evaluate", *TASK, *MODEL, "--json").out)) == list(scores)  # of all rows: what is stored
         shown = zsd(tmp_path, "evaluate", *options[:-1], env=environment(COLUMNS="110"))
         assert "it is flattered by chance: confirm it on other rows" in shown.out
+        assert "WARNING can-we-tell: no label was read in any of 6 replies" in shown.out
+        assert re.search(r"always “\w+” +\d+ %", shown.out)
+        assert re.search(r"(?m)^chance +33 %", shown.out)
+
+
+def test_no_reply_could_be_read(tmp_path):
+    "No template is best where none got a row right."
+    with ScriptedServer(lambda body, n: Scripted(text="Who knows?")) as server:
+        done = zsd(tmp_path, "experiment", *TASK, *MODEL, "--samples", "4", "--templates", "one-sentence,can-we-tell", env=at(server))
+    assert done.status == 0, done.err
+    assert done.out.count("no label was read in any of 4 replies") == 2
+    assert "none is best" in done.out
+    assert "best (" not in done.out
+
+
+def test_annotate_shows_what_the_teacher_did_by_label(tmp_path):
+    "A teacher that says one word to everything: its counts by label, the trivial answers, and one warning for each fault."
+    with ScriptedServer(lambda body, n: Scripted(text="Neutral.")) as server:
+        done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "24", env=at(server) | {"COLUMNS": "80"})
+    assert done.status == 0, done.err
+    n_neutral = int(re.search(r"(?m)^neutral +0 +(\d+) +0 +0 +100 %", done.out)[1])
+    assert f"WARNING: 24 of 24 labels are “neutral”, the gold label of {n_neutral} of 24 rows" in done.out
+    assert "WARNING: none of 24 replies has a rationale" in done.out
+    assert re.search(r"(?m)^always “\w+”", done.out)
+    card = next((tmp_path / "zsd-work" / "annotations").glob("*/README.md")).read_text(encoding="utf-8")
+    faults = card.split("## Known faults")[1].split()
+    assert " ".join(faults[:8]) == "- 24 of 24 labels are “neutral”, the"
+    assert "Without a teacher: always “" in card
 
 
 @pytest.mark.parametrize(

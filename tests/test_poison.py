@@ -19,6 +19,7 @@ from zero_shot_distill.teacher import batch, teacher
 from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
+from zero_shot_distill.teacher.completion import ErrorKind
 from zero_shot_distill.teacher.options import Asked
 from zero_shot_distill.teacher.price import Price
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
@@ -231,7 +232,7 @@ def test_odd_bytes_and_headers(store):
     }
     start = time.monotonic()
     asked, odd = run_with(bodies, store)
-    assert time.monotonic() - start < 60  # no header slows the run down
+    assert time.monotonic() - start < 200  # no header slows the run down: `nan` once made 38 requests take that long
     what_came = {name: asked.responses.get(request.key) for name, request in zip(bodies, odd, strict=True)}
     assert [name for name, response in what_came.items() if name in limits and response is None] == []
     assert {"no UTF-8", "a byte order mark", "UTF-16", "a key twice", "10 MB", "gzip"} <= {name for name, came in what_came.items() if came}
@@ -339,12 +340,29 @@ def test_one_odd_line_of_sixty(store, name):
     asked, server = in_batch(spoil_lines(lambda number, line: LINES[name](line) if number == 7 else None), requests, store)
     sound(asked)
     assert len(asked.responses) + len(asked.failures) == 60
-    assert len(asked.failures) <= 1
-    assert all(failure.reason.isprintable() for failure in asked.failures.values())
-    # What came well is stored once, and not asked again by this run or the next.
-    assert sorted(entry.batched for entry in server.ledger.values())[:59] == [1] * 59
+    is_answered = name in (
+        "status is a text",
+        "a bad line before a good one",
+        "error is a deep list",
+    )  # the last was not charged: it is asked again
+    kinds = [(failure.kind, failure.reason.isprintable()) for failure in asked.failures.values()]
+    assert kinds == ([] if is_answered else [(ErrorKind.ROW, True)])
+    # It may have been charged for: counted as such, and not asked again unless the user does.
+    assert store.open_attempts(asked.failures) == dict.fromkeys(asked.failures, 1)
+    assert sorted(entry.batched for entry in server.ledger.values()) == [1] * 59 + [2 if name == "error is a deep list" else 1]
     again, other = in_batch(spoil_lines(lambda number, line: None), requests, store)
     assert (len(again.responses), len(other.ledger)) == (60, len(asked.failures))
+
+
+def test_a_batch_that_ended_early_goes_on_in_the_next(store):
+    "What it did not come to was not charged for, so it is asked again; a line that cannot be read may have been about any of those without one."
+    requests = requests_for(60)
+    spoil = spoil_lines(lambda number, line: b"{" if number == 7 else None)
+    script = BatchScript(validating_s=0, in_progress_s=0, outcomes=("expired", "completed"), door=spoil)
+    with ScriptedServer(batch=script) as spoil.server, HostedTeacher("some-model", spoil.server.base_url, KEY) as hosted:
+        asked = ask_by_batch(hosted, requests, store, poll_s=0.01)
+    assert (len(asked.responses), asked.failures) == (60, {})
+    assert sum(response.open_attempts for response in asked.responses.values()) == 1
 
 
 def test_a_line_that_is_always_odd(store):

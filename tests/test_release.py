@@ -23,6 +23,7 @@ from zero_shot_distill.annotate.release import ReleaseError, write_release
 from zero_shot_distill.annotate.rows import AnnotatedRow, RationaleFault, read_annotations, summarise_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.progress import Progress
+from zero_shot_distill.prompt.display import percent_text
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates
 from zero_shot_distill.stats.interval import wilson
@@ -347,10 +348,12 @@ def test_what_a_run_leaves_is_told(tmp_path):
         "train",
         "20",
         "12",
-        f"8 of 20: 40.0% [{explained.low:.1%}, {explained.high:.1%}]",
-        f"{counts.n_agree} of 12: {right.value:.1%} [{right.low:.1%}, {right.high:.1%}]",
+        f"8 of 20: {percent_text(explained, 1)}",
+        f"{counts.n_agree} of 12: {percent_text(right, 1)}",
     ] in table_cells(page)
-    assert ["test", "5", "0", f"0 of 5: 0.0% [0.0%, {wilson(0, 5).high:.1%}]", "-"] in table_cells(page)
+    assert ["test", "5", "0", f"0 of 5: {percent_text(wilson(0, 5), 1)}", "-"] in table_cells(page)
+    for label, of_label in zip(task.labels, report.confusion.counts, strict=False):
+        assert next(cells for cells in table_cells(page) if cells[0] == label)[1:5] == [str(n) for n in of_label]
     missing = {tuple(cells[:3]): int(cells[3]) for cells in table_cells(page) if cells[1] in ("label", "rationale")}
     assert missing == {
         ("test", "label", "no response: not stored (offline)"): 5,

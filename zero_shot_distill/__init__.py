@@ -21,6 +21,7 @@ _MODULES = {  # module -> its names that stand here
     "teacher.budget": ("Budget",),
     "teacher.client": ("AskOptions", "TeacherClient"),
     "prompt.template": ("PromptTemplate", "load_templates"),
+    "prompt.starter": ("starter_templates",),
     "prompt.mix": ("PromptMix", "load_mix"),
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),

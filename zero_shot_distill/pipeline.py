@@ -142,37 +142,38 @@ class Rows:
     test: list[Example]  # read once by each finished student
 
 # %% ../nbs/80_pipeline.ipynb #16c86bbb
-def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example]) -> list[Example]:
-    "Draw as many rows of a split as the pipeline's `key` asks for."
+def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example], what: str = "") -> list[Example]:
+    "Draw as many rows of a split as the pipeline's `key` asks for, of examples in drawn order."
     if n > len(examples):
-        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, the split {split!r} has {len(examples)}; lower the number")
-    return sample_examples(examples, n, pipeline.seed)
+        has = f"the split {split!r} has {len(examples)}{what}"
+        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, {has}; lower the number")
+    return list(examples[:n])
 
 
-def _require_labels(task: Task, split: str, examples: Sequence[Example]) -> None:
-    "Refuse rows to measure on that have no gold label."
-    unlabelled = [row.id for row in examples if row.label is None]
-    if unlabelled:
-        raise DataError(f"{task.splits[split]}: row {unlabelled[0]!r} has no label to measure by; give it one or take it out")
+def _labelled(task: Task, split: str, examples: Sequence[Example]) -> list[Example]:
+    "Take the rows to measure on: those with a gold label."
+    labelled = [row for row in examples if row.label is not None]
+    if not labelled:
+        raise DataError(f"task {task.name!r}: no row of {split} ({task.splits[split]}) has a label to measure by; label some")
+    return labelled
 
 
 def draw_rows(
     pipeline: Pipeline,  # says how many
     task: Task,  # needs the splits train, valid and test
-) -> Rows:  # `DataError` where a split is missing or too small, or a row that is measured on has no label
+) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
+    train, valid = (sample_examples(rows, len(rows), pipeline.seed) for rows in (train, valid))
     n_selection, n_confirmation = pipeline.prompts.selection_rows, pipeline.prompts.confirmation_rows
     key = "prompts.selection_rows + prompts.confirmation_rows"
-    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", train)
-    _require_labels(task, "train", drawn)
-    _require_labels(task, "test", test)
+    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", _labelled(task, "train", train), " with a label")
     return Rows(
         selection=drawn[:n_selection],
         confirmation=drawn[n_selection:],
         train=_draw(pipeline, "annotate.train_rows", pipeline.annotate.train_rows, "train", train),
         valid=_draw(pipeline, "annotate.valid_rows", pipeline.annotate.valid_rows, "valid", valid),
-        test=test,
+        test=_labelled(task, "test", test),
     )
 
 # %% ../nbs/80_pipeline.ipynb #73049405
@@ -242,14 +243,14 @@ def _prompt_pairs(run: _Run, winner: str | None = None) -> list[tuple[PromptTemp
     return pairs + ([(run.templates[winner], row) for row in run.rows.confirmation] if winner else [])
 
 
-def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], model: str) -> "list[Request]":
+def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], asked: "AnnotationJob | TeacherClient") -> "list[Request]":
     "List the requests that may be sent for some questions."
     from zero_shot_distill.prompt.collect import requests_for
 
     found = []
     for pair in pairs:
         with suppress(PromptError):  # a row that a template cannot be shown has none
-            found += requests_for(*pair, run.task, model, run.pipeline.teacher.sampling)
+            found += requests_for(*pair, run.task, asked.model, asked.sampling)
     return found
 
 
@@ -275,28 +276,41 @@ def _ask(run: _Run, ids: Sequence[str], rows: Sequence[Example], client: "Teache
 def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
     from zero_shot_distill.prompt.announce import announce
-    from zero_shot_distill.prompt.score import choose_template, score_replies
+    from zero_shot_distill.prompt.display import percent_text
+    from zero_shot_distill.prompt.score import TIE_RULE, best_templates, choose_template, score_replies
 
-    rows, price, is_right = run.rows, client.options.price, run.task.is_right
+    rows, price, is_right, labels = run.rows, client.options.price, run.task.is_right, run.task.labels
     announce(_prompt_pairs(run), run.task, client, run.progress)
     if client.options.budget:
-        client.options.budget.watch(_requests(run, _prompt_pairs(run), client.model), client.store)
+        client.options.budget.watch(_requests(run, _prompt_pairs(run), client), client.store)
     read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
-    scores = [score_replies(id, replies, price, is_right) for id, replies in read.items()]
-    winner = choose_template(scores).template_id
-    confirmed = score_replies(winner, _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner], price, is_right)
+    scores = [score_replies(id, replies, price, is_right, labels) for id, replies in read.items()]
+    for score in scores:
+        for warning in score.warnings:
+            run.progress.message(f"  WARNING {score.template_id}: {warning}")
+    winner, tied = choose_template(scores).template_id, [score.template_id for score in best_templates(scores)]
+    if len(tied) > 1:
+        run.progress.message(
+            f"  a tie: {' and '.join(tied)} did equally well on {len(rows.selection)} rows; going on with {winner} ({TIE_RULE})"
+        )
+    on_others = _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner]
+    confirmed = score_replies(winner, on_others, price, is_right, labels)
     write_json(
         run.folder / "prompts.json",
         {
             "winner": winner,
+            "tied": tied if len(tied) > 1 else [],
             "selection": [asdict(score) for score in scores],
             "confirmation": asdict(confirmed),
             "templates": {id: template.model_dump() for id, template in run.templates.items()},
             "samples": [asdict(reply) for row in zip(*(replies[:3] for replies in read.values()), strict=True) for reply in row],
         },
     )
-    shown = f"{confirmed.accuracy.value:.0%} [{confirmed.accuracy.low:.0%}, {confirmed.accuracy.high:.0%}]"
-    run.progress.message(f"  winner {winner}: accuracy {shown} on {confirmed.accuracy.n} confirmation rows")
+    accuracy, explained = percent_text(confirmed.accuracy), percent_text(confirmed.explained_accuracy)
+    run.progress.message(
+        f"  {'chosen' if len(tied) > 1 else 'winner'} {winner}: accuracy {accuracy}, accuracy with explanation {explained} "
+        f"on {confirmed.accuracy.n} confirmation rows"
+    )
     return winner
 
 # %% ../nbs/80_pipeline.ipynb #3adbb2ac
@@ -325,13 +339,15 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
     before = [path.read_bytes() for path in files if path.is_file()]
     announce_job(job, client, run.progress)
     if client.options.budget:
-        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client.model), client.store)
+        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client), client.store)
     report = run_annotation(job, client, run.work_dir, run.progress)
     for split, summary in report.splits.items():
         run.progress.message(
             f"  {split}: {summary.n_labels} of {summary.n_rows} rows labelled, {summary.n_rationales} with a rationale, "
             f"{summary.n_agree} of {summary.n_gold} teacher labels equal to gold"
         )
+    for warning in report.warnings:
+        run.progress.message(f"  WARNING: {warning}")
     # It takes seconds, so only where it is not there, or where the rows have changed.
     if before != [path.read_bytes() for path in files] or not (folder / "README.md").is_file():
         write_release(job, report)
@@ -361,7 +377,9 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         return list(planned)
 
     from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student.student import TrainingJob, train_student
+    from zero_shot_distill.prompt.by_label import trivial_shares
+    from zero_shot_distill.student.run import train_and_record
+    from zero_shot_distill.student.student import TrainingJob
 
     weights = pull_weights(run.progress, run.pipeline.students.weights)
     run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
@@ -371,11 +389,12 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         config = planned[run_id]
         # A bar for each: a step of one method takes two to three times one of the other.
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
-            on_progress(0, config.steps)
-            student = train_student(job, config, run.folder / "students" / run_id, on_progress)
-            test = student.evaluate()
-        student.record(run_id, test).write(run.folder / "runs")
-        run.progress.message(f"  {config.name}: {test.accuracy:.1%} on {test.n} test rows, {student.step_s:.2f} s a step")
+            student = train_and_record(job, config, run.folder, run_id, on_progress)
+        test = student.test
+        always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
+        run.progress.message(
+            f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
+        )
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6
@@ -406,7 +425,7 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
     from zero_shot_distill.teacher.price import price_of, total_usage
 
     winner = json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
-    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job.model)
+    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job)
     usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(
@@ -442,6 +461,7 @@ def run_pipeline(
     progress: Progress,  # where progress goes
 ) -> Path:  # the report page; the run's folder is two levels above it
     "Run all stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
@@ -456,10 +476,12 @@ def run_pipeline(
         with opened.teacher:
             client = connect(opened, store, pipeline.teacher.sampling, AskPlan(pipeline.budget_usd), progress.message)
             progress.message(f"3/6 prompts   {', '.join(run.templates)}")
+            may_change = not pipeline.teacher.has_own_sampling
+            client = with_stored_sampling(_prompt_pairs(run), run.task, client, may_change, progress.message)
             winner = _choose_prompt(run, client)
             progress.message(f"4/6 annotate  {len(run.rows.train)} train and {len(run.rows.valid)} valid rows")
             plan = AskPlan(pipeline.budget_usd, part.via, frozenset(part.retry))
-            client = connect(opened, store, pipeline.teacher.sampling, plan, progress.message)
+            client = connect(opened, store, client.sampling, plan, progress.message)
             job = _annotation_job(run, winner, client)
             folder = Path(_annotate(run, winner, job, client).folder)
         progress.message("5/6 students")

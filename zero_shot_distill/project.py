@@ -13,22 +13,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .annotate.announce import with_stored_replies
 from .annotate.choice import RowChoice
 from .annotate.forecast import Forecast, forecast
 from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
-from .core.files import definitions_dir, fingerprint
+from .core.files import definitions_dir
 from .prompt.collect import run_experiment
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
 from .prompt.replies import Replies
 from .prompt.score import ScoredTemplates, score_replies
+from .prompt.stored import with_stored_sampling
 from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .task.load import load_examples
+from .task.load import load_examples, sample_labelled
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
 from .teacher.connect import AskPlan, connect
@@ -71,7 +73,7 @@ class Workspace:
         | Path
         | None = None,  # known weights, e.g. "smollm2-135m-instruct", or a YAML file; None: the default weights
         model: str | None = None,  # a hosted model, at OPENAI_BASE_URL with OPENAI_API_KEY
-        prompts: str | Path | None = None,  # your own template file; None: the task's built-in templates
+        prompts: str | Path | None = None,  # your own template file; None: the task's own templates, or starter templates where it has none
         work_dir: str | Path = "zsd-work",  # holds the stored replies and everything that is made
         offline: bool = False,  # use stored replies only, ask nothing
     ):
@@ -84,7 +86,7 @@ class Workspace:
     @cached_property
     def opened(self) -> OpenedTeacher:
         "Open the teacher at its first use; an embedded one then stays loaded until `close` or `train`."
-        return open_teacher(self.settings, self.progress, self.work_dir / "teacher.log", self.offline)
+        return open_teacher(self.settings, self.progress, self.work_dir / "teacher.log", self.offline, self.work_dir / "responses.sqlite")
 
     @cached_property
     def store(self) -> ResponseStore:
@@ -134,6 +136,7 @@ class TrainableAnnotation(Annotation):
     ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
         from zero_shot_distill.student.config import TrainingConfig
+        from zero_shot_distill.student.run import run_id_of
         from zero_shot_distill.student.student import TrainingJob, train_student
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
@@ -144,7 +147,7 @@ class TrainableAnnotation(Annotation):
         job = TrainingJob(
             begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
         )
-        name = f"{config.name}-{fingerprint(self.report.id, config.identity(), begun_with.name)}"
+        name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
 
@@ -171,15 +174,17 @@ class Project(Workspace):
     def score(
         self,
         *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
-        n: int = 40,  # rows
+        n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows
         budget_usd: float | None = None,  # never spend more on this call
     ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
-        by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
-        scores = [score_replies(id, replies, self.opened.price, self.task.is_right) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
+        rows = sample_labelled(load_examples(self.task, split), None, seed)[:n]
+        by_template = self._experiment(templates, rows, budget_usd)
+        price, task = self.opened.price, self.task
+        scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
+        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(
         self,
@@ -191,8 +196,8 @@ class Project(Workspace):
         seed: int = 42,  # draws the rows
     ) -> Forecast:
         "Say what annotating will cost, from a pilot of rows that `annotate` will not ask again."
-        job, client = self._job(mix, {split: rows}, explanation_rate, seed), self.client()
-        with self.progress.bar("asking the pilot") as on_progress:
+        job, client = self._job(mix, {split: rows}, explanation_rate, seed)
+        with self.progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             return forecast(job, client, n_pilot=pilot, on_progress=on_progress)
 
     def annotate(
@@ -206,15 +211,16 @@ class Project(Workspace):
     ) -> TrainableAnnotation:
         "Have the teacher label and explain rows; what is stored is never asked again."
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
-        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed), self.client(budget_usd)
+        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, budget_usd)
         report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return TrainableAnnotation(report, self)
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = {one.id: one for one in map(self._template, templates or self.templates)}
-        client = self.client(budget_usd)
-        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows") as on_progress:
+        pairs, may_change = [(template, row) for row in rows for template in chosen.values()], not self.settings.has_own_sampling
+        client = with_stored_sampling(pairs, self.task, self.client(budget_usd), may_change, self.progress.message)
+        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
     def _template(self, template: str | PromptTemplate) -> PromptTemplate:
@@ -224,8 +230,13 @@ class Project(Workspace):
         return self._template(pick_templates(self.templates, [template], self.task)[template])
 
     def _job(
-        self, mix: str | PromptTemplate | PromptMix, rows: Mapping[str, int | None], explanation_rate: float, seed: int
-    ) -> AnnotationJob:
+        self,
+        mix: str | PromptTemplate | PromptMix,
+        rows: Mapping[str, int | None],
+        explanation_rate: float,
+        seed: int,
+        budget_usd: float | None = None,
+    ) -> tuple[AnnotationJob, TeacherClient]:
         templates = dict(self.templates)
         if isinstance(mix, PromptTemplate):
             templates[mix.id] = self._template(mix)
@@ -233,7 +244,8 @@ class Project(Workspace):
         chosen = mix if isinstance(mix, PromptMix) else find_mix(mix, templates, self.work_dir)
         drawn = RowChoice(rows, seed).load(self.task)
         model, rate = self.opened.teacher.model, ExplanationRate(explanation_rate)
-        return AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate)
+        job = AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate)
+        return with_stored_replies(job, self.client(budget_usd), not self.settings.has_own_sampling, self.progress)
 
 # %% ../nbs/81_project.ipynb #8d08a1e5
 def recorded_project(

@@ -13,18 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import DatasetCard, DatasetCardData
+from typing import TYPE_CHECKING, Any
 
 from .job import AnnotationJob, AnnotationReport
 from .rows import AnnotationSummary, RationaleFault
 from ..core.files import definitions_dir
+from ..prompt.by_label import by_label_rows, trivial_answers
+from ..prompt.display import percent_text
 from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import shows_label
+from ..stats.confusion import Confusion
 from ..stats.interval import wilson
 from ..task.task import Task
 from ..teacher.price import format_usd
+
+if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
+    from huggingface_hub import DatasetCardData
 
 # %% ../../nbs/4_annotate/05_card.ipynb #f7c0dcab
 COLUMNS = {
@@ -96,8 +100,10 @@ def _licence(words: str) -> dict[str, str]:  # keys of the front matter
     return {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
 
 
-def _card_data(job: AnnotationJob, counts: Mapping[str, SplitCounts]) -> DatasetCardData:
+def _card_data(job: AnnotationJob, counts: Mapping[str, SplitCounts]) -> "DatasetCardData":
     "Write the front matter of the card. The language is left out: a task does not say it."
+    from huggingface_hub import DatasetCardData
+
     kind = "text-classification" if job.task.labels else "multiple-choice" if job.task.choices else "question-answering"
     files = [{"split": each.name, "path": f"{split}.jsonl"} for split, each in counts.items()]
     return DatasetCardData(
@@ -122,8 +128,18 @@ _OUTCOME_FAULTS = {
 
 def _share(n: int, of: int) -> str:
     "Write a share with its interval."
-    share = wilson(n, of)
-    return f"{n:,} of {of:,}: {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]" if of else "-"
+    return f"{n:,} of {of:,}: {percent_text(wilson(n, of), 1)}" if of else "-"
+
+
+def _by_label(
+    confusion: Confusion | None,
+) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: not counted by label
+    "Lay out the counts by gold label and label given."
+    if confusion is None:
+        return None
+    rows = by_label_rows(confusion)
+    names = [_plain(name).replace("|", "/") for name in rows[0]]
+    return "|".join(names), [[_plain(text.replace("\n", ", ")) for text in row.values()] for row in rows]
 
 
 def _origin(task: Task, split: str) -> str:
@@ -162,6 +178,11 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
             ]
             for each in counts.values()
         ],
+        "by_label": _by_label(report.confusion),
+        "warnings": report.warnings,
+        "trivial": "; ".join(
+            f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial_answers(report.confusion)
+        ),
         "missing": [[_code(name), part, _code(reason), f"{n:,}"] for n, name, part, reason in missing[:_MAX_REASONS]],
         "n_other_reasons": len(missing[_MAX_REASONS:]),
         "n_other_rows": sum(n for n, *_ in missing[_MAX_REASONS:]),
@@ -196,11 +217,13 @@ def annotation_card(
     now: datetime,  # when the card is written
 ) -> str:  # Markdown with YAML front matter, as the Hugging Face hub reads it
     "Write the card: what an annotation is, how it was made, what it cost, and what is wrong with it."
+    from huggingface_hub import DatasetCard
+
     first_split, first = next(iter(counts.items()))
     card = DatasetCard.from_template(
         _card_data(job, counts),
         template_path=str(definitions_dir() / "cards" / "annotation.md"),
-        **{"code": _code, "fence": _fence, "plain": _plain, "table": _table},
+        **{"code": _code, "fence": _fence, "plain": _plain, "table": _table, "percent": percent_text},
         **{"job": job, "task": job.task, "report": report, "usage": report.usage},
         **_count_values(job, report, counts),
         **_teacher_values(job, report),

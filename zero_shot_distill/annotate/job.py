@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ReadAgain', 'JobError', 'AnnotationJob', 'ask_split', 'annotated_rows', 'Unanswered', 'AnnotationReport',
-           'find_unanswered', 'report_annotation', 'run_annotation', 'Annotation']
+           'find_unanswered', 'report_annotation', 'run_annotation', 'annotation_rows', 'Annotation']
 
 # %% ../../nbs/4_annotate/02_job.ipynb #5a06f20c
 import json
@@ -29,20 +29,23 @@ from zero_shot_distill.annotate.plan import (
 from zero_shot_distill.annotate.rows import (
     AnnotatedRow,
     AnnotationSummary,
+    RationaleFault,
     annotated_row,
     read_annotations,
     summarise_annotations,
     write_annotations,
 )
 from ..core.definition import ZsdError
-from ..core.display import result_html, result_text
+from ..core.display import result_html, result_text, table_html, table_text
 from ..core.files import fingerprint, write_json, write_text
 from ..core.progress import OnProgress, Progress
+from ..prompt.by_label import by_label_rows, reply_warnings, with_trivial_rows
 from ..prompt.collect import collect_replies, requests_for
 from ..prompt.display import share_text
 from ..prompt.mix import PromptMix
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate
+from ..stats.confusion import Confusion
 from ..stats.interval import Interval, bootstrap_mean, wilson
 from ..store.request import Request
 from ..task.task import Example, Task
@@ -187,6 +190,25 @@ class AnnotationReport:
     left_usd: Interval | None  # unanswered questions × mean cost of a reply, with the 95 % interval of that mean; None: unknown
     notes: tuple[str, ...]  # messages of the last run, e.g. that the model takes no temperature
 
+    @property
+    def confusion(self) -> Confusion | None:  # None: the task has no fixed labels
+        "Count the teacher's labels by gold label over all splits."
+        counted = [summary.confusion for summary in self.splits.values() if summary.confusion]
+        return sum(counted[1:], counted[0]) if counted else None
+
+    @property
+    def warnings(self) -> list[str]:
+        "Say what makes the rows useless for training; see `reply_warnings`."
+        total = Counter()
+        for summary in self.splits.values():
+            total.update(rows=summary.n_rows, labels=summary.n_labels, rationales=summary.n_rationales)
+            total.update(not_wanted=summary.errors.get(RationaleFault.NOT_WANTED, 0))
+        reasons = sum((Counter(summary.errors) for summary in self.splits.values()), Counter())
+        # What a rate leaves out had a rationale, or was not asked for one: it is no sign of a silent teacher.
+        n_rationales = total["rationales"] if not total["not_wanted"] else total["rows"]
+        most = reasons.most_common(1)[0][0] if reasons else ""
+        return reply_warnings(total["rows"] - self.n_rows_left, total["labels"], n_rationales, self.confusion, most)
+
 # %% ../../nbs/4_annotate/02_job.ipynb #c4ae13d5
 def find_unanswered(
     read: Mapping[str, Mapping[Question, ReadReply]],  # split -> replies, from `ask_split`
@@ -258,7 +280,7 @@ def run_annotation(
             read[split] = ask_split(job, split, noting, on_progress, read_again)
         rows = annotated_rows(job, split, read[split])
         write_annotations(rows, folder / f"{split}.jsonl")
-        splits[split] = summarise_annotations(rows, job.task.is_right)
+        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels)
     report = report_annotation(job, splits, read, client, folder, notes)
     write_json(folder / "report.json", asdict(report))
     lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
@@ -267,6 +289,26 @@ def run_annotation(
     return report
 
 # %% ../../nbs/4_annotate/02_job.ipynb #e05d87f8
+def annotation_rows(
+    report: AnnotationReport,
+) -> list[dict[str, str]]:  # for `table_html`: a row for each split, then the trivial answers
+    "Show what came of each split: labels, rationales, agreement with the gold labels, and what is missing."
+    uneven = report.confusion is not None and report.confusion.is_uneven
+    cells = [
+        {
+            "split": split,
+            "rows": f"{found.n_rows:,}",
+            "labels": f"{found.n_labels:,}",
+            "gold accuracy": share_text(wilson(found.n_agree, found.n_gold)),
+            **({"balanced accuracy": share_text(found.confusion.balanced_accuracy)} if uneven and found.confusion else {}),
+            "explanation rate": share_text(wilson(found.n_rationales, found.n_rows)),
+            "missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-",
+        }
+        for split, found in report.splits.items()
+    ]
+    return with_trivial_rows(cells, report.confusion if report.confusion and report.confusion.majority else None)
+
+
 @dataclass(frozen=True, repr=False)
 class Annotation:
     "An annotation on disk: its report, and its rows as a table."
@@ -314,26 +356,23 @@ class Annotation:
 
         return pd.DataFrame([{"split": split} | asdict(row) for split, rows in self.rows.items() for row in rows])
 
-    def _cells(self) -> list[dict[str, str]]:
-        return [
-            {
-                "split": split,
-                "rows": f"{found.n_rows:,}",
-                "labels": f"{found.n_labels:,}",
-                "accuracy": share_text(wilson(found.n_agree, found.n_gold)),
-                "explanation rate": share_text(wilson(found.n_rationales, found.n_rows)),
-                "missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-",
-            }
-            for split, found in self.summary.items()
-        ]
+    @property
+    def by_label(self) -> "pd.DataFrame":  # one row for each gold label; empty where the task has no fixed labels
+        "Show which labels the teacher gave by gold label, with precision and recall, over all splits."
+        import pandas as pd
+
+        return pd.DataFrame(by_label_rows(self.report.confusion) if self.report.confusion else [])
 
     def _note(self) -> str:
         usage, left = self.report.usage, self.report.n_rows_left
         cost = f"{usage.n_responses:,} replies, {usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out, cost {format_usd(usage.cost_usd)}"
-        return f"{cost}. {f'{left:,} rows have no reply yet: annotate again to go on.' if left else 'Every row has a reply.'}"
+        state = f"{left:,} rows have no reply yet: annotate again to go on." if left else "Every row has a reply."
+        return " ".join([f"{cost}. {state}", *(f"WARNING: {warning}." for warning in self.report.warnings)])
 
     def __repr__(self) -> str:
-        return result_text(f"annotation {self.id}", self._cells(), self._note())
+        counts = [table_text(by_label_rows(self.report.confusion))] if self.report.confusion else []
+        return "\n\n".join([result_text(f"annotation {self.id}", annotation_rows(self.report), self._note()), *counts])
 
     def _repr_html_(self) -> str:
-        return result_html(f"annotation {self.id}", self._cells(), self._note(), wide=("missing",))
+        counts = table_html(by_label_rows(self.report.confusion)) if self.report.confusion else ""
+        return result_html(f"annotation {self.id}", annotation_rows(self.report), self._note(), wide=("missing",)) + counts

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..core.definition import DataError
 from ..core.files import write_text
 from ..prompt.replies import ReadReply
+from ..stats.confusion import Confusion
 from ..task.task import Example, Task
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #1f539614
@@ -102,11 +103,13 @@ class AnnotationSummary:
     n_gold: int  # rows with a teacher label and a gold label
     errors: dict[str, int]  # reason for a missing label or rationale -> rows
     read_by: dict[str, int]  # "schema" or "pattern" -> labels
+    confusion: Confusion | None = None  # the teacher's labels by gold label; None: the task has no fixed labels, or a report of before
 
 
 def summarise_annotations(
     rows: Sequence[AnnotatedRow],  # of one split or several
     is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
+    labels: Sequence[str] = (),  # of the task, to count by label; empty: it has no fixed ones
 ) -> AnnotationSummary:  # counts, of which rates with intervals can be made
     "Count labels, rationales, agreement and reasons."
     both = [row for row in rows if row.label is not None and row.gold is not None]
@@ -118,4 +121,5 @@ def summarise_annotations(
         n_gold=len(both),
         errors=dict(Counter(row.label_error or row.rationale_error for row in rows if row.label_error or row.rationale_error)),
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),
+        confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows]) if labels else None,
     )

@@ -24,6 +24,7 @@ from zero_shot_distill.cli.options import (
     Offline,
     ProfileName,
     PromptsFile,
+    Published,
     Seed,
     SplitNames,
     TaskName,
@@ -62,10 +63,7 @@ class JobOptions:
     ] = None
     prompts: PromptsFile = None
     seed: Seed = 42
-    published: Annotated[
-        bool,
-        typer.Option("--published", help="The first rows of the published split, as the thesis code took them, instead of drawn ones."),
-    ] = False
+    published: Published = False
 
     def rate(self) -> "ExplanationRate":  # `typer.BadParameter` where it is given in both ways
         "Say how many rows keep a rationale."
@@ -123,19 +121,20 @@ def forecast(
     """
     settings, progress = asked.settings(), common.progress
 
-    from zero_shot_distill.annotate.announce import announce_job
+    from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
     from zero_shot_distill.annotate.forecast import forecast as make_forecast
     from zero_shot_distill.annotate.forecast import forecast_table
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
     from zero_shot_distill.teacher.price import format_usd
 
-    opened = open_teacher(settings, progress, common.log_path, offline)
+    opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
     job = chosen.job(opened.teacher.model, settings.sampling, common)
     if len(job.rows) > 1:
         raise typer.BadParameter("give --splits one split at a time")
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, job.sampling, AskPlan(budget_usd), progress.message)
+        job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
         announce_job(job, client, progress, pilot)
         with progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             made = make_forecast(job, client, n_pilot=pilot, on_progress=on_progress)
@@ -153,7 +152,8 @@ def forecast(
         print(f"{made.n_rows} rows, totals with 90 % prediction intervals; from {answered} that are stored and will not be asked again")
     if made.open_usd is not None:
         low, high = format_usd(made.open_usd.low), format_usd(made.open_usd.high)
-        print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {opened.price.source})")
+        source = opened.price.source if opened.price else "unknown, but all replies are stored"
+        print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {source})")
     else:
         print("still to be paid: unknown; give --price-in and --price-out (US dollars for a million tokens)")
 
@@ -188,19 +188,20 @@ def annotate(
     check_profile(profile)
     settings, progress = asked.settings(), common.progress
 
-    from zero_shot_distill.annotate.announce import announce_job
+    from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    opened = open_teacher(settings, progress, common.log_path, offline)
+    opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
     job = chosen.job(opened.teacher.model, settings.sampling, common, profile)
     with ResponseStore(common.store_path) as store, opened.teacher:
         from zero_shot_distill.thesis.evaluation import read_as_the_thesis
 
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
         client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
+        job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
@@ -214,22 +215,16 @@ def annotate(
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
 def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
     "Print what came, what it cost and what is left."
+    from zero_shot_distill.annotate.job import annotation_rows
+    from zero_shot_distill.prompt.by_label import by_label_rows
     from zero_shot_distill.teacher.price import format_usd
 
-    show_rows(
-        [
-            {
-                "split": split,
-                "rows": summary.n_rows,
-                "labels": summary.n_labels,
-                "rationales": summary.n_rationales,
-                "as gold": f"{summary.n_agree} of {summary.n_gold}",
-                "missing": [f"{n} {reason}" for reason, n in summary.errors.items()] or "-",
-            }
-            for split, summary in report.splits.items()
-        ],
-        as_json=False,
-    )
+    show_rows(annotation_rows(report), as_json=False)
+    if report.confusion:
+        print("rows by gold label and by the label that was given")
+        show_rows(by_label_rows(report.confusion), as_json=False)
+    for warning in report.warnings:
+        print(f"WARNING: {warning}")
     usage = report.usage
     tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
     cap = f" of at most {format_usd(budget_usd)}" if budget_usd is not None else ""

@@ -8,7 +8,8 @@ __all__ = ['ExperimentError', 'experiment', 'evaluate']
 # %% ../../nbs/9_cli/01_experiment.ipynb #071d361e
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from zero_shot_distill.cli.options import (
     OneSplit,
     ProfileName,
     PromptsFile,
+    Published,
     Seed,
     TaskName,
     TeacherOptions,
@@ -30,15 +32,19 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import share_text, show_rows
 from ..core.definition import DataError, ZsdError
+from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
-from ..task.load import is_here
-from ..task.task import Task, load_task
+from ..task.load import is_here, load_examples, sample_labelled
+from ..task.task import Example, Task, load_task
 from ..teacher.settings import OpenedTeacher, open_teacher
 from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.prompt.replies import ReadReply, Replies
+    from zero_shot_distill.prompt.score import PromptScore
+    from zero_shot_distill.stats.confusion import Confusion
+    from zero_shot_distill.teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -47,23 +53,38 @@ class ExperimentError(ZsdError):
     exit_status = 2
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #94e37510
+_SHARES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "explanation_rate": "explanation rate",
+    "explained_accuracy": "accuracy with explanation",
+}
+
+
 def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     from zero_shot_distill.teacher.price import format_usd
 
-    shares = [
-        share_text(figures["intervals"][name]) if name in figures["intervals"] else "-"
-        for name in ("accuracy", "explanation_rate", "explained_accuracy")
-    ]
+    shares = {title: share_text(figures["intervals"][name]) if name in figures["intervals"] else "-" for name, title in _SHARES.items()}
     is_explained, is_ours = figures["characteristics"]["total_responses"] > 0, rules == "ours"
+    about = f"{figures['n_rows']} rows" + (", sees label" if shows_label(template, task) else "")
     return {
-        "template": (template.id + ("\nsees label" if shows_label(template, task) else "")) if is_ours else "",
+        "template": f"{template.id}\n{about}" if is_ours else "",
         "rules": rules,
-        "rows": figures["n_rows"] if is_ours else "",
-        **dict(zip(("accuracy", "explanation rate", "accuracy with explanation"), shares, strict=True)),
+        **shares,
         "words": f"{figures['characteristics']['avg_nr_of_words']:.0f}" if is_explained else "-",
         "unread": sum(figures["unread"].values()),
         "cost": format_usd(figures["costs"].get("total_accumulated_costs")) if is_ours else "",
     }
+
+
+def _table(task: Task, lines: list[dict[str, Any]], confusion: "Confusion | None") -> list[dict[str, Any]]:
+    "Add the trivial answers, and leave out the columns that say nothing here."
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
+
+    lines = with_trivial_rows(lines, confusion, len(task.choices))
+    needless = {"rules"} if len({line["rules"] for line in lines if line["rules"]}) == 1 else set()
+    needless |= {"balanced accuracy"} if confusion is None or not confusion.is_uneven else set()
+    return [{name: text for name, text in line.items() if name not in needless} for line in lines]
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
 def _show(
@@ -77,8 +98,10 @@ def _show(
     work_dir: Path,
     as_json: bool,
 ) -> None:
-    "Score, leave the prompt metadata, print: JSON by one set of rules, the table by both."
-    from zero_shot_distill.thesis.evaluation import best_first, figures_of_replies, json_figures, write_prompt_metadata
+    "Score, leave the prompt metadata, print: JSON by one set of rules, the table of a task of the thesis by both."
+    from zero_shot_distill.prompt.by_label import by_label_rows
+    from zero_shot_distill.prompt.score import best_templates, merit
+    from zero_shot_distill.thesis.evaluation import THESIS_TASKS, figures_of_replies, json_figures, write_prompt_metadata
 
     def figures(name: str) -> dict[str, dict[str, Any]]:
         return figures_of_replies(name, task, templates, replies, opened.price, ImportedFolder.of(work_dir))
@@ -90,26 +113,77 @@ def _show(
     if as_json:
         print(json.dumps({id: json_figures(one) for id, one in asked_for.items()}, ensure_ascii=False, indent=1))
         return
-    by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", "thesis")}
-    ids = best_first(by_rules["ours"])
-    show_rows([_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules], as_json=False)
-    print(f"{about}; shares with 95 % intervals (Wilson), by our rules and by the thesis's")
-    print(f"best by our rules (accuracy with explanation): {ids[0]}; it is flattered by chance: confirm it on other rows")
+    both = profile == "thesis" or task.name in THESIS_TASKS
+    by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", *["thesis"] * both)}
+    scores = sorted((one["score"] for one in by_rules["ours"].values()), key=merit, reverse=True)
+    ids, confusion = [score.template_id for score in scores], scores[0].confusion
+    lines = [_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules]
+    show_rows(_table(task, lines, confusion), as_json=False)
+    print(f"{about}; shares with 95 % intervals (Wilson)" + (", by our rules and by the thesis's" if both else ""))
+    if confusion:
+        print(f"\n{ids[0]}: rows by gold label and by the label that was given")
+        show_rows(by_label_rows(confusion), as_json=False)
+    for score in scores:
+        for warning in score.warnings:
+            print(f"WARNING {score.template_id}: {warning}")
+    is_measured = any(score.accuracy.n for score in scores)
+    unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
+    print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
+
+
+def _verdict(best: "list[PromptScore]", n_templates: int) -> str:
+    "Say which template is best, if one is."
+    if not best:
+        return "no template got one row right with a rationale: none is best"
+    names = " and ".join(score.template_id for score in best)
+    if len(best) > 1:
+        return f"a tie: {names} have the same accuracy with explanation and the same accuracy; ask about more rows"
+    if n_templates == 1:
+        return f"only {names} was asked: there is nothing to compare it with"
+    return f"best (accuracy with explanation, then accuracy): {names}; it is flattered by chance: confirm it on other rows"
+
+# %% ../../nbs/9_cli/01_experiment.ipynb #b70b8dc0
+@dataclass(frozen=True)
+class _Rows:
+    "Which rows of a split an experiment asks about."
+
+    split: str
+    n: int
+    seed: int
+    published: bool  # as the thesis code drew them
+
+    def draw(
+        self,
+        task: Task,
+        templates: Mapping[str, PromptTemplate],
+        client: "TeacherClient",  # whose store says whether the experiment was begun by an earlier version, which drew other rows
+        progress: Progress,
+    ) -> Sequence[Example]:
+        "Draw the rows."
+        from zero_shot_distill.prompt.collect import draw_samples, published_rows
+        from zero_shot_distill.prompt.stored import rows_begun_with
+
+        earlier = draw_samples(published_rows(task, self.split), self.n, self.seed)
+        if self.published:
+            return earlier
+        rows = sample_labelled(load_examples(task, self.split), self.n, self.seed)
+        return rows_begun_with(rows, earlier, templates.values(), client, task, progress.message)
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf
 @with_options
 def experiment(
     task: TaskName,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows, drawn at random as the thesis code draws them.")] = 100,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Rows, drawn at random; annotating begins with the same.")] = 100,
     seed: Seed = 42,
     templates: TemplateIds = "",
     split: OneSplit = "train",
     profile: ProfileName = "ours",
     prompts: PromptsFile = None,
     budget_usd: BudgetUsd = None,
+    published: Published = False,
     *,
     asked: TeacherOptions,
     common: CommonOptions,
@@ -122,17 +196,21 @@ def experiment(
     settings, work_dir = asked.settings(), common.work_dir
 
     from zero_shot_distill.prompt.announce import announce
-    from zero_shot_distill.prompt.collect import draw_samples, published_rows, run_experiment
+    from zero_shot_distill.prompt.collect import run_experiment
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
-    rows = draw_samples(published_rows(loaded, split), samples, seed)
+    choice = _Rows(split, samples, seed, published or profile == "thesis")
     opened = open_teacher(settings, progress, common.log_path)
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
-        announce([(template, row) for row in rows for template in chosen.values()], loaded, client, progress)
+        rows = choice.draw(loaded, chosen, client, progress)
+        pairs = [(template, row) for row in rows for template in chosen.values()]
+        client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
+        announce(pairs, loaded, client, progress)
         with progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             replies = run_experiment(loaded, chosen, rows, client, on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
@@ -153,6 +231,7 @@ def evaluate(
     templates: TemplateIds = "",
     split: OneSplit = "train",
     prompts: PromptsFile = None,
+    published: Published = False,
     *,
     asked: TeacherOptions,
     common: CommonOptions,
@@ -164,7 +243,8 @@ def evaluate(
     check_profile(profile)
     settings, work_dir = asked.settings(), common.work_dir
 
-    from zero_shot_distill.prompt.collect import draw_samples, published_rows, stored_replies
+    from zero_shot_distill.prompt.collect import published_rows, stored_replies
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import StoredTeacher
@@ -175,7 +255,7 @@ def evaluate(
     if not asked.is_named:  # whose replies were imported; the first where there are several
         imported = next(ImportedFolder.of(work_dir).models(loaded.name), None)
         settings = settings.model_copy(update={"model": imported})
-    opened = open_teacher(settings, progress, offline=True)
+    opened = open_teacher(settings, progress, offline=True, store_path=common.store_path)
     name = opened.teacher.model
     folder = ImportedFolder.of(work_dir)
     with ResponseStore(common.store_path) as store:
@@ -186,8 +266,10 @@ def evaluate(
         try:
             # What was not named need not be fetched from afar.
             if others and (not bought or templates or prompts or (split in loaded.splits and is_here(loaded, split))):
-                rows = published_rows(loaded, split)
-                rows = rows if samples is None else draw_samples(rows, samples, seed)
+                choice = _Rows(split, samples, seed, published or profile == "thesis")
+                rows = published_rows(loaded, split) if samples is None else choice.draw(loaded, others, client, progress)
+                pairs = [(template, row) for row in rows for template in others.values()]
+                client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
                 with progress.bar("looking replies up") as on_progress:
                     stored = stored_replies(loaded, others, rows, client, on_progress)
         except DataError:

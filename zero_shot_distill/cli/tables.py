@@ -7,12 +7,17 @@ __all__ = ['show_rows', 'share_text']
 
 # %% ../../nbs/9_cli/01_tables.ipynb #8f2083e1
 import json
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+
+from ..core.display import column_blocks
 
 if TYPE_CHECKING:  # brings statistics packages, which would slow every command down
     from zero_shot_distill.stats.interval import Interval
@@ -26,16 +31,49 @@ def show_rows(
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    first, *others = rows[0] if rows else ["nothing"]
-    table = Table(Column(first, no_wrap=True), *others, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for row in rows:
-        # As text: a prompt's [brackets] are no mark-up.
-        table.add_row(*(Text(", ".join(map(str, value)) if isinstance(value, list) else str(value)) for value in row.values()))
-    Console().print(table)
+    names = list(rows[0]) if rows else ["nothing"]
+    lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
+    columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
+    columns[0] = (columns[0][1], columns[0][1])
+    # Bold on a terminal alone: a notebook's kernel asks for colours, and its output is read as plain text.
+    console = Console(force_jupyter=False, force_terminal=sys.stdout.isatty())
+    for number, block in enumerate(column_blocks([least for least, _ in columns], console.width)):
+        widths = _fitted([columns[place] for place in block], console.width - 2 * (len(block) - 1))
+        shown = [Column(names[place], width=width) for place, width in zip(block, widths, strict=True)]
+        table = Table(*shown, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+        for line in lines:
+            table.add_row(*(Text(line[place]) for place in block))  # as text: a prompt's [brackets] are no mark-up
+        console.print(*([""] if number else []), table, sep="\n")
+    console.print()
+
+
+_WRAPPED = 20  # characters: a longer line may be wrapped, a shorter one is kept whole
+
+
+def _widths(name: str, texts: Sequence[str]) -> tuple[int, int]:  # characters
+    "Measure how narrow a column may become, where every word of its name and every short line stays whole, and how wide it would be."
+    lines = [line for text in texts for line in text.splitlines()]
+    least = max(
+        map(cell_len, ["", *name.split(), *(line[:_WRAPPED] for line in lines), *(word for line in lines for word in line.split())])
+    )
+    return least, max(map(cell_len, [name, *lines]))
+
+
+def _fitted(columns: Sequence[tuple[int, int]], room: int) -> list[int]:
+    "Choose the widths of columns, given with the least and the best one: the widest give way first."
+    widths = [best for _, best in columns]
+    while sum(widths) > room and any(width > least for width, (least, _) in zip(widths, columns, strict=True)):
+        place = max(range(len(widths)), key=lambda at: widths[at] * (widths[at] > columns[at][0]))
+        widths[place] -= 1
+    return widths
 
 # %% ../../nbs/9_cli/01_tables.ipynb #9ab1337f
 def share_text(
     interval: "Interval",  # a share between 0 and 1
 ) -> str:  # two lines, narrow enough for a terminal
     "Write a share in per cent over its interval."
-    return f"{100 * interval.value:.0f} %\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.n else "-"
+    if not interval.n:
+        return "-"
+    return f"{100 * interval.value:.0f} %" + (
+        f"\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.has_ends else "\n1 row"
+    )

@@ -34,6 +34,8 @@ class OnProgress(Protocol):
 _FEWEST_UNITS = 8  # that a mean is taken of, once there are so many
 _TAIL = 0.35  # of a unit: at the end, some of those at once have nothing to do; chosen on simulated replies of uneven length
 _MOST_POINTS = 4000  # of the curve that are kept
+_TOGETHER_S = 0.05  # units that are told of within so short a time came together, as stored replies and the answers of a batch do
+_SHORTEST_S = 1.0  # units that were done within a shorter time say nothing of the speed
 
 
 class TimeLeft:
@@ -57,6 +59,8 @@ class TimeLeft:
         if not self._curve or done < self._done or done == self._n_before:
             self._curve, self._n_before = [(0, at)], done
         elif done > self._done:
+            if len(self._curve) > 1 and at - self._curve[-1][1] < _TOGETHER_S:
+                at = self._curve.pop()[1]
             self._curve.append((done - self._n_before, at))
         if len(self._curve) > _MOST_POINTS:
             self._curve = [self._curve[0], *self._curve[-1:0:-2][::-1]]
@@ -100,8 +104,13 @@ class TimeLeft:
             n_skipped = n_done // 2
         else:
             n_skipped = min(max(n_done - self.n_parallel, 0), self.n_parallel)
-        # Units that are told of together, as bytes of a download are, are left out together.
-        return n_done, self._curve[bisect_right(self._curve, n_skipped, key=lambda point: point[0]) - 1][0] if self._curve else 0
+        if not self._curve:
+            return 0, 0
+        # Units that came together are left out together: what came later says how fast it goes.
+        place = bisect_left(self._curve, n_skipped, key=lambda point: point[0])
+        if place == len(self._curve) - 1:
+            place = bisect_right(self._curve, n_skipped, key=lambda point: point[0]) - 1
+        return n_done, self._curve[place][0] if self._curve[-1][1] - self._curve[place][1] >= _SHORTEST_S else 0
 
     def _spent_s(self, first: int, last: int) -> float:
         "Seconds from beginning to end, summed over the units after `first` up to `last`."

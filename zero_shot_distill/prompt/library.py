@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..core.definition import DataError
-from ..core.files import definitions_dir
 from .mix import PromptMix, load_mix
-from .template import PromptTemplate, load_templates
+from .template import PromptTemplate, load_templates, own_prompts
 from ..task.task import Task
 
 # %% ../../nbs/3_prompt/06_library.ipynb #220fa875
@@ -24,12 +23,12 @@ def find_templates(
     file: Path | None = None,  # the user's own: these and no others
     work_dir: Path | None = None,  # may hold imported templates; None: nothing was imported
 ) -> dict[str, PromptTemplate]:  # by id; raises as `load_templates`
-    "Load the templates that can be named for a task."
+    "Load the templates that can be named for a task: its own and the imported ones; starter templates where there are none of either."
     imported = work_dir and work_dir / _IMPORTED / "prompts" / f"{task.name}.yaml"
     if file is not None or not imported or not imported.is_file():
         return load_templates(task, file)
-    built_in = load_templates(task) if (definitions_dir() / "prompts" / f"{task.name}.yaml").is_file() else {}
-    return built_in | load_templates(task, imported)
+    own = load_templates(task) if own_prompts(task) else {}
+    return own | load_templates(task, imported)
 
 
 def pick_templates(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PromptError', 'ReplyRule', 'PromptTemplate', 'pattern_placeholders', 'filled_pattern', 'check_placeholders',
-           'Templates', 'load_templates', 'render', 'shows_label', 'fill', 'render_few_shot', 'response_format']
+           'Templates', 'own_prompts', 'load_templates', 'render', 'shows_label', 'fill', 'render_few_shot',
+           'response_format']
 
 # %% ../../nbs/3_prompt/01_template.ipynb #840a0663
 import string
@@ -192,6 +193,11 @@ def check_placeholders(
         raise PromptError(f"{where}: template {template.id!r}: placeholder {{{name}}} is missing")
 
 # %% ../../nbs/3_prompt/01_template.ipynb #8ccb65ee
+def _ending(question: str) -> str:
+    "Keep the end of a long question: templates of a task often begin alike."
+    return question if len(question) <= 80 else "... " + question[-76:].partition(" ")[2]
+
+
 class Templates(dict[str, PromptTemplate]):
     "Templates by id, shown as a table."
 
@@ -209,7 +215,7 @@ class Templates(dict[str, PromptTemplate]):
         ]
 
     def __repr__(self) -> str:
-        shown = [{**row, "question": " ".join(row["question"].split())[:80]} for row in self._rows()]
+        shown = [{**row, "question": _ending(" ".join(row["question"].split()))} for row in self._rows()]
         return table_text([{name: text for name, text in row.items() if name != "note"} for row in shown])
 
     def _repr_html_(self) -> str:
@@ -217,15 +223,24 @@ class Templates(dict[str, PromptTemplate]):
         return styled(table_html(shown, wide=["question", "note"]))
 
 # %% ../../nbs/3_prompt/01_template.ipynb #3e7a307f
+def own_prompts(
+    task: Task,
+) -> Path | None:  # None: the task has no templates of its own
+    "Find the file of a task's own templates: the one of its definition, or the one of the built-in task of that name."
+    files = task.prompts_path, definitions_dir() / "prompts" / f"{task.name}.yaml"
+    return next((file for file in files if file and file.is_file()), None)
+
+
 def load_templates(
     task: Task,  # whose fields the templates must show
-    path: Path | None = None,  # the user's own file instead of `data/prompts/<task>.yaml`
+    path: Path | None = None,  # a template file; None: the task's own, and starter templates where it has none
 ) -> Templates:  # by id, in file order; `DefinitionError` or `PromptError` names the first fault
     "Load all templates of a task."
-    built_in = definitions_dir() / "prompts" / f"{task.name}.yaml"
-    if path is None and not built_in.is_file():
-        raise PromptError(f"task {task.name!r} has no built-in templates; give your own template file")
-    path = path or built_in
+    path = path or own_prompts(task)
+    if path is None:
+        from zero_shot_distill.prompt.starter import starter_templates  # which is made of templates, too
+
+        return starter_templates(task)
     file = check_definition(read_yaml(path), _TemplateFile, str(path))
     if file.task != task.name:
         raise PromptError(f"{path}: written for task {file.task!r}, not for {task.name!r}")

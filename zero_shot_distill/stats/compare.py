@@ -38,6 +38,12 @@ def _group_draws(groups: Sequence[str], n_rows: int, generator: np.random.Genera
     return generator.integers(0, n_groups, size=(2000, n_groups))
 
 
+def _interval(value: float, draws: np.ndarray, n_rows: int) -> Interval:
+    "Take the middle 95 % of the draws; one row alone has no interval."
+    low, high = np.percentile(draws, [2.5, 97.5]) if n_rows > 1 else (float("nan"), float("nan"))
+    return Interval(value, float(low), float(high), n_rows)
+
+
 def mean_over_seeds(
     correct: Sequence[Sequence[int]],  # for each seed, 1 for each row that was right, else 0; all seeds on the same rows
     groups: Sequence[str] = (),  # group of each row, rows of a group are drawn together; empty: every row is a group of its own
@@ -45,8 +51,7 @@ def mean_over_seeds(
     "Estimate the accuracy of a training method: mean over seeds, with a bootstrap interval over seeds and rows."
     generator = np.random.default_rng(0)
     draws = _seed_draws(correct, groups, _group_draws(groups, len(correct[0]), generator), generator)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(np.mean(correct)), float(low), float(high), len(correct[0]))
+    return _interval(float(np.mean(correct)), draws, len(correct[0]))
 
 
 def paired_difference(
@@ -57,8 +62,8 @@ def paired_difference(
     "Estimate how much better one method is than another, with a bootstrap interval over the seeds of each and their common rows."
     generator = np.random.default_rng(0)
     shared = _group_draws(groups, len(a[0]), generator)
-    low, high = np.percentile(_seed_draws(a, groups, shared, generator) - _seed_draws(b, groups, shared, generator), [2.5, 97.5])
-    return Interval(float(np.mean(a) - np.mean(b)), float(low), float(high), len(a[0]))
+    draws = _seed_draws(a, groups, shared, generator) - _seed_draws(b, groups, shared, generator)
+    return _interval(float(np.mean(a) - np.mean(b)), draws, len(a[0]))
 
 
 def verdict(

@@ -18,19 +18,28 @@ class Interval:
     "Hold an estimate with its 95 % interval."
 
     value: float  # the estimate; NaN where n is 0
-    low: float  # lower end of the interval
-    high: float  # upper end of the interval
+    low: float  # lower end of the interval; NaN where n is below 2
+    high: float  # upper end of the interval; NaN where n is below 2
     n: int  # rows behind the estimate
 
+    @property
+    def has_ends(self) -> bool:
+        "Tell whether there is an interval: one value alone says nothing of how far the next one may lie."
+        return self.n > 1 and self.low == self.low
+
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]" if self.has_ends else f"{self.value:.4g}"
 
     def __repr__(self) -> str:
         return f"Interval({self}, n={self.n:,})"
 
     def _repr_html_(self) -> str:
-        reach = f"95 % interval {self.low:.4g} to {self.high:.4g}, n = {self.n:,}"
+        reach = f"95 % interval {self.low:.4g} to {self.high:.4g}" if self.has_ends else "no interval"
+        reach = f"{reach}, n = {self.n:,}"
         return f'<b>{self.value:.4g}</b> <span style="color: gray">({reach})</span>'
+
+
+_NAN = float("nan")
 
 
 def wilson(
@@ -38,8 +47,8 @@ def wilson(
     n: int,  # number of rows that were looked at
 ) -> Interval:  # a share between 0 and 1
     "Estimate a share, with Wilson's score interval (Wilson 1927)."
-    if n == 0:
-        return Interval(float("nan"), 0.0, 1.0, 0)
+    if n < 2:
+        return Interval(n_success / n if n else _NAN, _NAN, _NAN, n)
     low, high = proportion_confint(n_success, n, alpha=0.05, method="wilson")
     return Interval(n_success / n, float(low), float(high), n)
 
@@ -53,9 +62,9 @@ def bootstrap_mean(
     seed: int = 0,  # seed of the bootstrap: the same values and seed give the same interval
 ) -> Interval:  # in the unit of the values
     "Estimate a mean, with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13); of 10,000 values or more, with the normal interval."
-    if len(values) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
     array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return Interval(float(array[0]) if len(array) else _NAN, _NAN, _NAN, len(array))
     if len(array) >= _MANY:
         mean, reach = float(array.mean()), 1.96 * float(array.std(ddof=1)) / len(array) ** 0.5
         return Interval(mean, mean - reach, mean + reach, len(array))

@@ -6,6 +6,8 @@
 __all__ = ['SCHEMA_VERSION', 'StoreError', 'sqlite_errors', 'StoreFile']
 
 # %% ../../nbs/1_store/01_database.ipynb #948fb47f
+import os
+import random
 import sqlite3
 import threading
 import time
@@ -15,6 +17,11 @@ from pathlib import Path
 from typing import Self
 
 from ..core.definition import ZsdError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # %% ../../nbs/1_store/01_database.ipynb #6cf550b9
 class StoreError(ZsdError):
@@ -106,6 +113,63 @@ CREATE TABLE changes (               -- which requests got an attempt or a resul
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
+# %% ../../nbs/1_store/01_database.ipynb #3c19ad52
+_PAUSE_S = (0.001, 0.005)  # between two looks at a lock
+
+
+@contextmanager
+def _next_writer(
+    folder: Path,  # of the store; its lock is held while we are next, and is nothing that SQLite uses
+    deadline: float,  # of `time.monotonic`; go on all the same after it
+) -> Iterator[None]:
+    "Wait until no other process is the next to write; where folders cannot be locked (Windows, NFS), do not wait."
+    try:
+        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    except OSError:  # a folder that may be used and not listed
+        descriptor = None
+    try:
+        while descriptor is not None and _is_locked_elsewhere(descriptor) and time.monotonic() < deadline:
+            time.sleep(random.uniform(*_PAUSE_S))
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)  # gives the lock back
+
+
+def _is_locked_elsewhere(descriptor: int) -> bool:  # False: locked by us now, or there are no such locks here
+    "Try to lock a folder."
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _retry_while_busy(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+    "Run a statement as soon as other processes let it."
+    while True:
+        try:
+            connection.execute(statement).fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(*_PAUSE_S))
+
+
+def _take_write_lock(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+    "Begin a transaction that writes, after the processes that wait for it already."
+    now = time.monotonic()
+    # A process that was stopped while it was next, or that waits for another store in this folder, must not keep us out: half the time is left.
+    with _next_writer(folder, now + timeout_s / 2):
+        connection.execute("PRAGMA busy_timeout = 0")  # SQLite itself would look again after up to 100 ms
+        try:
+            _retry_while_busy(connection, "BEGIN IMMEDIATE", now + timeout_s)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
+
 # %% ../../nbs/1_store/01_database.ipynb #b517832d
 class StoreFile:
     "A SQLite file that holds a response store: opened, checked, and brought to this version of the schema."
@@ -113,9 +177,10 @@ class StoreFile:
     def __init__(
         self,
         path: str | Path,  # e.g. zsd-work/responses.sqlite
-        timeout_s: float = 10.0,  # how long to wait for another process that writes
+        timeout_s: float = 60.0,  # how long to wait for another process that writes
     ):
         self.path = Path(path)
+        self._timeout_s = timeout_s
         self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,15 +190,17 @@ class StoreFile:
             # Autocommit: each statement is its own transaction unless we say BEGIN.
             self._connection = sqlite3.connect(self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare(timeout_s)
+                self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
 
-    def _prepare(self, timeout_s: float) -> None:
+    def _prepare(self) -> None:
         "Check that the file is a store, or make it one, and that it can be written."
         self.check_header()
-        self._use_write_ahead_log(timeout_s)
+        # Readers and a writer work at once. A file system without shared memory keeps SQLite's older journal, which is safe too.
+        # SQLite does not wait here by itself when two processes open a new file at once.
+        _retry_while_busy(self._connection, "PRAGMA journal_mode = WAL", time.monotonic() + self._timeout_s)
         # A reply was paid for: it shall survive a power cut, not only a killed process.
         self._connection.execute("PRAGMA synchronous = FULL")
         with self.writing():
@@ -159,24 +226,11 @@ class StoreFile:
             )
         return version
 
-    def _use_write_ahead_log(self, timeout_s: float) -> None:
-        "Let readers and a writer work at once. A file system without shared memory keeps SQLite's older journal, which is safe too."
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                return
-            except sqlite3.OperationalError as error:
-                # SQLite does not wait here by itself when two processes open a new file at once.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         "Give the connection for changes, all of which are made or none. The write lock is taken at once."
         with self._lock, sqlite_errors(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
+            _take_write_lock(self._connection, self.path.parent, self._timeout_s)
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")

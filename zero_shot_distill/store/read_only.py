@@ -40,7 +40,7 @@ class ReadOnlyStore(StoreFile):
     def __init__(
         self,
         path: str | Path,  # file of the store, e.g. zsd-work/responses.sqlite
-        timeout_s: float = 10.0,  # how long to wait for a process that has locked the file
+        timeout_s: float = 60.0,  # how long to wait for a process that has locked the file
     ):
         self.path = Path(path)
         self._lock = threading.RLock()

@@ -6,9 +6,11 @@
 __all__ = ['Admit', 'Claim', 'Spending', 'StoredReplies', 'ResponseStore']
 
 # %% ../../nbs/1_store/01_store.ipynb #e7be325a
+import json
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 import psutil
 
@@ -245,6 +248,19 @@ class StoredReplies(StoreFile):
             rows = list(_select(connection, "SELECT key, request FROM responses WHERE key IN", list(keys)))
         return {key: Request.from_json(text) for key, text in rows}
 
+    def asked_with(
+        self,
+        n_latest: int = 100_000,  # replies that are looked through: half a second
+    ) -> list[tuple[str, dict[str, Any]]]:  # (model, sampling parameters without a JSON schema), most replies first
+        "List the models and the sampling parameters that stored replies were asked with; imported ones are left out."
+        parts = "json_extract(request, '$.model'), json_remove(json_extract(request, '$.sampling'), '$.response_format')"
+        latest = (
+            f"SELECT {parts} FROM (SELECT request FROM responses WHERE via <> 'import' AND json_valid(request) ORDER BY rowid DESC LIMIT ?)"
+        )
+        with self.reading() as connection:
+            counted = Counter(connection.execute(latest, [n_latest]).fetchall())
+        return [(model, json.loads(sampling)) for (model, sampling), _ in counted.most_common()]
+
     def superseded(
         self,
         keys: Iterable[str],  # `Response.key`
@@ -292,7 +308,7 @@ class ResponseStore(StoredReplies):
     a store that cannot be written is refused before anything is paid for. Every method raises `StoreError`.
     """
 
-    def __init__(self, path: str | Path, timeout_s: float = 10.0):
+    def __init__(self, path: str | Path, timeout_s: float = 60.0):
         super().__init__(path, timeout_s)
         self._claimant = _claimant()
 

@@ -6,25 +6,39 @@
 __all__ = ['bar_html', 'NotebookProgress', 'progress_here']
 
 # %% ../../nbs/7_study/05_notebook_progress.ipynb #f188dec4
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from time import monotonic
 
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import display
 
-from ..core.progress import OnProgress, Progress
+from ..core.progress import OnProgress, Progress, TimeLeft, duration_text, rate_text
 
 # %% ../../nbs/7_study/05_notebook_progress.ipynb #acb892d1
 def bar_html(
     description: str,  # what is being done
     done: int,  # units
     total: int,  # units in all
-    note: str = "",  # e.g. the cost so far
+    note: str = "",  # e.g. the time left and the cost so far
 ) -> str:
     "Draw a progress bar."
     return f'<progress value="{done}" max="{max(total, 1)}"></progress> {escape(description)} {done} of {total} {escape(note)}'
+
+
+class _Shown:
+    "What stands in the output of a cell: a bar, and nothing once the work is done, for programs that show plain text, too."
+
+    def __init__(self, html: str = ""):
+        self._html = html
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def __repr__(self) -> str:
+        return ""
 
 
 class NotebookProgress(Progress):
@@ -43,31 +57,41 @@ class NotebookProgress(Progress):
         self,
         description: str,  # what is being done
         units: int = 1,  # work units in one unit shown, e.g. 1_000_000 for bytes shown as megabytes
-        **_: object,  # what only a terminal's bar can use
+        n_parallel: int = 1,  # units that are worked on at once, where that is known and stays the same
     ) -> Iterator[OnProgress]:  # to be handed to the function that does the work
-        "Show a bar for as long as the block runs; work of under a second shows none."
-        started, shown, drawn_at = monotonic(), None, 0.0
+        "Show a bar for as long as the block runs; work of under a second shows none, unless something is said before it begins."
+        started, shown, drawn_at, estimate = monotonic(), None, 0.0, TimeLeft(n_parallel)
 
         def on_progress(done: int, total: int, note: str = "", /) -> None:
             nonlocal shown, drawn_at
             now = monotonic()
-            if self.quiet or now - started < 1 or (now - drawn_at < 0.25 and done < total):
+            done, total = done // units, total // units
+            estimate.update(done, total, now)
+            begins = done == 0 and note
+            if self.quiet or (now - started < 1 and not begins) or (now - drawn_at < 0.25 and done < total and not begins):
                 return
             drawn_at = now
-            html = HTML(bar_html(description, done // units, total // units, note))
+            left_s = estimate.left_s(now)
+            left = "" if left_s is None else f"{duration_text(left_s)} left"
+            said = ", ".join(filter(None, [rate_text(estimate.rate(now)), left]))
+            bar = _Shown(bar_html(description, done, total, " ".join(filter(None, [said, note]))))
             if shown is None:
-                shown = display(html, display_id=True)
+                shown = display(bar, display_id=True)
             else:
-                shown.update(html)
+                shown.update(bar)
 
         try:
             yield on_progress
         finally:
             if shown is not None:
-                shown.update(HTML(""))
+                shown.update(_Shown())
 
 
 def progress_here() -> Progress:
     "Return a bar for a notebook where one runs this, otherwise the terminal's."
     shell = get_ipython()
-    return NotebookProgress() if shell is not None and getattr(shell, "kernel", None) is not None else Progress()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return Progress()
+    # Other packages' bars would like a package that is not needed for ours; they say so in the first cell.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    return NotebookProgress()

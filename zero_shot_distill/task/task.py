@@ -7,12 +7,22 @@ __all__ = ['COLUMN', 'Example', 'Split', 'normal_words', 'choose', 'TaskLabels',
 
 # %% ../../nbs/1_task/02_task.ipynb #dde4ae47
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ..core.definition import DefinitionError, check_definition, read_yaml
 from ..core.display import styled, table_html
@@ -48,6 +58,9 @@ class Split(BaseModel):
     of: str | None = None  # split that this one is a share of
     share: float | None = Field(None, gt=0, lt=1)  # share of all rows of that split, whatever other shares are taken
     seed: int = 0  # seed that draws the share
+    stratify: bool = False  # the share is one of each label's rows, and of those without a label
+    # of a file, false: its rows have no label, so that it may lack the label's column; of a share, true: it is one of the rows with a label alone
+    labelled: bool | None = None
     skip_empty: bool = False  # leave out rows of the `file` with an empty field, instead of refusing the file
     n_rows: int | None = None  # published number of rows
 
@@ -62,6 +75,10 @@ class Split(BaseModel):
             raise ValueError("a split is a path, or has one of `file`, `hub`, and `of` with `share`")
         if self.skip_empty and self.file is None:
             raise ValueError("skip_empty belongs to the split that has the `file`")
+        if self.stratify and self.share is None:
+            raise ValueError("stratify belongs to a `share`")
+        if (self.labelled is False and self.file is None) or (self.labelled and not self.stratify):
+            raise ValueError("labelled is false of a `file` whose rows have no label, or true of a `share` that has stratify")
         return self
 
     def __str__(self) -> str:
@@ -77,8 +94,12 @@ COLUMN = re.compile(r"\{([^{}\[\]]+)(?:\[(\d+)\])?\}")  # matches {column}, or {
 def normal_words(
     words: str,  # what a teacher, a student or a file says
 ) -> str:  # the label in the form in which labels are compared; may be empty
-    "Write a label in lower case, with single spaces and no marks around it."
-    return " ".join(words.lower().split()).strip(" .,:;!*_\"'`()[]")
+    "Write a label in lower case, with single spaces, composed letters (NFC) and no marks around it."
+    return _plain(words).strip(" .,:;!*_\"'`()[]")
+
+
+def _plain(words: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(words.lower().split()))
 
 # %% ../../nbs/1_task/02_task.ipynb #f5358d78
 def choose(
@@ -111,6 +132,13 @@ class TaskLabels(BaseModel):
     aliases: dict[str, str] = {}  # other words that a teacher may use, lower case -> label
     label_descriptions: dict[str, str] = {}  # label -> what it means, for prompts
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _no_truth_values(cls, content: Any) -> Any:
+        if isinstance(content, list) and any(isinstance(label, bool) for label in content):
+            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put such labels in quotes")
+        return content
+
     @field_validator("label_names", mode="before")
     @classmethod
     def _names(cls, content: Any) -> Any:
@@ -124,6 +152,8 @@ class TaskLabels(BaseModel):
             raise ValueError("give at least two labels, or two fields as choices, or the metric numeric")
         if self.labels and self.choices:
             raise ValueError("give labels or choices, not both")
+        if twice := [label for label in self.labels if self.labels.count(label) > 1]:
+            raise ValueError(f"labels: {twice[0]!r} stands there twice")
         odd = [label for label in self.labels if label != label.strip().lower()]
         if odd:
             raise ValueError(f"labels must be lower case without outer spaces: {odd}")
@@ -139,6 +169,10 @@ class TaskLabels(BaseModel):
             re.compile(self.label_pattern or "")
         except re.error as error:
             raise ValueError(f"label_pattern is no regular expression: {error}") from None
+        for label in self.labels:
+            if not label or (read := self.read_label(label)) != label:
+                what = "says nothing" if not label else f"is read as {read!r}" if read else "is read as no label"
+                raise ValueError(f"label {label!r} {what}; write it otherwise, or change the aliases")
         return self
 
     @model_serializer(mode="wrap")
@@ -159,9 +193,13 @@ class TaskLabels(BaseModel):
             text = self.aliases.get(text.lower(), text)
             return text if numeric_value(text) is not None else None
         text = normal_words(words)
-        text = self.aliases.get(text, text)
         if self.labels:
-            return text if text in self.labels else None
+            # A label may have marks of its own, which no other words around it tell from those of a sentence.
+            named = (self.aliases.get(form, form) for form in (_plain(words), text))
+            found = next((label for label in named if label in self.labels), None)
+            alike = [] if found else [label for label in self.labels if normal_words(label) == text]
+            return alike[0] if len(alike) == 1 else found
+        text = self.aliases.get(text, text)
         if example is None:
             return text or None
         # Rows of other people's files may come without their choices: then no words are one of them.
@@ -197,6 +235,17 @@ class Task(TaskLabels):
     student_input: str  # text that the student reads, with {placeholders}
     hub: Hub | None = None  # data set of the splits that are at the hub
     splits: dict[str, Split]  # name -> where its rows are
+    _definition: Path | None = PrivateAttr(None)  # file that it was loaded from
+
+    @property
+    def prompts_path(self) -> Path | None:  # it need not exist; None where the task was not loaded from a file
+        "Name the file of the task's own prompt templates: `NAME-prompts.yaml` beside `NAME.yaml`; built-in tasks have a folder for them."
+        if self._definition is None:
+            return None
+        built_in = definitions_dir()
+        if self._definition.resolve().parent == (built_in / "tasks").resolve():
+            return built_in / "prompts" / self._definition.name
+        return self._definition.with_name(f"{self._definition.stem}-prompts.yaml")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
@@ -274,4 +323,6 @@ def load_task(
     def resolved(split: Split) -> Split:
         return split.model_copy(update={"file": (path.parent / split.file).resolve()}) if split.file else split
 
-    return task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded = task.model_copy(update={"splits": {name: resolved(split) for name, split in task.splits.items()}})
+    loaded._definition = path
+    return loaded

@@ -276,8 +276,14 @@ class _Receiver:
         for _ in range(2):  # a download that ended early without saying so is not worth a second payment
             for id in file_ids if wanted else ():
                 self._call.api.download(id, lambda lines, odd=odd[id]: self._take(batch, lines, wanted, known, odd))
-        self.odd_lines.update(sum(odd.values(), Counter()))
-        self._close(batch, wanted.values())
+        n_odd = sum(odd.values(), Counter())
+        self.odd_lines.update(n_odd)
+        if batch.status == "completed":
+            # It may have been charged for, so asking again is the user's decision.
+            error = AskError("the batch is complete and has no line for it that can be read", ErrorKind.ROW, charged=True)
+        else:  # what it did not come to is not charged for; a line that cannot be read may have been about this
+            error = AskError(f"the batch was {batch.status} before it came to this", ErrorKind.AGAIN, charged=bool(n_odd))
+        self._close(batch, wanted.values(), error)
 
     def _take(self, batch: Batch, lines: Iterable[bytes], wanted: dict[str, Request], known: set[str], odd: Counter[str]) -> None:
         "Store replies as they come."
@@ -292,11 +298,8 @@ class _Receiver:
         finally:  # what arrived before a broken connection is kept
             self._call.questions.settle(outcomes, batch.changes)
 
-    def _close(self, batch: Batch, missing: Iterable[Request]) -> None:
-        "End a batch of which no more will come."
-        was_ended = batch.status in ("expired", "cancelled")
-        why = f"the batch was {batch.status} before it came to this" if was_ended else "the batch brought no line for it"
-        error = AskError(why, ErrorKind.AGAIN, charged=not was_ended)
+    def _close(self, batch: Batch, missing: Iterable[Request], error: AskError) -> None:
+        "End a batch of which no more will come; `error` says why some requests are missing."
         self._call.questions.settle([(request, error) for request in missing], batch.changes)
         self._call.not_before, self._call.pause_s = 0.0, self._call.poll_s
         if self._call.records.claimed(batch) and not batch.is_old:  # the file with its requests is lost, and another call may know the rest
@@ -308,7 +311,7 @@ class _Receiver:
         "Fail the requests of a batch that the provider does not know. They may have been paid for: they stay claimed while it could come back."
         requests = list(self._call.records.requests(batch, self._call.questions.pending))
         if batch.is_old:
-            self._close(batch, requests)
+            self._close(batch, requests, AskError("the batch and its files are gone", ErrorKind.AGAIN, charged=True))
             return
         said = f"is in batch {batch.batch_id}, begun {batch.created_at}, which {self._call.teacher.where} does not know; use the key that began it"
         for request in requests:

@@ -113,8 +113,12 @@ def read_outcome(
         answer = line.response or _Answer()
         if answer.status_code == 200:
             outcome = read_completion(request, answer.body, 0.0, teacher.secrets)
+            if isinstance(outcome, AskError) and outcome.kind.can_pass:  # asking again would pay for it again
+                outcome = AskError("the batch's line for it holds no chat completion", ErrorKind.ROW, charged=True)
         elif answer.status_code:
             outcome = read_error(request, answer.status_code, json.dumps(answer.body), {}, teacher)
+        elif line.response is None and line.error is None:
+            outcome = AskError("the batch's line for it says nothing of what came", ErrorKind.ROW, charged=True)
         else:  # not even tried; some lines say so with a status of 0
             error = ErrorBody.model_validate(line.error) if isinstance(line.error, dict) else None
             said = f"{error.code}: {error.message}" if error else str(line.error or "no status")
@@ -269,8 +273,8 @@ def _status_of(batch: _BatchObject, secrets: Sequence[str]) -> BatchStatus:
     return BatchStatus(status, (counts.completed or 0) + (counts.failed or 0), file_ids, one_line(said, secrets))
 
 # %% ../../nbs/2_teacher/08_batch_api.ipynb #912f0ad7
-class BatchApi:
-    "Client for the Batch API of one teacher: upload, create, poll, download. Every method raises `BatchApiError`."
+class _Calls:
+    "Calls the Batch API of one teacher, once or while trying again can help. Every method raises `BatchApiError`."
 
     def __init__(
         self,
@@ -315,6 +319,10 @@ class BatchApi:
         if not error.can_pass or n_failed > self._teacher.n_retries:
             raise error
         time.sleep(max(error.error.retry_after_s or 0.0, min(60.0, 0.5 * 2 ** (n_failed - 1)) * random.uniform(0.5, 1.0)))
+
+# %% ../../nbs/2_teacher/08_batch_api.ipynb #5ae8238b
+class BatchApi(_Calls):
+    "Client for the Batch API of one teacher: upload, create, poll, download. Every method raises `BatchApiError`."
 
     def upload(self, name: str, lines: Iterable[bytes]) -> str:  # id of the file
         "Write a temporary file, which no directory shows, and upload it."

@@ -70,9 +70,6 @@ def in_groups(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield items[start : start + N_GROUP]
 
 # %% ../../nbs/2_teacher/09_batch_ledger.ipynb #49e50647
-_COLUMNS = "id, model, base_url, file_id, batch_id, state, n_requests, created_at"
-
-
 @contextmanager
 def _file_errors(path: Path) -> Iterator[None]:
     "Turn a full disk and the like into a `StoreError` of one line."
@@ -82,8 +79,8 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); fix that, then run again") from error
 
 
-class BatchRecords:
-    "Read and write the batches of a store, and the files beside it."
+class _BatchFiles:
+    "Keep the requests of each batch, and a lock that says who drives it, in files beside the store."
 
     def __init__(self, store: ResponseStore):
         self._store = store
@@ -91,6 +88,35 @@ class BatchRecords:
     def path(self, id: str, suffix: str) -> Path:
         "Name a file beside the store."
         return self._store.path.with_name(f"{self._store.path.name}.batch-{id}.{suffix}")
+
+    def keep(self, batch: Batch, requests: Iterable[Request]) -> None:
+        "Write requests of a batch beside the store; on the disk before they are claimed."
+        path = self.path(batch.id, "jsonl")
+        with _file_errors(path), open(path, "a", encoding="ascii") as file:
+            file.writelines(f"{request.key} {request.to_json()}\n" for request in requests)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _lock(self, id: str) -> FileLock | None:
+        lock = FileLock(self.path(id, "lock"))
+        with _file_errors(self.path(id, "lock")):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return None
+        return lock
+
+    def _unlock(self, id: str, lock: FileLock) -> None:
+        "Remove a lock for good. Whoever locks it after this finds that the batch is final."
+        lock.release()
+        self.path(id, "lock").unlink(missing_ok=True)
+
+# %% ../../nbs/2_teacher/09_batch_ledger.ipynb #3205c595
+_COLUMNS = "id, model, base_url, file_id, batch_id, state, n_requests, created_at"
+
+
+class BatchRecords(_BatchFiles):
+    "Read and write the batches of a store, and the files beside it."
 
     def under_way(self, teacher: HostedTeacher) -> list[str]:  # ids
         "List the batches that are not final, of this model at this address."
@@ -116,20 +142,6 @@ class BatchRecords:
         batch.lock = lock
         return batch
 
-    def _lock(self, id: str) -> FileLock | None:
-        lock = FileLock(self.path(id, "lock"))
-        with _file_errors(self.path(id, "lock")):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return None
-        return lock
-
-    def _unlock(self, id: str, lock: FileLock) -> None:
-        "Remove a lock for good. Whoever locks it after this finds that the batch is final."
-        lock.release()
-        self.path(id, "lock").unlink(missing_ok=True)
-
     def read(self, id: str) -> Batch | None:
         "Read a batch as it stands in the store."
         with self._store.reading() as connection:
@@ -142,14 +154,6 @@ class BatchRecords:
         row = [getattr(batch, name) for name in _COLUMNS.split(", ")]
         with self._store.writing() as connection:
             connection.execute(f"INSERT OR REPLACE INTO batches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-
-    def keep(self, batch: Batch, requests: Iterable[Request]) -> None:
-        "Write requests of a batch beside the store; on the disk before they are claimed."
-        path = self.path(batch.id, "jsonl")
-        with _file_errors(path), open(path, "a", encoding="ascii") as file:
-            file.writelines(f"{request.key} {request.to_json()}\n" for request in requests)
-            file.flush()
-            os.fsync(file.fileno())
 
     def claimed(self, batch: Batch) -> set[str]:
         "List the keys of a batch's requests that wait for a reply."

@@ -83,7 +83,7 @@ class _Cost(NamedTuple):
 
 _NO_COST = _Cost()
 
-# %% ../../nbs/2_teacher/03_budget.ipynb #88771ae9
+# %% ../../nbs/2_teacher/03_budget.ipynb #fa0110be
 _RESERVED, _UNCONFIRMED = (1, 2), (3, 4)  # places in a `_Cost`: by chat, in a batch
 
 
@@ -97,7 +97,7 @@ def _limits_of(request: Request, rates: _Rates) -> tuple[int, int, int]:
         )
     return 1, n_prompt, _most_completion_tokens(request) if rates.output else 0
 
-
+# %% ../../nbs/2_teacher/03_budget.ipynb #88771ae9
 class _Account:
     "The cost of each request that a budget counts, and their sums."
 
@@ -187,15 +187,8 @@ class _Account:
         return [key for key, cost in self._costs.items() if cost.reserved]
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #7c5e5bd7
-class Budget:
-    """A hard cap on the cost of some requests, for all processes that use the same store.
-
-    Counted are replies at what they cost, and attempts under way or possibly charged in vain at their worst case: each byte of UTF-8 a token, an allowance for
-    the chat template, the longest reply that the request allows (with its reasoning), input at its dearest. That is a true limit for
-    byte-level tokenizers (OpenAI, Llama 3, Qwen, Mistral, DeepSeek); others have not been looked at. Should a reply ever count more tokens than its limit,
-    the allowance grows by as much, also for what is under way; only then can the cap be passed, by the tokens that were too few.
-    One run at a time; not for several threads.
-    """
+class _Costs:
+    "Follows what some requests have cost and may cost, in all processes."
 
     def __init__(
         self,
@@ -265,6 +258,22 @@ class Budget:
         keys = self._account.watched if changed is None else self._account.watched.keys() & set(changed)
         self._account.update(keys, store.spending(keys))
 
+    def _limits(self, request: Request) -> tuple[int, int, int]:
+        return _limits_of(request, self._rates[self._in_batch])
+
+# %% ../../nbs/2_teacher/03_budget.ipynb #933212be
+class Budget(_Costs):
+    """A hard cap on the cost of some requests, for all processes that use the same store.
+
+    Counted are replies at what they cost, and attempts under way or possibly charged in vain at their worst case: each byte of UTF-8 a token, an allowance for
+    the chat template, the longest reply that the request allows (with its reasoning), input at its dearest. That is a true limit for
+    byte-level tokenizers (OpenAI, Llama 3, Qwen, Mistral, DeepSeek); others have not been looked at. Should a reply ever count more tokens than its limit,
+    the allowance grows by as much, also for what is under way; only then can the cap be passed, by the tokens that were too few.
+    What a process had under way when it was killed stays counted at its worst case: it was claimed before it was sent, so that nobody can tell afterwards
+    whether the provider got it and charges for it. The requests themselves are free to be asked again.
+    One run at a time; not for several threads.
+    """
+
     def admit(
         self,
         store: ResponseStore,  # in a transaction
@@ -293,11 +302,12 @@ class Budget:
 
         return may_fit
 
+    def can_never_fit(self, request: Request) -> bool:
+        "Tell whether one attempt at a request is beyond the cap even if all that is under way turns out to cost nothing."
+        return self.spent_usd + self.unconfirmed_usd + self.worst_case_usd(request) > self.cap_usd
+
     def is_waiting_for_others(self, store: ResponseStore) -> bool:
         "Tell whether a living process has requests under way by chat, which may turn out cheaper than their worst case."
         self.refresh(store)
         under_way = store.spending(self._account.reserved_keys())
         return any(spending.is_under_way and spending.batch_id is None for spending in under_way.values())
-
-    def _limits(self, request: Request) -> tuple[int, int, int]:
-        return _limits_of(request, self._rates[self._in_batch])

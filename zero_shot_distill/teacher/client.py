@@ -107,6 +107,10 @@ def _ask_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress
     n_asked, n_settled, cost_usd = 0, 0, 0.0
     if on_progress:
         on_progress(0, len(missing))
+        if teacher.needs_loading:  # which is no measure of its speed
+            on_progress(0, len(missing), "loading the model")
+            _ = teacher.client
+            on_progress(0, len(missing))
     # What is stored shows that the teacher has worked once: a few bad rows that are left over must not stop a run.
     run = Run(teacher, in_order(teacher, missing), store, options, n_known=len(by_key) - len(missing))
     try:

@@ -157,6 +157,11 @@ class EmbeddedTeacher(Teacher):
             return self._client
 
     @property
+    def needs_loading(self) -> bool:
+        "Tell whether the model is still to be loaded."
+        return self._server is None
+
+    @property
     def where(self) -> str:
         "Name the model and say that it runs here."
         return f"embedded teacher {self.model}"

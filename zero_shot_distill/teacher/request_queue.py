@@ -8,7 +8,7 @@ __all__ = ['Answer', 'RequestQueue', 'check_request', 'in_order', 'rough_tokens'
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #464857d3
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,7 +30,7 @@ class Answer:
 
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #71dd0f9e
 class RequestQueue:
-    "Requests that wait: those not looked up yet, those ready to be sent, and those to be sent later."
+    "Requests that wait: those not looked up yet, those ready to be sent, those to be sent later, and those that a budget does not reach for now."
 
     _N_BLOCK = 500
 
@@ -39,7 +39,8 @@ class RequestQueue:
         self._store, self._retry_outcomes = store, retry_outcomes
         self._ready: deque[Question] = deque()
         self._later: list[tuple[float, int, Question]] = []
-        self._n_later = 0
+        self._passed_over: list[tuple[float, int, Question]] = []
+        self._n_put = 0  # into one of the two heaps: of equals, the first comes first
         self._is_exhausted = False
 
     @property
@@ -69,8 +70,8 @@ class RequestQueue:
 
     def put_off(self, question: Question, until: float) -> None:
         "Let a request wait."
-        self._n_later += 1
-        heapq.heappush(self._later, (until, self._n_later, question))
+        self._n_put += 1
+        heapq.heappush(self._later, (until, self._n_put, question))
 
     def put_back(self, questions: Iterable[Question]) -> None:
         "Put requests that were taken and not sent at the head of the queue, in order."
@@ -82,18 +83,41 @@ class RequestQueue:
 
     def is_done(self) -> bool:
         "Tell whether nothing waits any more."
-        return self._is_exhausted and not self._ready and not self._later
+        return self._is_exhausted and not self._ready and not self._later and not self._passed_over
 
-    def rest(self) -> Iterator[Answer | Request]:  # answers for what is stored, requests for what is not
-        "Take everything that is left."
-        yield from (question.request for question in self._ready)
-        yield from (question.request for _, _, question in self._later)
-        self._ready.clear()
-        self._later.clear()
-        while not self._is_exhausted:
-            yield from self.refill()
-            yield from (question.request for question in self._ready)
-            self._ready.clear()
+    @property
+    def n_passed_over(self) -> int:
+        "Count the requests that the budget does not reach for now."
+        return len(self._passed_over)
+
+    @property
+    def may_pass_over(self) -> bool:
+        "Tell whether there is a place for one more; memory does not grow with the number of requests."
+        return len(self._passed_over) < self._N_BLOCK
+
+    def pass_over(
+        self,
+        question: Question,  # taken out of the queue
+        cost_usd: float,  # at most, by which it is compared with others
+    ) -> None:
+        "Let a request wait until the budget reaches for it."
+        self._n_put += 1
+        heapq.heappush(self._passed_over, (cost_usd, self._n_put, question))
+
+    def reconsider(
+        self,
+        fits: Callable[[Request], bool],  # called with one request after the other, as `Budget.planner` gives it
+    ) -> None:
+        "Put what was passed over and fits now at the head of the queue. Stops at the cheapest that does not fit: the others do not either."
+        fit = []
+        while self._passed_over and fits(self._passed_over[0][2].request):
+            fit.append(heapq.heappop(self._passed_over)[2])
+        self.put_back(fit)
+
+    def take_passed_over(self) -> list[Question]:
+        "Take out what the budget does not reach for."
+        taken, self._passed_over = [question for _, _, question in sorted(self._passed_over)], []
+        return taken
 
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #aba30024
 def check_request(teacher: Teacher, request: Request) -> Request:

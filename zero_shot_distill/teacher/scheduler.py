@@ -8,239 +8,25 @@ __all__ = ['Run']
 # %% ../../nbs/2_teacher/07_scheduler.ipynb #813d2dff
 import asyncio
 import queue
-import random
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
-
-import openai
+from typing import TypeVar
 
 from ..store.database import StoreError
-from ..store.request import AttemptResult, Request, Response
+from ..store.request import AttemptResult, Request
 from ..store.store import Claim, ResponseStore
-from .budget import Budget
-from .completion import AskError, ErrorKind, post_request
-from .options import BUDGET_REACHED, OFFLINE, AskOptions
-from .price import Price
+from .attempts import Attempts, Incoming, Outgoing, call_safely
+from .options import AskOptions
 from .rate_limit import RateLimit
-from .request_queue import Answer, RequestQueue, check_request, rough_tokens
-from .retry import GiveUp, Question, RetryAt, RetryPolicy
-from .teacher import Teacher, TeacherError
+from .request_queue import Answer, RequestQueue, check_request
+from .retry import Question, RetryPolicy
+from .teacher import Teacher
 
 _T = TypeVar("_T")
-
-# %% ../../nbs/2_teacher/07_scheduler.ipynb #47485202
-@dataclass(frozen=True)
-class _Arrival:
-    "What a task brought."
-
-    outcome: Response | AskError
-    headers: Mapping[str, str]
-    at_s: float  # when
-
-
-class _Attempts:
-    "The requests that are under way."
-
-    def __init__(self, teacher: Teacher, wake: Callable[[], None]):
-        self._teacher, self._wake = teacher, wake  # `wake` is called when a task has ended
-        self._client: openai.AsyncOpenAI | None = None
-        self._tasks: dict[Question, asyncio.Task[_Arrival]] = {}
-        self._ended: deque[Question] = deque()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    async def open(self) -> None:
-        "Start the teacher. May take a while: an embedded one loads its model."
-        if self._client is None:
-            self._client = await asyncio.get_running_loop().run_in_executor(None, _call_safely, self._teacher.async_client)
-
-    def send(self, question: Question, body: Mapping[str, Any]) -> None:
-        "Send a request."
-        task = asyncio.create_task(self._attempt(question.request, body))
-        self._tasks[question] = task
-        task.add_done_callback(partial(self._note_end, question))
-
-    async def _attempt(self, request: Request, body: Mapping[str, Any]) -> _Arrival:
-        outcome, headers = await post_request(self._client, self._teacher, request, body, self._client.timeout)
-        return _Arrival(outcome, headers, time.monotonic())
-
-    def _note_end(self, question: Question, _: asyncio.Task) -> None:
-        self._ended.append(question)
-        self._wake()
-
-    def arrived(self) -> Iterator[tuple[Question, _Arrival | BaseException, int]]:  # and how many were under way, this one included
-        "Take what has ended; an exception of a task is a fault of ours, not the server's."
-        while self._ended:
-            question = self._ended.popleft()
-            n_under_way, task = len(self._tasks), self._tasks.pop(question)
-            if task.cancelled():
-                yield question, RuntimeError("a request was cancelled"), n_under_way
-            else:
-                yield question, task.exception() or task.result(), n_under_way
-
-    async def cancel_after(self, timeout_s: float) -> list[Question]:  # those that did not arrive; take the others by `arrived`
-        "Wait for replies on their way, which are paid for, then cancel the rest."
-        if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=timeout_s)
-        late = {question: task for question, task in self._tasks.items() if not task.done()}
-        for question, task in late.items():
-            del self._tasks[question]
-            task.cancel()
-        await asyncio.gather(*late.values(), return_exceptions=True)  # none of them arrives while the store writes that it did not
-        self._ended = deque(question for question in self._ended if question in self._tasks)
-        return list(late)
-
-    async def close(self) -> None:
-        "Close the connections."
-        for task in self._tasks.values():
-            task.cancel()
-        if self._client is not None:
-            await self._client.close()
-
-
-def _call_safely(do: Callable[[], _T]) -> _T:
-    "Call a function for the event loop, whose futures cannot carry `StopIteration`: it would never wake."
-    try:
-        return do()
-    except StopIteration as error:
-        raise RuntimeError(f"{do!r} raised StopIteration") from error
-
-# %% ../../nbs/2_teacher/07_scheduler.ipynb #6f841236
-class _Outgoing:
-    "Chooses what may be sent now, by rate limit and budget."
-
-    def __init__(self, teacher: Teacher, requests: RequestQueue, rate_limit: RateLimit, retry: RetryPolicy, budget: Budget | None):
-        self._teacher, self._queue, self._rate_limit, self._retry, self._budget = teacher, requests, rate_limit, retry, budget
-        self._failed: list[Answer] = []  # what needs not be sent to know that it fails
-        self._wait_s = float("inf")
-        self.is_short = False  # whether the budget did not reach for the next request
-
-    def choose(self, n_under_way: int) -> list[Question]:
-        "Take what may be sent now."
-        now, chosen = time.monotonic(), []
-        may_fit = self._budget.planner() if self._budget else None
-        self._wait_s, self.is_short = float("inf"), False
-        while (question := self._queue.next(now)) is not None:
-            failure = OFFLINE if self._teacher.is_offline else self._retry.known_failure(question.request)
-            if failure is not None:
-                self._failed.append(Answer(self._queue.take(now).request, None, failure))
-                continue
-            question.n_tokens = question.n_tokens or rough_tokens(question.request)
-            self._wait_s = self._rate_limit.wait_s(now, n_under_way + len(chosen), question.n_tokens)
-            if self._wait_s > 0:
-                break
-            if may_fit and not may_fit(question.request):
-                self.is_short = True
-                break
-            chosen.append(self._queue.take(now))
-            question.reservation = self._rate_limit.send(now, question.n_tokens)
-        return chosen
-
-    def take_failed(self) -> list[Answer]:
-        "Take the answers to what needs not be sent to know that it fails."
-        failed, self._failed = self._failed, []
-        return failed
-
-    def send(self, chosen: Sequence[Question], claim: Claim, attempts: _Attempts) -> list[Answer]:  # to what needs no sending
-        "Send what was claimed; let wait what others ask or the budget does not reach for."
-        ours, answers, refused = {request.key for request in claim.taken}, [], []
-        for question in chosen:
-            request = question.request
-            if request.key in ours:
-                ours.remove(request.key)  # of two equal requests one is sent
-                self._retry.sent(question)
-                attempts.send(question, self._retry.body_of(request))
-                continue
-            self._rate_limit.release(question.reservation)
-            if request.key in claim.stored:  # another process was quicker
-                answers.append(Answer(request, claim.stored[request.key]))
-            elif batch_id := claim.held.get(request.key):
-                why = f"is in a provider's batch (batch:{batch_id}); `--via batch` fetches it"
-                answers.append(Answer(request, None, AskError(why, ErrorKind.IN_BATCH)))
-            elif request in claim.refused:
-                refused.append(question)
-            else:  # another process asks it
-                self._queue.put_off(question, time.monotonic() + random.uniform(0.3, 0.7))
-        self._queue.put_back(refused)
-        self.is_short = self.is_short or bool(refused)
-        return answers
-
-    def wait_s(self) -> float:  # infinity: only an arrival can make room
-        "Return how long nothing can be sent."
-        wait_s = min(self._wait_s, self._queue.next_time() - time.monotonic())
-        return max(0.0, min(wait_s, _POLL_S) if self.is_short else wait_s)
-
-    def is_beyond_budget(self, store: ResponseStore) -> bool:
-        "Tell whether the next request does not fit, and no request of another process may turn out cheaper than its worst case."
-        if self._budget.is_waiting_for_others(store):
-            return False
-        question = self._queue.next(time.monotonic())
-        return question is not None and not self._budget.planner()(question.request)
-
-
-_POLL_S = 0.5  # between looks at what other processes have spent of the budget
-
-# %% ../../nbs/2_teacher/07_scheduler.ipynb #1b5b3495
-class _Incoming:
-    "Learns from what comes back, and holds it until it is stored."
-
-    def __init__(self, requests: RequestQueue, rate_limit: RateLimit, retry: RetryPolicy, price: Price | None):
-        self._queue, self._rate_limit, self._retry, self._price = requests, rate_limit, retry, price
-        self.results: list[AttemptResult] = []  # to be stored
-        self._answers: dict[str, Answer] = {}  # request key -> answer, to be given out once it is stored
-        self.stop_error: TeacherError | None = None  # why the run has to stop
-
-    def take(self, question: Question, arrival: _Arrival | BaseException, n_under_way: int) -> bool:  # whether the run has to stop
-        "Note what came of an attempt. Raises the exception of one that failed by a fault of ours."
-        if isinstance(arrival, BaseException):
-            self.did_not_arrive(question)
-            raise arrival
-        self._rate_limit.heard(question.reservation, arrival.headers)
-        if isinstance(arrival.outcome, Response):
-            self._take_reply(question, arrival.outcome, arrival.at_s, n_under_way)
-        else:
-            self._take_error(question, arrival.outcome, arrival.at_s)
-        return self.stop_error is not None
-
-    def _take_reply(self, question: Question, response: Response, now: float, n_under_way: int) -> None:
-        counted = response.prompt_tokens is not None and response.completion_tokens is not None
-        n_tokens = response.prompt_tokens + response.completion_tokens if counted else None
-        self._rate_limit.answered(question.reservation, now, n_under_way, n_tokens)
-        self._retry.answered()
-        if self._price:
-            response = replace(response, cost_usd=self._price.cost_of(response))
-        self.results.append(AttemptResult(question.request, response))
-        self._answers[response.key] = Answer(question.request, response, is_new=True)
-
-    def _take_error(self, question: Question, error: AskError, now: float) -> None:
-        self.results.append(AttemptResult(question.request, None, error.reason, error.charged, failure_kind=error.kind))
-        if error.kind in (ErrorKind.OVERLOAD, ErrorKind.TIMEOUT):
-            self._rate_limit.overloaded(question.reservation, now, error.retry_after_s)
-        match self._retry.failed(question, error, now):
-            case RetryAt(at_s):
-                self._queue.put_off(question, at_s)
-            case GiveUp(final, stop):
-                self._answers[question.request.key] = Answer(question.request, None, final)
-                self.stop_error = self.stop_error or stop
-
-    def did_not_arrive(self, question: Question) -> None:
-        "Note an attempt that the run did not wait for; it may have been charged."
-        self.results.append(AttemptResult(question.request, None, "stopped before the reply came"))
-
-    def stored(self, results: Sequence[AttemptResult], claim: Claim) -> list[Answer]:
-        "Take out what the store has written; return the answers with the replies that count."
-        del self.results[: len(results)]
-        answers = [self._answers.pop(result.request.key, None) for result in results]
-        return [replace(found, response=claim.settled.get(found.request.key, found.response)) for found in answers if found is not None]
 
 # %% ../../nbs/2_teacher/07_scheduler.ipynb #6b5bb683
 class _StoreThread:
@@ -258,7 +44,7 @@ class _StoreThread:
 
     async def call(self, do: Callable[..., _T], *arguments: object) -> _T:
         "Call a function in that thread."
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _call_safely, partial(do, *arguments))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call_safely, partial(do, *arguments))
 
     async def exchange(self, results: Sequence[AttemptResult], wanted: Sequence[Request]) -> Claim:
         "Store results and claim requests, as far as the budget reaches, in one transaction."
@@ -268,11 +54,14 @@ class _StoreThread:
         "Read what other processes have spent."
         await self.call(self._options.budget.refresh, self._store)
 
+# %% ../../nbs/2_teacher/07_scheduler.ipynb #dcfeb5f1
+_N_HELD = 20  # groups of answers that wait for the caller
+
 
 class _Outbox:
     "Holds answers that are stored, until the caller's thread takes them."
 
-    def __init__(self, outgoing: _Outgoing):
+    def __init__(self, outgoing: Outgoing):
         self._outgoing = outgoing
         self._answers: list[Answer] = []
         self.queue: queue.SimpleQueue[list[Answer]] = queue.SimpleQueue()
@@ -293,47 +82,20 @@ class _Outbox:
             self.queue.put(self._answers)
             self._answers = []
 
-
-class _Scheduler:
-    "Asks in an event loop: stores, claims, sends and gives out, in turns."
+# %% ../../nbs/2_teacher/07_scheduler.ipynb #2b533308
+class _Turns:
+    "Stores, claims, sends and gives out, one turn at a time."
 
     def __init__(self, teacher: Teacher, requests: RequestQueue, store: ResponseStore, options: AskOptions, retry: RetryPolicy):
         self._store, self._queue, self._retry = store, requests, retry
         self._store_thread = _StoreThread(store, options)
         rate_limit = RateLimit(teacher.n_parallel, teacher.adapts, teacher.requests_per_minute, teacher.tokens_per_minute)
-        self._outgoing = _Outgoing(teacher, requests, rate_limit, retry, options.budget)
-        self._incoming = _Incoming(requests, rate_limit, retry, options.price)
+        self._outgoing = Outgoing(teacher, requests, rate_limit, retry, options.budget)
+        self._incoming = Incoming(requests, rate_limit, retry, options.price)
         self._wake = asyncio.Event()
-        self._attempts = _Attempts(teacher, self._wake.set)
+        self._attempts = Attempts(teacher, self._wake.set)
         self.outbox = _Outbox(self._outgoing)
-        self._is_ending = self._is_broke = False
-
-    async def run(self) -> None:
-        "Ask until all requests have an answer. Raises what ended the run, after storing what has arrived by then."
-        with self._store_thread:
-            try:
-                while not self._is_over():
-                    await self._turn()
-                    await self._sleep()
-                await self._finish()
-            except BaseException:  # the first fault counts; what arrived was paid for
-                with suppress(Exception):
-                    await self._finish()
-                with suppress(Exception):
-                    await self._store_each()
-                raise
-            finally:
-                await self._attempts.close()
-        if error := self._incoming.stop_error or (None if self._is_ending else self._retry.breaker.at_end()):
-            raise error
-
-    def end(self) -> None:
-        "Send nothing more."
-        self._is_ending = True
-        self._wake.set()
-
-    def _is_over(self) -> bool:
-        return self._is_ending or (self._queue.is_done() and not self._attempts and not self._incoming.results)
+        self._is_ending = False
 
     async def _turn(self) -> None:
         "Store what arrived, claim and send what may go, give out what is stored."
@@ -348,9 +110,12 @@ class _Scheduler:
             await self._attempts.open()
         if chosen or self._incoming.results:
             await self._exchange(chosen)
-        elif self._outgoing.is_short and not self._attempts:
-            self._is_broke = await self._store_thread.call(self._outgoing.is_beyond_budget, self._store)
-            self._is_ending |= self._is_broke
+        elif (
+            self._outgoing.is_short
+            and not self._attempts
+            and await self._store_thread.call(self._outgoing.give_up_passed_over, self._store)
+        ):
+            self._wake.set()  # go on with the next ones
         self.outbox.publish()
 
     async def _refill(self) -> None:
@@ -382,6 +147,41 @@ class _Scheduler:
                 self._incoming.results.remove(result)
         self.outbox.publish()
 
+# %% ../../nbs/2_teacher/07_scheduler.ipynb #6d0042e8
+_LAST_WAIT_S = 3.0  # for replies on their way when a run stops
+
+
+class _Scheduler(_Turns):
+    "Asks in an event loop, turn after turn, until all requests have an answer."
+
+    async def run(self) -> None:
+        "Ask until all requests have an answer. Raises what ended the run, after storing what has arrived by then."
+        with self._store_thread:
+            try:
+                while not self._is_over():
+                    await self._turn()
+                    await self._sleep()
+                await self._finish()
+            except BaseException:  # the first fault counts; what arrived was paid for
+                with suppress(Exception):
+                    await self._finish()
+                with suppress(Exception):
+                    await self._store_each()
+                raise
+            finally:
+                await self._attempts.close()
+        is_whole = not self._is_ending and not self._outgoing.is_broke
+        if error := self._incoming.stop_error or (self._retry.breaker.at_end() if is_whole else None):
+            raise error
+
+    def end(self) -> None:
+        "Send nothing more."
+        self._is_ending = True
+        self._wake.set()
+
+    def _is_over(self) -> bool:
+        return self._is_ending or (self._queue.is_done() and not self._attempts and not self._incoming.results)
+
     async def _sleep(self) -> None:
         "Wait until something arrives or may be sent."
         if self._queue.runs_low or self._is_over():
@@ -408,14 +208,6 @@ class _Scheduler:
         self.outbox.publish()
         if faults:
             raise faults[0]
-        rest = self._queue.rest() if self._is_broke else iter(())
-        while block := await self._store_thread.call(lambda: list(islice(rest, 500))):
-            self.outbox.add(item if isinstance(item, Answer) else Answer(item, None, BUDGET_REACHED) for item in block)
-            self.outbox.publish()
-
-
-_N_HELD = 20  # groups of answers that wait for the caller
-_LAST_WAIT_S = 3.0  # for replies on their way when a run stops
 
 # %% ../../nbs/2_teacher/07_scheduler.ipynb #9c5be6e6
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ __all__ = ['PriceSettings', 'TeacherSettings', 'load_teacher_settings', 'resolve
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #18f806c5
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ class TeacherSettings(BaseModel):
     # embedded: the first that can be had; a path names a GGUF file
     weights: tuple[str, ...] = Field(("qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"), min_length=1)
     # Sent with every request, and part of its key. Any parameter of the server may stand here. Reasoning models take
-    # max_completion_tokens (which counts their reasoning, too) and no temperature.
+    # max_completion_tokens (which counts their reasoning, too) and no temperature. This is the only default: pipelines, commands
+    # and notebooks take it from here.
     sampling: dict[str, Any] = {"temperature": 0.0, "max_tokens": 120, "seed": 0}
     n_parallel: int | None = Field(None, ge=1)  # requests under way at once, at most; None: 256 hosted (adapts), 4 embedded
     requests_per_minute: float | None = Field(None, gt=0)  # at most; None: as many as the provider takes
@@ -48,6 +50,11 @@ class TeacherSettings(BaseModel):
     timeout_s: float = Field(120.0, gt=0)  # for one attempt at a hosted model
     headers: dict[str, str] = {}  # sent with every request; "$NAME" stands for a variable of the environment or of .env
     price: PriceSettings | None = None  # None: the list price, where there is one
+
+    @property
+    def has_own_sampling(self) -> bool:
+        "Tell whether the user has named sampling parameters; otherwise they may be those of replies that are stored."
+        return "sampling" in self.model_fields_set
 
 
 def load_teacher_settings(
@@ -67,7 +74,7 @@ def resolve_path(
     return str(path.parent.resolve() / name) if is_path else name
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #c768b86a
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedTeacher:
     "Hold a teacher, not started yet, and what reports say of it."
 
@@ -77,12 +84,19 @@ class OpenedTeacher:
     price: "Price | None"  # None: unknown
     has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
 
+    def __repr__(self) -> str:
+        return f"{self.title}{f' ({self.note})' if self.note else ''}, {self.price or 'at an unknown price'}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.teacher._repr_html_()}"
+
 
 def open_teacher(
     settings: TeacherSettings,  # as the user describes it
     progress: Progress,  # where a download is shown
     log_path: Path | None = None,  # of the embedded server; None: a temporary file
     offline: bool = False,  # only what is stored
+    store_path: Path | None = None,  # offline: the file that says which of several weights have answered
 ) -> OpenedTeacher:  # `WeightsError` or `TeacherSettingsError` where it cannot be had
     "Make the teacher that settings describe."
     from zero_shot_distill.teacher.embedded import EmbeddedTeacher
@@ -104,13 +118,32 @@ def open_teacher(
         )
         price = own_price or price_of(settings.model, teacher.base_url)
         return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price, own_price is not None)
-    if offline:  # whose replies they are is known without having the weights
-        first = Path(settings.weights[0])
-        name = first.stem if first.is_absolute() else str(first)  # of a file without its ending; a known name may hold dots
+    if offline:
+        name = _stored_name(settings.weights, progress, store_path)
         return OpenedTeacher(StoredTeacher(name), name, "", own_price or EMBEDDED_PRICE, own_price is not None)
     weights = pull_weights(progress, *settings.weights)
     teacher = EmbeddedTeacher(weights, weights.name, n_parallel=settings.n_parallel or 4, log_path=log_path)
     return OpenedTeacher(teacher, weights.title, weights.note, own_price or EMBEDDED_PRICE, own_price is not None)
+
+
+def _stored_name(weights: tuple[str, ...], progress: Progress, store_path: Path | None) -> str:
+    "Find the name under which replies of the weights are stored: of the first that have answered, otherwise of the first."
+    if Path(weights[0]).is_absolute() and Path(weights[0]).is_file():
+        return pull_weights(progress, *weights).name
+    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.teacher.teacher import TeacherSettingsError
+
+    answered: list[str] = []
+    if store_path is not None and store_path.is_file():
+        with ResponseStore(store_path) as store:
+            answered = list(dict.fromkeys(model for model, _ in store.asked_with()))
+    if Path(weights[0]).is_absolute():  # the file is gone; its replies bear its name and a part of its hash
+        known = [model for model in answered if model.startswith(f"{Path(weights[0]).stem}@")]
+        if len(known) != 1:
+            fix = f"name the model that answered: {', '.join(known or answered)}" if answered else "nothing is stored; check the path"
+            raise TeacherSettingsError(f"{weights[0]} does not exist, so it is not known whose stored replies are meant; {fix}")
+        return known[0]
+    return next((name for name in weights if name in answered), weights[0])
 
 
 def pull_weights(

@@ -74,6 +74,7 @@ class Teacher:
     tokens_per_minute: float | None = None  # likewise, prompts and replies together
     reuses_prefixes: bool = False  # questions that begin alike are cheaper one after the other
     is_offline: bool = False  # never to be asked: what is not stored is missing
+    needs_loading: bool = False  # the first use of `client` takes a while: a model is loaded
 
     @property
     def client(self) -> openai.OpenAI:
@@ -159,7 +160,12 @@ class _Address:
 def _read_address(base_url: str) -> _Address:
     "Check an address; `TeacherSettingsError` where nothing could ever be sent to it."
     try:
-        parts = urlsplit(base_url.strip())
+        base_url = base_url.strip()
+        if (
+            not re.fullmatch(r"\S+", base_url) or not base_url.isprintable()
+        ):  # `urlsplit` leaves out line breaks; half a pair cannot be written
+            raise ValueError
+        parts = urlsplit(base_url)
         host = parts.netloc.rpartition("@")[2]
         shown = f"{parts.scheme}://{host}{parts.path}"
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -174,7 +180,7 @@ def _read_address(base_url: str) -> _Address:
         ) from None
     if "@" not in parts.netloc:
         return _Address(url, shown, "", tuple(filter(None, [parts.query])))
-    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"  # what is no UTF-8 becomes U+FFFD
     basic = base64.b64encode(pair.encode()).decode()
     secrets = (parts.username, parts.password, *pair.split(":", 1), parts.query, basic)
     return _Address(url, shown, f"Basic {basic}", tuple(filter(None, dict.fromkeys(secrets))))
@@ -205,6 +211,8 @@ class HostedTeacher(Teacher):
         limits: RequestLimits = RequestLimits(),  # requests at once and a minute, retries, timeout
         headers: Mapping[str, str] | None = None,  # sent with every request, e.g. a project's name; may hold secrets
     ):
+        if not model.strip() or not model.isprintable():
+            raise TeacherSettingsError(f"model {model!r}: a model's name is one line of printable characters; correct it")
         self.base_url = base_url or "https://api.openai.com/v1"
         self._address = _read_address(self.base_url)
         self.shown_url = self._address.shown

@@ -7,14 +7,13 @@ __all__ = ['templates_in_our_form', 'mix_in_our_form']
 
 # %% ../../nbs/5_thesis/02_form.ipynb #144d205c
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.scalarstring import LiteralScalarString
 
+from ..prompt.starter import template_item
 from ..prompt.template import PromptError, check_placeholders
 from ..task.task import list_tasks, load_task
 from .files import ThesisError, read_thesis_mix, read_thesis_templates
@@ -50,18 +49,6 @@ def _comments_by_key(text: str, parent: str) -> dict[Any, list[str]]:  # None: b
     return found
 
 # %% ../../nbs/5_thesis/02_form.ipynb #af839ed6
-_KEYS = ("id", "system_message", "user_message", "reply_pattern", "imported")  # in the order in which they are written
-
-
-def _as_item(template: dict[str, Any]) -> str:
-    "Write a template as an item of a list; texts of several lines as blocks."
-    yaml, stream = YAML(), StringIO()
-    yaml.width = 10**6
-    yaml.indent(sequence=4, offset=2)
-    yaml.dump([{key: LiteralScalarString(text) if "\n" in str(text) else text for key, text in template.items()}], stream)
-    return stream.getvalue()
-
-
 def templates_in_our_form(
     path: Path,  # `prompt-templates/<data set>.yaml`
     dataset: str,  # name of the data set
@@ -80,8 +67,7 @@ def templates_in_our_form(
         except (ThesisError, PromptError) as error:
             faults.append(ThesisError(str(error) if str(path) in str(error) else f"{path}: {error}"))
             continue
-        content = ours.model_dump(include=set(_KEYS), exclude_defaults=True)
-        lines.append(_as_item({key: content[key] for key in _KEYS if key in content}))
+        lines.append(template_item(ours))
     if len(faults) == len(templates):
         return "", faults
     above = [f"# From {path.name} of the thesis repository of arXiv 2403.15886.", *comments.get(None, [])]
