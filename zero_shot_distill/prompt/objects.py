@@ -17,10 +17,12 @@ from .fault import ReadFault, UnreadError
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
 _BEGIN = regex.compile(r"\{\s*(?:[\"'“”„«`‘’}]|[\p{L}_][\w -]*:|\Z)|\[\s*\{")  # prose has no brace before a quotation mark or a key
-_QUOTES = {'"': '"', "'": "'", "“": "”“\"", "”": "”\"", "„": "“”\"", "«": "»", "`": "`'", "‘": "’'", "’": "’'"}
+_QUOTES = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "„": '“”"', "«": "»", "`": "`'", "‘": "’'", "’": "’'"}
 _BARE = regex.compile(r"[^\s,{}\[\]\"“”:][^,{}\[\]\"“”\n]*")
 _AFTER_KEY = regex.compile(r"\s*[:：]")
-_AFTER_VALUE = regex.compile(r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]*[\"'“”»`‘’]?\s*[:：]|\Z)|\n\s*[\"'“„]?\w[\w -]*[\"'”“]?\s*[:：]|\Z)")
+_AFTER_VALUE = regex.compile(
+    r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]*[\"'“”»`‘’]?\s*[:：]|\Z)|\n\s*[\"'“„]?\w[\w -]*[\"'”“]?\s*[:：]|\Z)"
+)
 _AFTER_ITEM = regex.compile(r"\s*[,\]]")
 _ESCAPED = regex.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", regex.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -215,8 +217,12 @@ def parts_of(
     if depth and len(named) == 1 and isinstance(named[0][1], Object):  # a wrapper that is called as a label is
         inner_labels, inner_reason = parts_of(named[0][1], label_keys, reason_keys, 0)
         if inner_labels:
-            return inner_labels, inner_reason or next((value for key, value in found.items if isinstance(value, Value) and _REASON_KEYS.fullmatch(_name(key))), None)
-    reasons = [value for key, value in found.items if (_name(key) in {_name(one) for one in reason_keys} or _REASON_KEYS.fullmatch(_name(key)))]
+            return inner_labels, inner_reason or next(
+                (value for key, value in found.items if isinstance(value, Value) and _REASON_KEYS.fullmatch(_name(key))), None
+            )
+    reasons = [
+        value for key, value in found.items if (_name(key) in {_name(one) for one in reason_keys} or _REASON_KEYS.fullmatch(_name(key)))
+    ]
     reason = next((value for value in reasons if isinstance(value, Value) and isinstance(value.content, str)), None)
     if labels or not depth:
         return labels, reason

@@ -22,7 +22,21 @@ _ALIKE = str.maketrans(
         **dict.fromkeys("‐‑‒", "-"),
         **dict.fromkeys("\u00a0\u2002\u2003\u2009\u200a\u202f\u205f\u3000\t", " "),
         **dict.fromkeys("\r\u000b\u000c\u0085\u2028\u2029", "\n"),
-        **{"。": ".", "．": ".", "｡": ".", "、": ",", "､": ",", "،": ",", "؛": ";", "؟": "?", "।": ".", "۔": ".", "∶": ":", "︰": ":", "﹕": ":"},
+        **{
+            "。": ".",
+            "．": ".",
+            "｡": ".",
+            "、": ",",
+            "､": ",",
+            "،": ",",
+            "؛": ";",
+            "؟": "?",
+            "।": ".",
+            "۔": ".",
+            "∶": ":",
+            "︰": ":",
+            "﹕": ":",
+        },
     }
 )
 _NO_WIDTH = regex.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]+")
@@ -54,7 +68,9 @@ _BLOCK = regex.compile(
     regex.IGNORECASE,
 )
 # The channels of one family of models, with and without their marks.
-_CHANNEL = regex.compile(r"<\|channel\|>\s*(?P<name>analysis|commentary|thought|final|response)[^<]*?(?:<\|message\|>|(?=\s*\S))", regex.IGNORECASE)
+_CHANNEL = regex.compile(
+    r"<\|channel\|>\s*(?P<name>analysis|commentary|thought|final|response)[^<]*?(?:<\|message\|>|(?=\s*\S))", regex.IGNORECASE
+)
 _BARE_CHANNEL = regex.compile(r"\A\s*analysis(?=[A-Z\"'“])")
 _TURN = regex.compile(r"<\|[\w ]{1,30}\|>|</?s>|<(?:end|start)_of_turn>(?:model\b)?|\[/?INST\]|<[eb]os>|<｜[^<>｜]{1,30}｜>")
 
@@ -112,7 +128,9 @@ def _one_turn(text: str) -> str:
 
 # %% ../../nbs/3_prompt/02_visible.ipynb #820219ca
 _TAG = regex.compile(r"<(?P<close>/)?(?P<name>[A-Za-z][\w-]*)(?:\s[^<>]*)?/?>")
-_LATEX = regex.compile(r"\\(?:text|textbf|textit|texttt|textrm|emph|mathrm|mathbf|mathit|mathsf|operatorname|underline)\s*(?=\{)|\\[()\[\],!; ]|\\quad|\\left|\\right|\\displaystyle")
+_LATEX = regex.compile(
+    r"\\(?:text|textbf|textit|texttt|textrm|emph|mathrm|mathbf|mathit|mathsf|operatorname|underline)\s*(?=\{)|\\[()\[\],!; ]|\\quad|\\left|\\right|\\displaystyle"
+)
 _BOXED = regex.compile(r"\\+(?:boxed|fbox)\s*\{")
 _RULES = regex.compile(r"(?m)^[ |:+=-]*[-=|]{3}[ |:+=-]*$")  # below the head of a table, or across
 _HEADER = regex.compile(r"(?m)^[^\n]*\|[^\n]*\n(?=[ |:+=-]*-{3}[ |:+=-]*$)")  # a head names columns
