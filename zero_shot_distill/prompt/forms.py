@@ -86,7 +86,9 @@ class Forms:
                     self._texts.append(form)
         # Punctuation that words of a label hold, as `possible, but not certain` does.
         ordered = sorted({text for text in self._texts if _key(text)}, key=len, reverse=True)
-        self.kept = "".join({mark for text in self._texts for mark in same_characters(text) if not mark.isalnum() and not mark.isspace()} - set("_-"))
+        self.kept = "".join(
+            {mark for text in self._texts for mark in same_characters(text) if not mark.isalnum() and not mark.isspace()} - set("_-")
+        )
         self._choices = [label for _, label in choices]
         self._words = regex.compile("|".join(map(_pattern, ordered)), regex.IGNORECASE | regex.V1) if ordered else None
         self._letters = self._letter_pattern(ordered) if choices else None
