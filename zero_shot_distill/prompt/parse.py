@@ -163,6 +163,9 @@ def _value_label(value: Value, task: Task, example: Example | None) -> str | Non
 def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
     "Read the label that a reply states first or last, and the reasons on the other side of it."
     is_first = template.read == "label-first"
+    if len(seen.text) > _MAX_CHARACTERS:  # what matters is at the ends
+        middle = len(seen.text) - _MAX_CHARACTERS
+        seen = replace(seen, text=seen.text[: _MAX_CHARACTERS // 2] + " " * (middle - 1) + "\n" + seen.text[-(_MAX_CHARACTERS // 2) :])
     if task.metric == "numeric":
         amount = stated_amount(seen.text, template.after, is_first)
         label, start, end, lead = amount.label, amount.value_start, amount.end, amount.start
@@ -176,6 +179,7 @@ def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: E
     return _checked(label, seen.span(start, end), rationale, span, template.read)
 
 
+_MAX_CHARACTERS = 8_000
 _TAG = regex.compile(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>|(?m:^\s*#{1,6} )|\*\*|(?<!\w)__|__(?!\w)")
 _FIRST_WORD = regex.compile(r"(?:的|です|だ|である)?[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[]*")
 
@@ -258,12 +262,7 @@ def _read(text: str, seen: Visible, template: PromptTemplate, task: Task, timeou
         return _read_objects(seen, template, task, example)
     if template.read != "pattern":
         return _read_stated(seen, template, task, example)
-    said = (
-        text
-        if regex.search(r"think|reason|[<\[(]", template.reply_pattern or "", regex.IGNORECASE)
-        and "think" in (template.reply_pattern or "")
-        else seen.said
-    )
+    said = text if regex.search(r"think|reason|[<\[(]", template.reply_pattern or "", regex.IGNORECASE) and "think" in (template.reply_pattern or "") else seen.said
     match = _match(said, template, example, timeout_s)
     span = _rationale_span(match)
     known = _known_label(text, task, example, match["label"])
