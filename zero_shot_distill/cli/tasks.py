@@ -234,8 +234,9 @@ def _show(added: "AddedTask") -> None:
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
-    print(f"Next: zsd templates {added.path}  # the prompts that will be asked; with `new` behind it they are written into a file to edit")
-    print(f"      zsd experiment --task {added.path} --samples 20")
+    print("Next, see the prompts that will be asked (add new: a file to edit), and ask:")
+    print(f"  zsd templates {added.path}")
+    print(f"  zsd experiment --task {added.path} --samples 20")
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #600fb60d
 def _as_content(added: "AddedTask") -> dict[str, Any]:
