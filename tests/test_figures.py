@@ -15,11 +15,13 @@ from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import write_json
 from zero_shot_distill.prompt.replies import mark_reply
+from zero_shot_distill.stats.confusion import Confusion
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.student.config import TrainingConfig
 from zero_shot_distill.student.record import RecordsError, RunRecord
-from zero_shot_distill.study.figures import accuracy_figure, prompt_figure
+from zero_shot_distill.study.figures import accuracy_figure, prompt_figure, training_figure
 from zero_shot_distill.study.records import read_run, read_run_info, recorded_run_dir
+from zero_shot_distill.study.tables import prompt_rows, student_rows
 
 GOLD = next(f"runs/{run_id}.json" for run_id in read_run_info(recorded_run_dir() / "run.json").runs if run_id.startswith("standard-gold"))
 HOSTILE = '<script>alert("&amp;")</script> <img src=x onerror=alert(1)> $x$'
@@ -132,6 +134,35 @@ def test_record_may_say_more_than_is_read(run_dir):
     assert len(read_run(run_dir).students) == 6
 
 
+def test_agreement_with_the_teacher_is_no_accuracy(run_dir):
+    "Two figures with two names; a record of before has the one that its own labels gave."
+    old = read_run(run_dir).students
+    assert [(one.valid_share("teacher") is None, one.valid_share("gold") is None) for one in old] == [(False, True)] * 4 + [
+        (True, False)
+    ] * 2
+    history = tuple(replace(point, valid_teacher=0.8, valid_gold=0.3) for point in old[0].history)
+    shown = student_rows([replace(old[0], history=history)])[0]
+    assert shown["agrees with the teacher (valid)"].startswith("80 %")
+    assert shown["gold accuracy (valid)"].startswith("30 %")
+    panels = training_figure([replace(old[0], history=history)]).axes
+    assert [ax.get_title() for ax in panels[1:]] == ["agreement with teacher,\nvalidation rows, %", "gold accuracy,\nvalidation rows, %"]
+    assert [set(ax.lines[0].get_ydata()) for ax in panels[1:]] == [{80.0}, {30.0}]
+
+
+def test_a_tie_and_the_trivial_answers_are_shown(run_dir):
+    "Selection rows that nine in ten times have one label: no template is called the winner, and the table ends with what needs no model."
+    prompts = read_run(run_dir).prompts
+    uneven = Confusion.of(["bad", "good"], ["bad"] * 14 + ["good"] * 2, ["bad"] * 16)
+    tied = replace(
+        prompts, tied=("can-we-tell", "fact-and-guess"), selection=tuple(replace(one, confusion=uneven) for one in prompts.selection)
+    )
+    rows = prompt_rows(tied)
+    assert [row["template"] for row in rows[-2:]] == ["always “bad”", "chance"]
+    assert (rows[-2]["accuracy"], rows[0]["balanced accuracy"].partition("\n")[0]) == ("88 %\nn 16", "50 %")
+    assert any("tied" in row["template"] for row in rows)
+    assert prompt_figure(tied).get_suptitle().startswith("A tie")
+
+
 def test_records_of_other_settings_are_not_mixed_in(run_dir):
     shutil.copy(run_dir / GOLD, run_dir / "runs" / "standard-gold-seed0-of-other-settings.json")
     assert len(read_run(run_dir).students) == 6
@@ -180,7 +211,13 @@ def test_figures_at_the_ends_of_the_axis(example, share, tmp_path):
         low=all_or_none.low,
         high=all_or_none.high,
     )
-    figure = accuracy_figure([replace(student, test=test) for student in run.students], all_or_none, "132 rows", 3, "A long note. " * 30)
+    figure = accuracy_figure(
+        [replace(student, test=test) for student in run.students],
+        all_or_none,
+        "132 rows",
+        {"always “neutral”": 1.0, "chance": 0.02},
+        "A long note. " * 30,
+    )
     figure.savefig(tmp_path / "accuracy.png")
     assert "not established" in figure.get_suptitle()
     unanswered = replace(run.prompts.confirmation, accuracy=wilson(0, 0), explanation_rate=wilson(0, 0), explained_accuracy=wilson(0, 0))

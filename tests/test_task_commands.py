@@ -235,6 +235,7 @@ def test_what_is_found(tmp_path):
         ("duplicates", "train", 2),
         ("conflicts", "train", 2),
         ("few-rows", "train", 1),
+        ("imbalance", "train", 32),
         ("missing-label", "valid", 0),
         ("missing-label", "test", 0),
         ("imbalance", "test", 20),
@@ -244,7 +245,7 @@ def test_what_is_found(tmp_path):
     ]
     places = {finding["kind"]: finding["lines"] for finding in report["findings"] if finding["lines"]}
     assert places == {"leak": [1], "duplicates": [61, 62], "conflicts": [3, 62], "unlabelled": [64], "long": [65]}
-    assert all(finding["mend"] for finding in report["findings"])
+    assert all(finding["fix"] for finding in report["findings"])
     splits = yaml.safe_load((tmp_path / "reviews.yaml").read_text())["splits"]
     assert splits["train"] == {"file": "train.jsonl", "skip_empty": True}
     assert splits["test"] == "test.jsonl"
@@ -278,6 +279,114 @@ def test_long_is_what_a_student_cuts():
     from zero_shot_distill.student.config import TrainingConfig
 
     assert abs(4 * TrainingConfig.max_input_tokens - CHARACTERS_READ) <= 100
+
+
+# Rows without a label
+
+
+def test_rows_without_a_label(tmp_path):
+    "No column of labels is needed where the labels are named; a split takes it up once its file has one."
+    rows = [{"text": row["text"]} for row in reviews(60)]
+    (tmp_path / "train.jsonl").write_text(lines_of(rows))
+    report = add(tmp_path, "reviews", "train.jsonl", "--labels", "good, bad,Fair")
+    assert report["definition"]["labels"] == ["good", "bad", "fair"]
+    assert report["n_rows"] == {"train": 48, "valid": 6, "test": 6}
+    splits = yaml.safe_load((tmp_path / "reviews.yaml").read_text())["splits"]
+    assert splits["train"] == {"file": "train.jsonl", "labelled": False}
+    assert "labelled" not in splits["test"]
+    (tmp_path / "train.jsonl").write_text(lines_of([row | {"label": "Fair"} for row in rows]))
+    assert {row.label for row in load_examples(load_task(tmp_path / "reviews.yaml"), "train")} == {"fair"}
+
+
+def test_one_column_is_enough_where_the_labels_are_named(tmp_path):
+    (tmp_path / "train.csv").write_text("text\n" + "".join(f"Guest {n} was here.\n" for n in range(30)))
+    assert add(tmp_path, "reviews", "train.csv", "--labels", "good,bad")["definition"]["fields"] == {"text": "text"}
+
+
+def test_a_labelled_test_file(tmp_path):
+    (tmp_path / "train.jsonl").write_text(lines_of([{"text": row["text"]} for row in reviews(300)]))
+    (tmp_path / "test.jsonl").write_text(lines_of([row | {"text": f"Also: {row['text']}"} for row in reviews(40)]))
+    report = add(tmp_path, "reviews", "train.jsonl", "--test", "test.jsonl", "--labels", "bad,good")
+    assert {split: sum(counts.values()) for split, counts in report["labels"].items()} == {"train": 0, "valid": 0, "test": 40}
+
+
+def test_few_labelled_rows_among_many(tmp_path):
+    "The test has labelled rows alone, and enough of them; the others are left for choosing a prompt."
+    rows = reviews(1000)
+    for n, row in enumerate(rows):
+        row["label"] = row["label"] if n % 20 < 1 or n % 20 > 18 else None
+    (tmp_path / "train.jsonl").write_text(lines_of(rows))
+    report = add(tmp_path, "reviews", "train.jsonl")
+    assert report["n_rows"] == {"train": 860, "valid": 100, "test": 40}
+    assert report["labels"] == {"train": {"bad": 25, "good": 25}, "valid": {"bad": 5, "good": 5}, "test": {"bad": 20, "good": 20}}
+    assert [(kind, split) for kind, split, _ in found(report)][-2:] == [("unlabelled", "train"), ("unlabelled", "valid")]
+
+
+def test_each_label_is_in_each_drawn_split(tmp_path):
+    "Six labels, two of them rare, and two texts of each author: in the same shares everywhere, and no author in two splits."
+    shares = {"praise": 200, "complaint": 100, "question": 60, "order": 40, "thanks": 10, "spam": 8}
+    rows = [{"text": f"Mail {n} of {label}.", "label": label} for label, n_rows in shares.items() for n in range(n_rows)]
+    (tmp_path / "mail.jsonl").write_text(lines_of(rows))
+    counts = add(tmp_path, "mail", "mail.jsonl")["labels"]
+    for split in ("valid", "test"):
+        assert counts[split] == {"complaint": 10, "order": 4, "praise": 20, "question": 6, "spam": 1, "thanks": 1}, split
+    (tmp_path / "mail.jsonl").write_text(lines_of([row | {"author": f"{row['label']}-{n // 2}"} for n, row in enumerate(rows)]))
+    add(tmp_path, "grouped", "mail.jsonl", "--group", "author")
+    task = load_task(tmp_path / "grouped.yaml")
+    parts = {split: load_examples(task, split) for split in task.splits}
+    assert all({row.label for row in part} == {*shares} for part in parts.values())
+    authors = [{task.group_of(row) for row in part} for part in parts.values()]
+    assert sum(map(len, authors)) == len(set.union(*authors))
+
+
+def test_a_definition_is_written_over_when_told(tmp_path):
+    (tmp_path / "train.jsonl").write_text(lines_of(reviews(60)))
+    add(tmp_path, "reviews", "train.jsonl")
+    assert add(tmp_path, "reviews", "train.jsonl", "--labels", "good,bad", "--force")["definition"]["labels"] == ["good", "bad"]
+
+
+# What gives the label away
+
+TELLING = {  # column -> its value in a row of each of three labels
+    "a copy": {"category_copy": ("Joy", "Anger", "Fear")},
+    "a number": {"code": (0, 1, 2)},
+    "another name": {"title": ("happy", "furious", "afraid")},
+    "votes": {"answer1": ("joy", "anger", "fear"), "answer2": ("joy", "joy", "fear"), "answer3": ("joy", "anger", "anger")},
+    "one column for each label": {"joy": (1, 0, 0), "anger": (0, 1, 0), "fear": (0, 0, 1)},
+    "a reason for one label alone": {"complaint": (None, "rude staff", None)},
+    "an object": {"answer": ({"id": 0, "name": "joy"}, {"id": 1, "name": "anger"}, {"id": 2, "name": "fear"})},
+}
+
+
+@pytest.mark.parametrize("kind", TELLING)
+def test_what_gives_the_label_away_is_never_input(tmp_path, kind):
+    labels = ("joy", "anger", "fear")
+    rows = [
+        {"message": f"Message {n} of many.", "label": labels[n % 3]} | {name: values[n % 3] for name, values in TELLING[kind].items()}
+        for n in range(90)
+    ]
+    (tmp_path / "train.jsonl").write_text(lines_of(rows))
+    report = add(tmp_path, "mails", "train.jsonl")
+    assert report["definition"]["fields"] == {"message": "message"}
+    assert "choices" not in report["definition"]
+    assert not [kind for kind, *_ in found(report) if kind == "tells-label"]
+    name = next(iter(TELLING[kind]))
+    if kind != "an object":
+        used = {column["name"]: column["used_as"] for column in report["columns"]}
+        assert used[name] == "not used: it tells the label"
+        # One who wants it all the same is told.
+        report = add(
+            tmp_path, "mails", "train.jsonl", "--fields", f"message,{name}", "--force", *(["--metric", "exact"] if kind == "votes" else [])
+        )
+        assert ("tells-label", "", 0) in found(report)
+
+
+def test_choices_that_are_named(tmp_path):
+    rows = [{"question": f"Who is {n}?", "left": f"Ann {n}", "right": f"Bob {n}", "label": n % 2} for n in range(60)]
+    (tmp_path / "quiz.jsonl").write_text(lines_of(rows))
+    definition = add(tmp_path, "quiz", "quiz.jsonl", "--choices", "left,right")["definition"]
+    assert definition["fields"] == {"question": "question", "choice_a": "left", "choice_b": "right"}
+    assert definition["label_names"] == {"0": "a", "1": "b"}
 
 
 # Real data
@@ -349,6 +458,10 @@ REFUSED = {
         {"train.csv": "text,label\n" + "".join(f"Row {n} of many.,label {n}\n" for n in range(30))},
         "column 'label' has 30 values in 30 rows: that is no set of labels",
     ),
+    "no label at all, nor a word of it": (
+        {"train.csv": "text,label\nIt rains.,\nIt snows.,\n"},
+        "column 'label' is empty in every row; a row needs one label: name another with --label, or say with --labels what the labels are",
+    ),
     "two labels": (
         {"train.csv": "text,tone,place\n" + "".join(f"Row {n} of many.,{'xy'[n % 2]},{'pqr'[n % 3]}\n" for n in range(30))},
         "no column is called label or answer; say with --label which of 'text', 'tone', 'place' it is",
@@ -389,9 +502,12 @@ ARGUMENTS = {
     "a column for two things": (("--fields", "text,label", "--label", "label"), "column 'label' is named for two things"),
     "ids that repeat": (
         ("--id", "id"),
-        "train.csv:12: id '0' occurs twice, and 19 more rows have an id again; make them unique, or leave --id away",
+        "train.csv:12: id '0' occurs twice; make the ids unique, or leave `id_column` (--id) away",
     ),
     "words as amounts": (("--metric", "numeric"), "column 'label' holds 'bad', which is no arithmetic"),
+    "a label that was not named": (("--labels", "good,fair"), "has 'bad', which is none of good, fair; add it to --labels"),
+    "one label": (("--labels", "good"), "--labels are at least two different words or phrases with commas between"),
+    "no choices": (("--choices", "id,text"), "'id', 'text' are no choices; --choices are columns that differ within a row"),
     "unknown metric": (("--metric", "f1"), "--metric is exact or numeric, not 'f1'"),
     "the same file twice": (("--test", "./train.csv"), "train.csv: train and test are the same file"),
     "no definition's name": (("--out", "mine.txt"), "mine.txt: a definition is a .yaml file; name one with --out"),

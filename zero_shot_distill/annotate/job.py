@@ -39,7 +39,7 @@ from ..core.definition import ZsdError
 from ..core.display import result_html, result_text, table_html, table_text
 from ..core.files import fingerprint, write_json, write_text
 from ..core.progress import OnProgress, Progress
-from ..prompt.by_label import by_label_rows, reply_warnings, trivial_answers
+from ..prompt.by_label import by_label_rows, reply_warnings, with_trivial_rows
 from ..prompt.collect import collect_replies, requests_for
 from ..prompt.display import share_text
 from ..prompt.mix import PromptMix
@@ -306,9 +306,7 @@ def annotation_rows(
         }
         for split, found in report.splits.items()
     ]
-    empty = dict.fromkeys(cells[0] if cells else [], "")
-    trivial = trivial_answers(report.confusion) if report.confusion and report.confusion.majority else []
-    return cells + [empty | {"split": name, "gold accuracy": text, "balanced accuracy": other} for name, text, other in trivial]
+    return with_trivial_rows(cells, report.confusion if report.confusion and report.confusion.majority else None)
 
 
 @dataclass(frozen=True, repr=False)

@@ -35,7 +35,7 @@ from ..core.definition import DataError, ZsdError
 from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
-from ..task.load import is_here, load_examples, sample_examples
+from ..task.load import is_here, load_examples, sample_labelled
 from ..task.task import Example, Task, load_task
 from ..teacher.settings import OpenedTeacher, open_teacher
 from ..thesis.imported import ImportedFolder
@@ -79,13 +79,9 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str
 
 def _table(task: Task, lines: list[dict[str, Any]], confusion: "Confusion | None") -> list[dict[str, Any]]:
     "Add the trivial answers, and leave out the columns that say nothing here."
-    from zero_shot_distill.prompt.by_label import trivial_answers
+    from zero_shot_distill.prompt.by_label import with_trivial_rows
 
-    empty = dict.fromkeys(lines[0], "")
-    lines = lines + [
-        empty | {"template": name, "accuracy": accuracy, "balanced accuracy": balanced}
-        for name, accuracy, balanced in trivial_answers(confusion, len(task.choices))
-    ]
+    lines = with_trivial_rows(lines, confusion, len(task.choices))
     needless = {"rules"} if len({line["rules"] for line in lines if line["rules"]}) == 1 else set()
     needless |= {"balanced accuracy"} if confusion is None or not confusion.is_uneven else set()
     return [{name: text for name, text in line.items() if name not in needless} for line in lines]
@@ -130,7 +126,9 @@ def _show(
     for score in scores:
         for warning in score.warnings:
             print(f"WARNING {score.template_id}: {warning}")
-    print(_verdict(best_templates(scores), len(scores)))
+    is_measured = any(score.accuracy.n for score in scores)
+    unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
+    print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
@@ -171,7 +169,7 @@ class _Rows:
         earlier = draw_samples(published_rows(task, self.split), self.n, self.seed)
         if self.published:
             return earlier
-        rows = sample_examples(load_examples(task, self.split), self.n, self.seed)
+        rows = sample_labelled(load_examples(task, self.split), self.n, self.seed)
         return rows_begun_with(rows, earlier, templates.values(), client, task, progress.message)
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf

@@ -208,25 +208,23 @@ def _what(added: "AddedTask", finding: "Finding") -> str:
 def _findings(added: "AddedTask") -> Table:
     "List each finding with what to do; findings with the same remedy stand together."
     grid = Table.grid(padding=(0, 1))
-    for mend, together in groupby(added.findings, lambda finding: finding.mend):
+    for fix, together in groupby(added.findings, lambda finding: finding.fix):
         for finding in together:
             grid.add_row("•", Text(_what(added, finding)))
-        grid.add_row("", Text(mend))
+        grid.add_row("", Text(fix))
     return grid
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #c9b636c9
 def _show(added: "AddedTask") -> None:
     "Print the report on a terminal."
-    from zero_shot_distill.task.add import SHARE
-
     show_rows(_right(_column_rows(added), ("values", "empty", "longest")), as_json=False)
     show_rows(_right(_label_rows(added), added.task.splits), as_json=False)
-    drawn = [split for split, place in added.task.splits.items() if place.of]
-    if drawn:
-        together = f"; rows with one {added.task.group_field} stay together" if added.task.group_field else ""
-        print(
-            f"{' and '.join(drawn)}: drawn from {added.table.files['train'].name} at random, {100 * SHARE:.0f} %{' each' * (len(drawn) > 1)}{together}"
-        )
+    for split, place in added.task.splits.items():
+        if place.of:
+            each = "of the rows with a label" if place.labelled else "of the rows of each label"
+            print(f"{split}: {100 * place.share:.0f} % {each}, drawn from {added.table.files['train'].name} at random")
+    if added.task.group_field:
+        print(f"Rows with one {added.task.group_field} stay together.")
     if added.task.metric == "numeric":
         print("The labels are numbers, compared by their value.")
     if added.findings:
@@ -234,7 +232,7 @@ def _show(added: "AddedTask") -> None:
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
-    print("Next, see the prompts that will be asked (add new: a file to edit), and ask:")
+    print("Next: see the prompts (`new` behind it writes them into a file), then try them.")
     print(f"  zsd templates {added.path}")
     print(f"  zsd experiment --task {added.path} --samples 20")
 
@@ -270,18 +268,22 @@ def add(
     valid: Annotated[Path | None, typer.Option("--valid", help="Validation rows; a tenth of the first file by default.")] = None,
     test: Annotated[Path | None, typer.Option("--test", help="Test rows; another tenth by default.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column with the right answer.")] = None,
+    labels: Annotated[str, typer.Option("--labels", help="All labels, with commas between; rows then need none.")] = "",
     fields: Annotated[str, typer.Option("--fields", help="Columns that the prompts show, with commas between.")] = "",
+    choices: Annotated[str, typer.Option("--choices", help="Columns with the answers to choose from, or one with a list of them.")] = "",
     rationale: Annotated[str | None, typer.Option("--rationale", help="Column with a human's reason for the label.")] = None,
     id: Annotated[str | None, typer.Option("--id", help="Column that names the rows.")] = None,
     group: Annotated[str | None, typer.Option("--group", help="Column that rows share which were made together.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="exact: labels are names; numeric: amounts.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The definition to write; NAME.yaml here by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a definition that exists.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a task definition for your own files, and say what is in them: columns, labels, repeats, leaks.
 
     The columns are told by their names; where these do not tell, one line asks for the option that decides. Your files stay as they are.
+    With --labels some rows or all may have no label: they are annotated, and prompts and students are measured on the others.
 
     Example: `zsd tasks add reviews train.jsonl`
     """
@@ -291,9 +293,9 @@ def add(
     if metric not in {None, "exact", "numeric"}:
         raise typer.BadParameter(f"--metric is exact or numeric, not {metric!r}")
     files = {split: path for split, path in {"train": train, "valid": valid, "test": test}.items() if path is not None}
-    options = ColumnOptions(label, tuple(names_in(fields)), rationale, id, group, metric)
+    options = ColumnOptions(label, tuple(names_in(fields)), tuple(names_in(choices)), rationale, id, group, metric, tuple(names_in(labels)))
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
-        added = add_task(name, files, out or Path(f"{name}.yaml"), options, on_progress)
+        added = add_task(name, files, out or Path(f"{name}.yaml"), options, force, on_progress)
     if as_json:
         print(json.dumps(_as_content(added), ensure_ascii=False, indent=1))
     else:

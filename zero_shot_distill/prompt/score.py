@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
-from .by_label import by_label_rows, reply_warnings, trivial_answers
+from .by_label import by_label_rows, reply_warnings, with_trivial_rows
 from .display import mean_text, share_text
 from .replies import ReadReply
 from ..stats.confusion import Confusion
@@ -208,8 +208,7 @@ class ScoredTemplates(list[PromptScore]):
             }
             for score in self
         ]
-        cells += [{"template": name, "accuracy": text, "balanced accuracy": other} for name, text, other in trivial_answers(confusion)]
-        return self.title, cells, " ".join(["95 % intervals.", *self._remarks()])
+        return self.title, with_trivial_rows(cells, confusion), " ".join(["95 % intervals.", *self._remarks()])
 
     def _remarks(self) -> list[str]:
         "Say what the table does not: a tie, a flattered winner, useless replies."

@@ -70,6 +70,8 @@ class EncodedRows:
 
     rows: list[EncodedRow]
     labels: list[str]  # row by row, as in the row
+    teacher_labels: list[str | None]  # row by row; None: the teacher gave none
+    gold_labels: list[str | None]  # row by row; None: there is none
     max_answer_tokens: int  # that an answer may have
     n_dropped: int  # rows without a label from the source asked for
     n_unencodable: int  # others left out: the tokenizer lacks a character of their label
@@ -163,6 +165,8 @@ def encode_rows(
     return EncodedRows(
         rows=[EncodedRow(*parts) for parts in zip(*columns, encoded_labels, encoded_reasons, strict=True)],
         labels=[label for _, label in kept],
+        teacher_labels=[row.label for row, _ in kept],
+        gold_labels=[row.gold for row, _ in kept],
         max_answer_tokens=_answer_tokens(task, list(label_tokens.values())),
         n_dropped=len(rows) - len(known),
         n_unencodable=len(known) - len(kept),

@@ -25,6 +25,7 @@ from ..annotate.rows import AnnotatedRow
 from ..core.display import styled, table_html
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from ..stats.confusion import Confusion
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import PREFIXES, EncodedRows, encode_rows, read_answer, tokenize
 from .model import Answers, generate, load_weights, memory_named, quiet_transformers, save_weights
@@ -103,13 +104,15 @@ class Student(TrainingReport):
         config = self.config
         what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed)}
         rows = {"train rows": f"{self.n_train}\n{self.n_rationales} rationales", "validation rows": str(self.n_valid)}
-        kept = {"validation accuracy": f"{100 * self.valid_accuracy:.0f} %\nat step {self.best_step} of {config.steps}"}
-        return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **kept}
+        kept = {"kept": f"step {self.best_step}\nof {config.steps}"}
+        return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **self.valid_row(), **kept}
 
     def __repr__(self) -> str:
+        known = {"agreement with the teacher": self.valid_share("teacher"), "gold accuracy": self.valid_share("gold")}
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in known.items() if share is not None)
         return (
             f"Student({self.path.name}: {self.title}, {METHODS[self.config.method]}, {self.config.labels} labels, seed {self.config.seed}; "
-            f"{self.n_train} training rows, validation accuracy {self.valid_accuracy:.1%} at step {self.best_step})"
+            f"{self.n_train} training rows; at step {self.best_step}, on {self.n_valid} validation rows: {shares})"
         )
 
     def _repr_html_(self) -> str:
@@ -178,18 +181,20 @@ def _input_text(student: Student, example: Example) -> str:
 # %% ../../nbs/5_student/05_student.ipynb #9f2bec3b
 def evaluate_student(
     student_dir: Path,  # a trained student
-    examples: Sequence[Example],  # rows of its task, each with a label
+    examples: Sequence[Example],  # rows of its task; those without a gold label do not count
 ) -> StudentScore:
     "Measure a saved student on rows that had no part in its training."
-    missing = sum(example.label is None for example in examples)
-    if missing or not examples:
-        raise UnusableInput(f"{len(examples)} test rows, {len(examples) - missing} gold labels: each row needs one")
+    n_rows, examples = len(examples), [example for example in examples if example.label is not None]
+    if not examples:
+        raise UnusableInput(f"{n_rows} test rows, none with a gold label: there is nothing to measure by")
     task, answers = load_student(student_dir).task, predict(student_dir, examples)
+    gold, given = [example.label for example in examples], [answer.label for answer in answers]
     return StudentScore.of(
-        [task.is_right(answer.label, example.label) for answer, example in zip(answers, examples, strict=True)],
+        [task.is_right(*pair) for pair in zip(given, gold, strict=True)],
         [task.group_of(example) for example in examples],
-        n_unreadable=sum(answer.label is None for answer in answers),
+        n_unreadable=given.count(None),
         n_truncated=sum(answer.is_truncated for answer in answers),
+        confusion=Confusion.of(task.labels, gold, given) if task.labels else None,
     )
 
 # %% ../../nbs/5_student/05_student.ipynb #421002b3

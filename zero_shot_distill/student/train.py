@@ -89,13 +89,18 @@ def evaluate(
     valid: EncodedRows,  # at least one row
     task: Task,  # judges the answers
     max_answer_tokens: int,
-) -> tuple[float, float | None]:  # share of right answers, label loss
-    "Evaluate a model on the validation rows."
+) -> dict[str, float | None]:  # figures of a `TrainingPoint`
+    "Evaluate a model on the validation rows: by the labels that it learns from, and by the teacher's and the gold labels, where there are any."
     loaded.model.eval()
     with torch.inference_mode():
         written = generate(*loaded, [row.label_input for row in valid.rows], max_answer_tokens, [row.label for row in valid.rows])
-    n_right = sum(task.is_right(read_answer(task, text), label) for text, label in zip(written.texts, valid.labels, strict=True))
-    return n_right / len(valid.rows), written.loss
+    answers = [read_answer(task, text) for text in written.texts]
+
+    def share(labels: Sequence[str | None]) -> float | None:
+        return _mean([None if label is None else task.is_right(answer, label) for answer, label in zip(answers, labels, strict=True)])
+
+    teacher, gold = share(valid.teacher_labels), share(valid.gold_labels)
+    return {"valid_accuracy": share(valid.labels), "valid_loss": written.loss, "valid_teacher": teacher, "valid_gold": gold}
 
 
 def require_finite(
@@ -154,13 +159,13 @@ def fit(
             step_s += time.perf_counter() - began
             if done % config.eval_every == 0 or done == config.steps:
                 with _autocast(model, config):
-                    valid_accuracy, valid_loss = evaluate(loaded, valid, task, train.max_answer_tokens)
+                    evaluated = evaluate(loaded, valid, task, train.max_answer_tokens)
                 losses = {
                     "loss": _mean([loss.total.item() for loss in seen]),
                     "label_loss": _mean([loss.label for loss in seen]),
                     "rationale_loss": _mean([loss.rationale for loss in seen]),
                 }
-                history.append(TrainingPoint(done, **losses, valid_accuracy=valid_accuracy, valid_loss=valid_loss))
+                history.append(TrainingPoint(done, **losses, **evaluated))
                 seen = []
                 if best_point(history).step == done:
                     weights = rounded_weights(model)

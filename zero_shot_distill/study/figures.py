@@ -6,7 +6,7 @@
 __all__ = ['accuracy_figure', 'prompt_figure', 'training_figure']
 
 # %% ../../nbs/7_study/01_figures.ipynb #91f2f77b
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from textwrap import fill
 
@@ -14,7 +14,10 @@ import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from ..prompt.by_label import trivial_shares
+from ..prompt.display import percent_text
 from ..stats.interval import Interval
 from ..student.record import METHODS, RunRecord
 from .records import PromptRecord, RationaleEffect, group_students, rationale_effects
@@ -63,7 +66,8 @@ def _share_axis(ax: Axes, ticks: Sequence[int]) -> None:
 
 def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True) -> None:
     "Draw a mean and its interval, in per cent."
-    ax.plot([100 * interval.low, 100 * interval.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
+    if interval.has_ends:
+        ax.plot([100 * interval.low, 100 * interval.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
     ax.plot(
         100 * interval.value,
         y,
@@ -77,22 +81,47 @@ def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, fi
     )
 
 
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]" if interval.n else "no rows"
+def _trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: bool = True) -> None:
+    "Draw what the trivial answers reach as dotted lines across an axis of shares, the greater share named first or above."
+    for place, (name, share) in enumerate(sorted(trivial.items(), key=lambda item: -item[1])):
+        draw = ax.axvline if along == "x" else ax.axhline
+        draw(100 * share, color=_GREY, linestyle=":", linewidth=1.6, zorder=2)
+        if not named:
+            continue
+        looks = {"textcoords": "offset points", "color": _GREY, "fontsize": 9.5, "zorder": 6}
+        looks["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.7}
+        text, above = f"{name}: {100 * share:.0f} %", len(trivial) - 1 - place
+        if along == "x":
+            side, ha = (5, "left") if share < 0.5 else (-5, "right")  # where there is room
+            ax.annotate(
+                text, (100 * share, 0), xycoords=("data", "axes fraction"), xytext=(side, 4 + 15 * above), ha=ha, va="bottom", **looks
+            )
+        else:
+            down = -4 if place else 4
+            ax.annotate(
+                text,
+                (1, 100 * share),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, down),
+                ha="right",
+                va="top" if place else "bottom",
+                **looks,
+            )
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(
     students: Sequence[RunRecord],  # of one run
     teacher: Interval | None = None,  # its accuracy; drawn as a reference
     teacher_rows: str = "",  # on which rows that is
-    n_labels: int = 0,  # of the task, or choices of a row, for the chance line; 0: none is drawn
+    trivial: Mapping[str, float] | None = None,  # name -> accuracy that needs no model, drawn as lines: `trivial_on_test`
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
-    "Draw test accuracy by method and label source: each seed, their mean, its interval."
+    "Draw test accuracy by method and label source: each seed, their mean, its interval, and what needs no model."
     groups = group_students(students)
     n_rows = len(groups) + (teacher is not None)
+    room = 0.3 * len(trivial or {})  # for their names, below the last row
     with matplotlib.rc_context(_SETTINGS):
-        figure = _Figure(figsize=(_WIDTH, 1.75 + 0.55 * n_rows), layout="constrained")
+        figure = _Figure(figsize=(_WIDTH, 1.75 + 0.55 * (n_rows + room)), layout="constrained")
         ax = figure.subplots()
         names = []
         if teacher is not None:
@@ -117,14 +146,12 @@ def accuracy_figure(
             n_seeds = f"{len(group.runs)} seed{'s' * (len(group.runs) != 1)}"
             names.append((f"{METHODS[group.method]}, {n_seeds},\n{group.labels} labels", group.accuracy))
         for y, (_, interval) in enumerate(names):
-            ax.text(1.015, y, _percent(interval), transform=ax.get_yaxis_transform(), va="center")
+            ax.text(1.015, y, percent_text(interval), transform=ax.get_yaxis_transform(), va="center")
         ax.set_yticks(range(n_rows), [name for name, _ in names])
-        ax.set_ylim(n_rows - 0.45, -0.55)
+        ax.set_ylim(n_rows - 0.45 + room, -0.55)
         _share_axis(ax, (0, 20, 40, 60, 80, 100))
-        ax.set_xlabel(f"accuracy on {groups[0].runs[0].test.n} test rows, %")
-        if n_labels:
-            ax.axvline(100 / n_labels, color=_GREY, linestyle=":", linewidth=1.6, zorder=2)
-            ax.text(100 / n_labels - 1, n_rows - 0.5, "chance", ha="right", va="bottom", color=_GREY, fontsize=10)
+        ax.set_xlabel(f"gold accuracy on {groups[0].runs[0].test.n} test rows, %")
+        _trivial_lines(ax, trivial or {}, "x")
         lines = ["Large marks: means with 95 % intervals over test rows and, where there are two, seeds; small marks: single seeds.", note]
         _titled(figure, _accuracy_title(rationale_effects(students)), "\n".join(filter(None, lines)))
     return figure
@@ -144,13 +171,15 @@ def _accuracy_title(effects: Sequence[RationaleEffect]) -> str:
 def prompt_figure(
     prompts: PromptRecord,  # of one run
     note: str = "",  # added to the line below
+    n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label; for the chance line
 ) -> Figure:  # 7 inches wide
-    "Draw every template's accuracy, explanation rate and accuracy with explanation; the winner again on other rows."
+    "Draw every template's accuracy, explanation rate and accuracy with explanation, what needs no model, and the winner again on other rows."
     panels = [
         ("accuracy", "accuracy", _BLUE, "o"),
         ("explanation rate", "explanation_rate", _ORANGE, "s"),
         ("accuracy with\nexplanation", "explained_accuracy", _GREEN, "D"),
     ]
+    trivial = trivial_shares(prompts.selection[0].confusion, n_choices)
     rows = [(score.template_id, score) for score in prompts.selection]
     rows.append((f"{prompts.winner},\nconfirmed", prompts.confirmation))
     with matplotlib.rc_context(_SETTINGS):
@@ -163,6 +192,8 @@ def prompt_figure(
                     _whisker(ax, interval, y, color, marker, filled=not confirmed)
                     ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:.0f}", ha="center", va="bottom", fontsize=10)
             ax.axhline(len(rows) - 1.55, color="#bbbbbb", linewidth=0.8)
+            if name != "explanation_rate":
+                _trivial_lines(ax, trivial, "x", named=False)
             ax.set_title(f"{title}, %")
             _share_axis(ax, (0, 50, 100))
         axes[0].set_yticks(range(len(rows)), [fill(name, 18, replace_whitespace=False) for name, _ in rows])
@@ -170,53 +201,59 @@ def prompt_figure(
         for label, (name, _) in zip(axes[0].get_yticklabels(), rows, strict=True):
             label.set_weight("bold" if name == prompts.winner else "normal")
         n_selection, n_confirmation = prompts.selection[0].accuracy.n, prompts.confirmation.accuracy.n
+        chosen = "the one that was gone on with" if prompts.tied else "the winner"
+        dotted = f"Dotted: {', '.join(f'{name} {100 * share:.0f} %' for name, share in trivial.items())}." if trivial else ""
         lines = [
-            f"Share of {n_selection} selection rows, and of {n_confirmation} other rows for the winner (hollow), with 95 % intervals.",
+            f"Share of {n_selection} selection rows, and of {n_confirmation} other rows for {chosen} (hollow), with 95 % intervals. {dotted}",
             note,
         ]
-        _titled(figure, f"“{prompts.winner}” gets most labels right with a rationale", "\n".join(filter(None, lines)))
+        tie = f"A tie: {' and '.join(f'“{id}”' for id in prompts.tied)} get as many labels right with a rationale"
+        won = f"“{prompts.winner}” gets most labels right with a rationale"
+        _titled(figure, tie if prompts.tied else won, "\n".join(filter(None, lines)))
     return figure
 
 # %% ../../nbs/7_study/01_figures.ipynb #65615e95
 def training_figure(
     students: Sequence[RunRecord],  # of one run
     note: str = "",  # added to the line below
+    trivial: Mapping[str, float] | None = None,  # name -> gold accuracy on the validation rows that needs no model, drawn as lines
 ) -> Figure | None:  # 7 inches wide; None where no student has a history
-    "Draw label loss and validation accuracy over the steps, one line a student."
+    "Draw label loss, agreement with the teacher and gold accuracy over the steps, one line a student."
     if not any(run.history for run in students):
         return None
     with matplotlib.rc_context(_SETTINGS):
-        figure = _Figure(figsize=(_WIDTH, 3.7), layout="constrained")
-        loss_ax, valid_ax = figure.subplots(1, 2)
-        shown = set()
+        figure = _Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+        loss_ax, teacher_ax, gold_ax = figure.subplots(1, 3)
+        shown: dict[str, Line2D] = {}
         for run in students:
             (color, marker), style = _LOOKS[run.config.method], "-" if run.config.labels == "teacher" else (0, (4, 2))
-            title = f"{METHODS[run.config.method]}, {run.config.labels} labels"
-            losses = [(point.step, point.label_loss) for point in run.history if point.label_loss is not None]
-            valid = [(point.step, 100 * point.valid_accuracy) for point in run.history if point.valid_accuracy is not None]
-            if losses:
-                loss_ax.plot(
-                    *zip(*losses, strict=True),
-                    color=color,
-                    linestyle=style,
-                    linewidth=1.5,
-                    marker=marker,
-                    markersize=3.5,
-                    label=None if title in shown else title,
-                )
-                shown.add(title)
-            if valid:
-                valid_ax.plot(*zip(*valid, strict=True), color=color, linestyle=style, linewidth=1.5, marker=marker, markersize=4)
-        loss_ax.set_ylim(0, 1.45 * loss_ax.get_ylim()[1])
-        loss_ax.set_title("label loss")
-        valid_ax.set_ylim(0, 100)
-        valid_ax.set_title("validation accuracy, %")
-        for ax in (loss_ax, valid_ax):
+            looks = {"color": color, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 3.5}
+            curves = {
+                loss_ax: [(point.step, point.label_loss) for point in run.history],
+                teacher_ax: [(point.step, _hundredfold(point.valid_share("teacher", run.config.labels))) for point in run.history],
+                gold_ax: [(point.step, _hundredfold(point.valid_share("gold", run.config.labels))) for point in run.history],
+            }
+            for ax, points in curves.items():
+                if known := [point for point in points if point[1] is not None]:
+                    (line,) = ax.plot(*zip(*known, strict=True), **looks)
+                    shown.setdefault(f"{METHODS[run.config.method]}, {run.config.labels} labels", line)
+        loss_ax.set_ylim(bottom=0)
+        loss_ax.set_title("label loss, training")
+        for ax, title in ((teacher_ax, "agreement with teacher,\nvalidation rows, %"), (gold_ax, "gold accuracy,\nvalidation rows, %")):
+            ax.set_ylim(0, 100)
+            ax.set_title(title)
+            if not ax.lines:  # a record of before has the share of its own label source alone
+                ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=_GREY)
+        _trivial_lines(gold_ax, trivial or {}, "y")
+        for ax in (loss_ax, teacher_ax, gold_ax):
             ax.set_xlabel("training step")
             ax.set_xlim(left=0)
             ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
             sns.despine(ax=ax)
-        if shown:
-            loss_ax.legend(loc="upper right", frameon=False)  # losses fall, so this corner is free
-        _titled(figure, "Training, every student", note)
+        figure.legend(shown.values(), shown, loc="outside upper left", ncols=2, frameon=False)
+        _titled(figure, "", note)
     return figure
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100 * share

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord', 'Run', 'read_run_info', 'read_prompts',
            'read_students', 'read_run', 'recorded_run_dir', 'StudentGroup', 'group_students', 'RationaleEffect',
-           'rationale_effects', 'rationale_sentence', 'teacher_accuracy']
+           'rationale_effects', 'rationale_sentence', 'teacher_accuracy', 'teacher_confusion', 'trivial_on_test']
 
 # %% ../../nbs/7_study/00_records.ipynb #db4f5e79
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..core.files import definitions_dir
+from ..prompt.by_label import trivial_shares
 from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
 from ..stats.compare import mean_over_seeds, paired_difference, verdict
+from ..stats.confusion import Confusion
 from ..stats.interval import Interval, wilson
 from ..student.record import METHODS, RecordsError, RunRecord, as_record, read_json_file
 from ..task.numbers import same_value
@@ -246,7 +248,8 @@ def rationale_effects(
 
 # %% ../../nbs/7_study/00_records.ipynb #3331e455
 def _points(difference: Interval) -> str:
-    return f"{100 * difference.value:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]".replace("-", "−")
+    ends = f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" if difference.has_ends else ""
+    return f"{100 * difference.value:+.1f} points{ends}".replace("-", "−")
 
 
 def _seeds(n_seeds: tuple[int, int]) -> str:
@@ -280,3 +283,24 @@ def teacher_accuracy(
     "Measure how often the teacher's labels are right."
     rows = [row for split in annotations.values() for row in split if row.gold is not None]
     return wilson(sum(is_right(row.label, row.gold) for row in rows), len(rows))
+
+
+def teacher_confusion(
+    annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
+    labels: Sequence[str],  # of the task; empty: it has no fixed ones
+) -> Confusion | None:  # None where the task has no fixed labels
+    "Count the teacher's labels by gold label over all splits."
+    rows = [row for split in annotations.values() for row in split]
+    return Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows]) if labels else None
+
+
+def trivial_on_test(
+    run: Run,
+) -> dict[str, float]:  # name -> accuracy; empty where an answer can be anything
+    "Tell what always saying the most frequent label would reach on the test rows, and what chance would; see `trivial_shares`."
+    counted = next((student.test.confusion for student in run.students if student.test.confusion), None)
+    if counted:
+        return trivial_shares(counted)
+    # Records of before do not say which labels their test rows have.
+    others = trivial_shares(teacher_confusion(run.annotations, run.info.labels), run.info.n_choices)
+    return {name if name == "chance" else f"{name} (annotated rows)": share for name, share in others.items()}

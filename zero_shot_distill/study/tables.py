@@ -6,30 +6,35 @@
 __all__ = ['prompt_rows', 'annotation_rows', 'student_rows', 'cost_rows']
 
 # %% ../../nbs/7_study/02_tables.ipynb #f388191d
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import eq
 
 import numpy as np
 
 from ..annotate.rows import AnnotatedRow
+from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, share_text
 from ..prompt.score import PromptScore
 from ..stats.interval import wilson
 from ..student.record import METHODS, RunRecord
-from .records import PromptRecord, Run, teacher_accuracy
+from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
 
 # %% ../../nbs/7_study/02_tables.ipynb #ff441aef
 def prompt_rows(
     prompts: PromptRecord,  # of one run
-) -> list[dict[str, str]]:  # for `table_html`: the templates, then the winner on other rows
-    "List what each template brought and took."
+    n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
+) -> list[dict[str, str]]:  # for `table_html`: the templates, then the winner on other rows, then the trivial answers
+    "List what each template brought and took, and what needs no model."
+    confusion = prompts.selection[0].confusion
+    uneven, won = confusion is not None and confusion.is_uneven, "tied, gone on with" if prompts.tied else "the winner"
 
     def row(name: str, score: PromptScore) -> dict[str, str]:
         n = f"n {score.usage.n_responses}" + (f", {score.n_unanswered} unanswered" if score.n_unanswered else "")
         return {
             "template": name,
             "accuracy": share_text(score.accuracy),
+            **({"balanced accuracy": share_text(score.confusion.balanced_accuracy)} if uneven and score.confusion else {}),
             "explanation rate": share_text(score.explanation_rate),
             "accuracy with explanation": share_text(score.explained_accuracy),
             "words per rationale": mean_text(score.rationale_words),
@@ -39,27 +44,37 @@ def prompt_rows(
         }
 
     listed = [
-        row(f"★ {score.template_id}\nthe winner" if score.template_id == prompts.winner else score.template_id, score)
+        row(f"★ {score.template_id}\n{won}" if score.template_id == prompts.winner else score.template_id, score)
         for score in prompts.selection
     ]
-    return [*listed, row(f"★ {prompts.winner}\nconfirmed on other rows", prompts.confirmation)]
+    listed.append(row(f"★ {prompts.winner}\nconfirmed on other rows", prompts.confirmation))
+    return with_trivial_rows(listed, confusion, n_choices)
 
 
 def annotation_rows(
     annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
     is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
-) -> list[dict[str, str]]:  # for `table_html`, one for each split
+    labels: Sequence[str] = (),  # of the task; empty: it has no fixed ones
+) -> list[dict[str, str]]:  # for `table_html`, one for each split, then the trivial answers
     "Count the rows that have a label and a rationale, and how often the label is right."
-    return [
+    confusion = teacher_confusion(annotations, labels)
+    balanced = (
+        {split: teacher_confusion({split: rows}, labels) for split, rows in annotations.items()}
+        if confusion and confusion.is_uneven
+        else {}
+    )
+    listed = [
         {
             "split": split,
             "rows": str(len(rows)),
             "with a label": share_text(wilson(sum(row.label is not None for row in rows), len(rows))),
             "with a rationale": share_text(wilson(sum(row.rationale is not None for row in rows), len(rows))),
-            "accuracy": share_text(teacher_accuracy({split: rows}, is_right)),
+            "gold accuracy": share_text(teacher_accuracy({split: rows}, is_right)),
+            **({"balanced accuracy": share_text(balanced[split].balanced_accuracy)} if balanced else {}),
         }
         for split, rows in annotations.items()
     ]
+    return with_trivial_rows(listed, confusion)
 
 
 def _train_rows(run: RunRecord) -> str:
@@ -71,23 +86,32 @@ def _train_rows(run: RunRecord) -> str:
 
 
 def student_rows(
-    students: Iterable[RunRecord],  # of one run
-) -> list[dict[str, str]]:  # for `table_html`, one for each student
-    "List every student, whatever came of it."
-    return [
+    students: Sequence[RunRecord],  # of one run
+    n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
+) -> list[dict[str, str]]:  # for `table_html`, one for each student, then the trivial answers
+    "List every student, whatever came of it, and what needs no model."
+    confusion = next((run.test.confusion for run in students if run.test.confusion), None)
+    uneven = confusion is not None and confusion.is_uneven
+    listed = [
         {
             "method": METHODS[run.config.method] + ("" if run.config.method == "standard" else f"\nα {run.config.alpha:g}"),
             "labels": run.config.labels,
             "seed": str(run.config.seed),
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
-            "valid": "–" if run.valid_accuracy is None else f"{100 * run.valid_accuracy:.0f} %",
-            "test": share_text(run.test.interval),
+            **run.valid_row(),
+            "gold accuracy (test)": share_text(run.test.interval),
+            **(
+                {"balanced accuracy (test)": share_text(run.test.confusion.balanced_accuracy) if run.test.confusion else "–"}
+                if uneven
+                else {}
+            ),
             "unreadable": f"{run.test.n_unreadable}\n" + (f"{run.test.n_truncated} truncated" if run.test.n_truncated else ""),
             "seconds": f"{run.train_s:.0f}\n{run.step_s:.2f} a step",
         }
         for run in students
     ]
+    return with_trivial_rows(listed, confusion, n_choices)
 
 
 def cost_rows(

@@ -36,7 +36,7 @@ class Finding:
     split: str  # split in which it was found; empty: in all
     n_rows: int  # rows that it is about
     what: str  # what was found, as a sentence
-    mend: str  # what to do about it
+    fix: str  # what to do about it
     lines: tuple[int, ...] = ()  # lines of the first of these rows in the split's file
 
 # %% ../../nbs/1_task/04_inspect.ipynb #4a3385d2
@@ -51,7 +51,7 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         rows = [{"split": split, "rows": n} | self.label_counts.get(split, {}) for split, n in self.n_rows.items()]
-        found = [{"split": each.split or "all", "rows": each.n_rows, "found": each.what, "what to do": each.mend} for each in self.findings]
+        found = [{"split": each.split or "all", "rows": each.n_rows, "found": each.what, "what to do": each.fix} for each in self.findings]
         return styled(
             table_html(rows)
             + (table_html(found, wide=["found", "what to do"]) if found else "<p>Nothing was found that spoils a score.</p>")
@@ -68,7 +68,7 @@ class _Marks:
 
     def __init__(self, task: Task):
         self.task = task
-        self.lines, self.texts, self.answers, self.groups, self.lengths = (array("q") for _ in range(5))
+        self.lines, self.texts, self.answers, self.groups, self.lengths, self.ids = (array("q") for _ in range(6))
         texts = [name for name in task.fields if name not in task.choices]
         self.fields = {name: array("q") for name in texts} if len(texts) > 1 else {}
         self.names = {hash(answer): answer for answer in task.labels or task.choices}  # what answers are counted by
@@ -78,6 +78,7 @@ class _Marks:
         self.texts.append(_same_text("\0".join(example.fields[name] for name in self.task.fields)))
         self.answers.append(0 if example.label is None else hash(self.answer(example)))
         self.lengths.append(len(self.task.input_text(example)))
+        self.ids.append(hash(example.id))
         if self.task.group_field is not None:
             self.groups.append(hash(self.task.group_of(example)))
         for name, marks in self.fields.items():
@@ -129,9 +130,9 @@ class _Look:
     fields: dict[str, "np.ndarray"]
     parts: tuple[_Part, ...]
 
-    def finding(self, kind: str, part: _Part, rows: "np.ndarray", what: str, mend: str) -> Finding:
+    def finding(self, kind: str, part: _Part, rows: "np.ndarray", what: str, fix: str) -> Finding:
         "Make a finding about some rows of a split."
-        return Finding(kind, part.name, len(rows), what, mend, tuple(self.lines[rows[:N_LINES_NAMED]].tolist()))
+        return Finding(kind, part.name, len(rows), what, fix, tuple(self.lines[rows[:N_LINES_NAMED]].tolist()))
 
 # %% ../../nbs/1_task/04_inspect.ipynb #68e4e791
 MUCH = 0.2  # share of a split from which a field that repeats is worth a word
@@ -147,10 +148,10 @@ def _leaks(look: _Look, task: Task) -> Iterator[Finding]:
         rows, n = other.rows[known], len(other.rows)
         if len(rows):
             what = f"{len(rows):,} of {n:,} rows of {other.name}: the text stands in {one.name} too."
-            mend = f"Take {'the repeats' if one.file == other.file else 'them'} out of {one.file.name}"
+            fix = f"Take {'the repeats' if one.file == other.file else 'them'} out of {one.file.name}"
             if one.file == other.file and not look.fields and not group:
-                mend += f", or keep them in one split with --group {shlex.quote(next(iter(task.fields.values())))}"
-            yield look.finding("leak", other, rows, what, f"{mend}: what a student was trained or chosen on is no test.")
+                fix += f", or keep them in one split with --group {shlex.quote(next(iter(task.fields.values())))}"
+            yield look.finding("leak", other, rows, what, f"{fix}: what a student was trained or chosen on is no test.")
         for name, marks in ({group: look.groups} if group else look.fields).items():
             rows = other.rows[~known & np.isin(marks[other.rows], marks[one.rows])]
             _, counts = np.unique(marks[other.rows], return_counts=True)
@@ -161,8 +162,8 @@ def _leaks(look: _Look, task: Task) -> Iterator[Finding]:
                 named += (
                     ": they then stay in one split." if one.file == other.file else ", and divide the files so that they are in one split."
                 )
-                mend = f"Divide the files so that rows with one {name} are in one split: what a student knows in part is no test."
-                yield look.finding("group-leak", other, rows, what, mend if group else named)
+                fix = f"Divide the files so that rows with one {name} are in one split: what a student knows in part is no test."
+                yield look.finding("group-leak", other, rows, what, fix if group else named)
 
 # %% ../../nbs/1_task/04_inspect.ipynb #70e93b06
 def _repeats(look: _Look) -> Iterator[Finding]:
@@ -175,8 +176,8 @@ def _repeats(look: _Look) -> Iterator[Finding]:
         again[first] = False
         if again.any():
             what = f"{again.sum():,} of {len(again):,} rows of {part.name}: the text of an earlier row again."
-            mend = "Take them out: they are paid for twice, and count twice."
-            yield look.finding("duplicates", part, part.rows[again], what, mend)
+            fix = "Take them out: they are paid for twice, and count twice."
+            yield look.finding("duplicates", part, part.rows[again], what, fix)
     labelled = np.flatnonzero(look.answers)
     _, first, text = np.unique(look.texts[labelled], return_index=True, return_inverse=True)
     answers = look.answers[labelled]
@@ -204,18 +205,18 @@ def _single_rows(look: _Look, n_skipped: dict[str, int]) -> Iterator[Finding]:
         rows = part.rows[look.answers[part.rows] == 0]
         if len(rows):
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: no label."
-            mend = "Label them or take them out: a teacher can annotate them, but nothing can be measured on them."
-            yield look.finding("unlabelled", part, rows, what, mend)
+            fix = "They are annotated, but nothing is measured on them: prompts and students are scored on the rows with a label."
+            yield look.finding("unlabelled", part, rows, what, fix)
         rows = part.rows[look.lengths[part.rows] > CHARACTERS_READ]
         if len(rows):
             longest = look.lengths[rows].max()
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: more than {CHARACTERS_READ:,} characters, up to {longest:,}."
-            mend = "A student reads 256 tokens and cuts the rest: shorten them, or raise `max_input_tokens` when you train."
-            yield look.finding("long", part, rows, what, mend)
+            fix = "A student reads 256 tokens and cuts the rest: shorten them, or raise `max_input_tokens` when you train."
+            yield look.finding("long", part, rows, what, fix)
 
 # %% ../../nbs/1_task/04_inspect.ipynb #5c8fc051
 FEW_ROWS = 10  # of a label in a split
-MOST = 0.8  # share of one label from which a score says little
+MOST = 0.5  # share of the commonest label from which it is worth a word, and more than chance by a fifth
 
 
 def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
@@ -230,12 +231,19 @@ def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
             yield Finding("missing-label", split, 0, what, "Add some, or leave the label out: it is not learnt or not measured.")
         if few:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
-            mend = "Add some, or join the label with another one: that few teach little and measure little."
-            yield Finding("few-rows", split, sum(few.values()), what, mend)
-        if n_labelled and counts[most] > MOST * n_labelled:
+            fix = "Add some, or join the label with another one: that few teach little and measure little."
+            yield Finding("few-rows", split, sum(few.values()), what, fix)
+        if n_labelled and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
             what = f"{100 * counts[most] / n_labelled:.0f} % of {split} have the label {most}."
-            mend = "Compare every accuracy with that share: always saying the same reaches it."
-            yield Finding("imbalance", split, counts[most], what, mend)
+            fix = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."
+            yield Finding("imbalance", split, counts[most], what, fix)
+
+
+def _ids(marks: _Marks, task: Task) -> Iterator[Finding]:
+    "Find ids that are in two splits."
+    if task.id_column is not None and (n_twice := len(marks.ids) - len({*marks.ids})):
+        what = f"{n_twice:,} ids of column {task.id_column!r} are in two splits."
+        yield Finding("id-in-two-splits", "", n_twice, what, "Make them unique if you look rows up by their id; nothing else needs it.")
 
 
 def _listed(names: list[str]) -> str:
@@ -258,27 +266,33 @@ def inspect_task(
     task: Task,  # a task whose splits are files, or shares of such
     on_progress: OnProgress | None = None,  # called with rows read, and rows in all
 ) -> Inspection:  # `DataError` names the first row that `load_examples` would refuse
-    "Look for what would spoil training or a score in the rows of a task. Ids are not compared; memory grows by some hundred bytes a row."
+    "Look for what would spoil training or a score in the rows of a task. Memory grows by some hundred bytes a row."
     import numpy as np
 
     marks, n_skipped, parts = _Marks(task), {}, []
     sources = {split: place for split, place in task.splits.items() if place.file is not None}
     n_expected = expected_rows(place.file for place in sources.values()) if on_progress else 0
     for split, place in sources.items():
-        first, n_skipped[split] = len(marks.lines), 0
-        rows = scan_examples(task, place.file, skip_empty=place.skip_empty)
+        first, n_skipped[split], ids = len(marks.lines), 0, set()
+        rows = scan_examples(task, place.file, place)
         for line, example in count_rows_read(rows, first, n_expected, on_progress):
             if example is None:
                 n_skipped[split] += 1
-            else:
-                marks.add(line, example)
+                continue
+            marks.add(line, example)
+            if marks.ids[-1] in ids:
+                raise DataError(
+                    f"{place.file}:{line}: id {example.id!r} occurs twice; make the ids unique, or leave `id_column` (--id) away"
+                )
+            ids.add(marks.ids[-1])
         n_rows = len(marks.lines) - first
         if not n_rows:
             raise DataError(f"{place.file}: no rows with all of {', '.join(task.fields)}; give at least one")
-        for name, numbers in divide(task, split, n_rows, marks.groups[first:] or None).items():
+        labels = [answer or None for answer in marks.answers[first:]]
+        for name, numbers in divide(task, split, n_rows, marks.groups[first:] or None, labels).items():
             parts.append(_Part(name, np.sort(np.array(numbers)) + first, place.file))
     parts.sort(key=lambda part: list(task.splits).index(part.name))
     look = marks.look(tuple(parts))
     label_counts = {part.name: marks.label_counts(look.answers[part.rows]) for part in parts} if marks.names else {}
-    findings = (*_leaks(look, task), *_repeats(look), *_balance(label_counts), *_single_rows(look, n_skipped))
+    findings = (*_leaks(look, task), *_repeats(look), *_balance(label_counts), *_single_rows(look, n_skipped), *_ids(marks, task))
     return Inspection({part.name: len(part.rows) for part in parts}, n_skipped, label_counts, findings)

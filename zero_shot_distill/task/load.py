@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmptyField', 'scan_examples', 'read_examples', 'own_copy', 'divide', 'load_whole', 'load_examples', 'count_rows',
-           'is_here', 'sample_examples']
+           'is_here', 'sample_examples', 'sample_labelled']
 
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
@@ -16,8 +16,8 @@ from typing import Any
 
 from ..core.definition import DataError
 from ..core.files import data_dir
-from .rows import Row, fetch_split, find_rows, is_empty, read_rows, split_off
-from .task import COLUMN, Example, Task
+from .rows import Row, Share, fetch_split, find_rows, is_empty, read_rows, split_off
+from .task import COLUMN, Example, Split, Task
 
 # %% ../../nbs/1_task/03_load.ipynb #fd28d74c
 class EmptyField(DataError):
@@ -78,25 +78,25 @@ def _example(task: Task, where: str, default_id: str, row: Row, labelled: bool) 
     return replace(unlabelled, label=_label(task, where, row.get(task.label_column), unlabelled))
 
 
-def _examples(
-    task: Task, path: Path, rows: Iterable[tuple[int, str, Row]], labelled: bool, skip_empty: bool
-) -> Iterator[tuple[int, Example | None]]:
+def _examples(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]], place: Split | None) -> Iterator[tuple[int, Example | None]]:
     "Make examples of rows, given with their line and default id. One row may lack a column that is no field; not all rows may."
-    columns = (task.label_column, task.id_column, task.rationale_column, *({task.group_field} - {*task.fields}))
-    unseen = set(filter(None, columns)) if labelled else set()
+    of_label = () if place is not None and place.labelled is False else (task.label_column, task.rationale_column)
+    columns = (task.id_column, *of_label, *({task.group_field} - {*task.fields}))
+    unseen = set(filter(None, columns)) if place is not None else set()
     names: list[str] = []
     for line, default_id, row in rows:
         row = row | {column: row[other] for column, other in task.column_aliases.items() if column not in row and other in row}
         names = list(row)
         unseen.difference_update(names)
         try:
-            yield line, _example(task, f"{path}:{line}", default_id, row, labelled)
+            yield line, _example(task, f"{path}:{line}", default_id, row, place is not None)
         except EmptyField:
-            if not skip_empty:
+            if place is None or not place.skip_empty:
                 raise
             yield line, None
     if unseen and names:
-        raise DataError(f"{path}: no row has a column {min(unseen)!r}; the last one has {', '.join(map(str, names))}")
+        hint = "; say `labelled: false` in the split if its rows have no label" if task.label_column in unseen else ""
+        raise DataError(f"{path}: no row has a column {min(unseen)!r}; the last one has {', '.join(map(str, names))}{hint}")
 
 # %% ../../nbs/1_task/03_load.ipynb #994b07fa
 def _unique(examples: list[Example], where: str) -> list[Example]:
@@ -114,24 +114,22 @@ def _unique(examples: list[Example], where: str) -> list[Example]:
 def scan_examples(
     task: Task,  # task that the rows must fit
     path: Path,  # a file of one of `FORMATS`
-    labelled: bool = True,  # False: only columns that a prompt or a student sees must be there
-    skip_empty: bool = False,  # leave out rows with an empty field, instead of refusing the file
+    place: Split | None,  # split that it is: says what its rows may lack; None: only columns that a prompt or a student sees must be there
 ) -> Iterator[
     tuple[int, Example | None]
 ]:  # line (or number) and example, None if it is left out; `DataError` names the first row that does not fit
     "Read the examples of a file one by one."
     rows = ((number, f"{path.stem}-{number}", row) for number, row in read_rows(path))
-    return _examples(task, path, rows, labelled, skip_empty)
+    return _examples(task, path, rows, place)
 
 
 def read_examples(
     task: Task,  # task that the rows must fit
     path: Path,  # a file of one of `FORMATS`
-    labelled: bool = True,  # False: only columns that a prompt or a student sees must be there
-    skip_empty: bool = False,  # leave out rows with an empty field, instead of refusing the file
+    place: Split | None,  # split that it is: says what its rows may lack; None: only columns that a prompt or a student sees must be there
 ) -> list[Example]:  # in file order; `DataError` names file and line of the first row that does not fit
     "Read all examples of a file."
-    return _unique([example for _, example in scan_examples(task, path, labelled, skip_empty) if example is not None], str(path))
+    return _unique([example for _, example in scan_examples(task, path, place) if example is not None], str(path))
 
 # %% ../../nbs/1_task/03_load.ipynb #b10561ff
 def own_copy(
@@ -184,11 +182,15 @@ def divide(
     source: str,  # a split that has rows of its own
     n_rows: int,  # number of its rows
     groups: Sequence[Hashable] | None = None,  # group of each row, rows of one group stay in one split; None: every row alone
+    labels: Sequence[Hashable] | None = None,  # label of each row, None where it has none; needed by shares that are stratified
 ) -> dict[str, list[int]]:  # split -> row numbers, for the source and each share of it
     "Divide the rows of a split between itself and its shares."
     shares = dict(task.shares_of(source))
     try:
-        parts = split_off(n_rows, [(place.share, place.seed) for place in shares.values()], groups)
+        drawn = [Share(place.share, place.seed, place.stratify, bool(place.labelled)) for place in shares.values()]
+        # Amounts and choices are labels of one row each: there is nothing to stratify by but whether there is one.
+        strata = labels if labels is None or task.labels else [None if label is None else "labelled" for label in labels]
+        parts = split_off(n_rows, drawn, groups, strata)
     except DataError as error:
         raise DataError(f"splits of task {task.name!r}: {error}") from None
     return dict(zip((source, *shares), parts, strict=True))
@@ -201,10 +203,10 @@ def load_whole(
     "Load all rows of a split, with those that are held out for other splits."
     place = task.splits[split]
     if place.file is not None:
-        return read_examples(task, place.file, skip_empty=place.skip_empty)
+        return read_examples(task, place.file, place)
     path, rows = _published(task, split)
     numbered = ((line, f"{split}-{number}", row) for number, (line, row) in enumerate(rows))
-    return _unique([example for _, example in _examples(task, path, numbered, True, False) if example is not None], str(path))
+    return _unique([example for _, example in _examples(task, path, numbered, place) if example is not None], str(path))
 
 
 def load_examples(
@@ -219,7 +221,8 @@ def load_examples(
     if not task.shares_of(source):
         return examples
     groups = [task.group_of(example) for example in examples] if task.group_field else None
-    return [examples[number] for number in divide(task, source, len(examples), groups)[split]]
+    labels = [example.label for example in examples]
+    return [examples[number] for number in divide(task, source, len(examples), groups, labels)[split]]
 
 # %% ../../nbs/1_task/03_load.ipynb #7b303b5f
 def count_rows(
@@ -259,3 +262,17 @@ def sample_examples(
     order = list(examples)
     random.Random(seed).shuffle(order)
     return order[:n]
+
+
+def sample_labelled(
+    examples: Sequence[Example],  # rows to draw from
+    n: int | None,  # number of rows to draw; None: all that have a label
+    seed: int,  # seed of the draw
+) -> list[Example]:  # in the order in which `sample_examples` draws them; `DataError` if there are fewer than `n`
+    "Draw rows to measure on: those with a gold label, or any if no row has one."
+    drawn = sample_examples(examples, len(examples), seed)
+    labelled = [example for example in drawn if example.label is not None] or drawn
+    if n is not None and n > len(labelled):
+        has = "there" if len(labelled) == len(drawn) else f"of {len(drawn)} have a label"
+        raise DataError(f"{n} rows asked for, only {len(labelled)} {has}; lower the number")
+    return labelled[:n]

@@ -57,6 +57,9 @@ class Split(BaseModel):
     of: str | None = None  # split that this one is a share of
     share: float | None = Field(None, gt=0, lt=1)  # share of all rows of that split, whatever other shares are taken
     seed: int = 0  # seed that draws the share
+    stratify: bool = False  # the share is one of each label's rows, and of those without a label
+    # of a file, false: its rows have no label, so that it may lack the label's column; of a share, true: it is one of the rows with a label alone
+    labelled: bool | None = None
     skip_empty: bool = False  # leave out rows of the `file` with an empty field, instead of refusing the file
     n_rows: int | None = None  # published number of rows
 
@@ -71,6 +74,10 @@ class Split(BaseModel):
             raise ValueError("a split is a path, or has one of `file`, `hub`, and `of` with `share`")
         if self.skip_empty and self.file is None:
             raise ValueError("skip_empty belongs to the split that has the `file`")
+        if self.stratify and self.share is None:
+            raise ValueError("stratify belongs to a `share`")
+        if (self.labelled is False and self.file is None) or (self.labelled and not self.stratify):
+            raise ValueError("labelled is false of a `file` whose rows have no label, or true of a `share` that has stratify")
         return self
 
     def __str__(self) -> str:
