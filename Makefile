@@ -5,6 +5,8 @@ STAMP := .venv/.installed
 NOTEBOOK_WORKERS ?= 2
 TEST_WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+# Notebooks of your own under nbs/, which git does not have, are yours: nothing checks or changes them.
+NOT_SCRATCH = $$($(BIN)/python tools/scratch.py ruff)
 
 export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -31,15 +33,15 @@ demo: $(STAMP)  ## ask a teacher, train the students, write the report page
 
 check: $(STAMP)  ## modules, README and notebooks in step; lint; format (seconds)
 	@$(BIN)/python tools/check_sync.py
-	@$(BIN)/ruff check --quiet
-	@$(BIN)/ruff format --check --quiet || { echo "make export formats these"; exit 1; }
+	@$(BIN)/ruff check --quiet $(NOT_SCRATCH)
+	@$(BIN)/ruff format --check --quiet $(NOT_SCRATCH) || { echo "make export formats these"; exit 1; }
 
 test: check  ## check, then every notebook, then pytest
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS)
+	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) $$($(BIN)/python tools/scratch.py nbdev)
 	@$(PYTEST) -m "not slow"
 
 test-all: check  ## test, with the slow parts and the large teacher
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) --flags slow
+	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) --flags slow $$($(BIN)/python tools/scratch.py nbdev)
 	@$(PYTEST)
 
 docs: $(STAMP)  ## the documentation, into _docs/index.html
@@ -52,8 +54,8 @@ figures: $(STAMP)  ## run the experiment notebooks again; they write figures/
 	@$(BIN)/python tools/make_figures.py
 
 export: $(STAMP)  ## format and clean the notebooks; write the modules and the README from them
-	@$(BIN)/ruff check --quiet --fix --select I,W || true
-	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --quiet --fix --select I,W $(NOT_SCRATCH) || true
+	@$(BIN)/ruff format --quiet $(NOT_SCRATCH)
 	@$(BIN)/nbdev_clean
 	@$(BIN)/nbdev_export
 	@$(BIN)/python tools/make_readme.py

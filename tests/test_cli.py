@@ -110,7 +110,10 @@ FAULTS = {
     "missing column": (_csv("id,premise,label\n1,a,neutral\n"), "valid.csv:2: no column 'hypothesis'"),
     "missing data file": (lambda project: project.task["splits"].update(test="nowhere.jsonl"), "nowhere.jsonl: no such file"),
     "label outside the set": (_row("test", label="perhaps"), "test.jsonl:2: label 'perhaps' is none of entailment, neutral, contradiction"),
-    "no label to measure by": (_row("test", label=None), "test.jsonl: row 'test-", "has no label"),
+    "no label to measure by": (
+        lambda project: [row.update(label=None) for row in project.rows["test"]],
+        "task 'my_task': no row of test (test.jsonl) has a label to measure by; label some",
+    ),
     "missing split": (_no_split("test"), "task 'my_task' has no split 'test'; it has train, valid"),
     "too many rows to choose by": (
         _part("prompts", confirmation_rows=90),
@@ -297,7 +300,7 @@ def test_templates(project):
 EVERY_HELP = """
 import sys
 from zero_shot_distill.cli.main import main
-commands = ["", "tasks", "tasks add", "templates", "experiment", "evaluate", "forecast", "annotate", "run", "predict", "import-thesis"]
+commands = ["", "tasks", "tasks add", "templates", "experiment", "evaluate", "forecast", "annotate", "run", "train", "predict", "import-thesis"]
 commands += ["teacher", "teacher pull", "teacher serve"]
 commands += ["store", *(f"store {name}" for name in ("info", "verify", "export", "merge", "salvage"))]
 for command in commands:
@@ -359,19 +362,33 @@ def test_predict_and_explain(students):
     done = zsd(students, *PREDICT, "step-by-step", "--explain", "--json")
     assert (done.status, done.err) == (0, "")
     rows = json.loads(done.out)
-    assert [list(row) for row in rows] == [["id", "label", "rationale"]] * 24
-    assert {row["label"] for row in rows} <= {*LABELS, None}
-    assert {row["label"] for row in rows} != {None}
-    assert all(isinstance(row["rationale"], str) for row in rows)
+    given = [json.loads(line) for line in (students / "train.jsonl").read_text().splitlines()]
+    added = [{name: row.pop(name) for name in ("predicted_label", "predicted_rationale")} for row in rows]
+    assert rows == given  # every column comes back, the gold label too
+    assert {one["predicted_label"] for one in added} <= {*LABELS, None}
+    assert {one["predicted_label"] for one in added} != {None}
+    assert all(isinstance(one["predicted_rationale"], str) for one in added)
 
 
 def test_predict_without_labels(students):
-    "A user's file has no labels; the table has no column for what was not asked."
-    (students / "new.csv").write_text("premise,hypothesis\nA dog sleeps.,An animal sleeps.\n")
+    "A user's file has no labels. CSV in gives CSV out, with all columns, and none for what was not asked."
+    (students / "new.csv").write_text('who,premise,hypothesis\n"Ann, Ben",A dog sleeps.,An animal sleeps.\n')
     done = zsd(students, "predict", "--input", "new.csv", "--student", "standard")
     assert (done.status, done.err) == (0, "")
-    assert "new-2" in done.out
-    assert "rationale" not in done.out
+    head, row = done.out.splitlines()
+    assert head == "who,premise,hypothesis,predicted_label"
+    assert row.startswith('"Ann, Ben",A dog sleeps.,An animal sleeps.,')
+    written = zsd(students, "predict", "--input", "new.csv", "--student", "standard", "--output", "out.jsonl")
+    assert written.out.startswith("1 rows: out.jsonl"), written.err
+    (line,) = (students / "out.jsonl").read_text().splitlines()
+    assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label"]
+    is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .jsonl or .json")
+
+
+def test_predict_lines_of_text_needs_one_field(students):
+    (students / "lines.txt").write_text("A dog sleeps.\n")
+    done = zsd(students, "predict", "--input", "lines.txt", "--student", "standard")
+    is_one_line(done, 2, "a line of text is one field, and task 'my_task' has hypothesis, premise; give a .jsonl or .csv file")
 
 
 def test_predict_without_rows(students):

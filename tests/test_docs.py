@@ -10,15 +10,20 @@ import pytest
 from api_entry import Module
 from repository import ROOT, copy_checkout
 
+OWN_NOTEBOOK = '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": ["[gone](nowhere.md)"]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}'
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
-    "The site, built from what a fresh clone would hold."
+    "The site, built from what a fresh clone would hold, with a notebook of the user's own in it."
     checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    for arguments in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", *arguments], cwd=checkout, check=True)
+    (checkout / "nbs" / "my look.ipynb").write_text(OWN_NOTEBOOK, encoding="utf-8")
     done = subprocess.run([sys.executable, checkout / "tools" / "build_docs.py", "--sphinx"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert not list((checkout / "_docs").rglob("my look*"))
     return checkout / "_docs"
 
 

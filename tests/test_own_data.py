@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import zsd
+from zsd_command import is_one_line, zsd
 
+from zero_shot_distill.annotate.rows import read_annotations
+from zero_shot_distill.pipeline import draw_rows, load_pipeline
 from zero_shot_distill.student.model import make_tiny_t5
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import load_task
 
 SUBJECTS = ("soup", "hotel", "film", "bus", "book", "tour", "shop", "concert", "phone", "garden")
 WORDS = {"good": ("lovely", "great", "kind", "superb"), "bad": ("awful", "cold", "rude", "broken")}
@@ -83,6 +87,41 @@ def test_the_five_commands(tmp_path: Path):
         assert server.summary()["n_requests"] == server.summary()["attempts"]  # nothing was asked twice
     assert list((tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl"))
     assert list(tmp_path.glob("zsd-work/reviews/report/*.html"))
+
+
+def test_few_labelled_rows_among_many(tmp_path: Path):
+    "Prompts are chosen and students measured on the rows with a label; all rows are annotated."
+    rows = [row if n % 6 == 0 else {"text": row["text"]} for n, row in enumerate(reviews())]
+    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert zsd(tmp_path, "tasks", "add", "reviews", "reviews.jsonl", "--labels", "good,bad").status == 0
+    parts = {split: load_examples(load_task(tmp_path / "reviews.yaml"), split) for split in ("train", "valid", "test")}
+    n_labelled = {split: sum(row.label is not None for row in part) for split, part in parts.items()}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 200, "valid": 24, "test": 16}
+    assert n_labelled == {"train": 20, "valid": 4, "test": 16}
+    run = {"name": "mine", "task": "./reviews.yaml", "teacher": {"model": "m"}, "prompts": {"selection_rows": 8, "confirmation_rows": 8}}
+    run |= {"annotate": {"train_rows": 60, "valid_rows": 20}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(run))
+    with ScriptedServer(knows_reviews) as server:
+        env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-scripted"}
+        task = ("--task", "reviews.yaml", "--model", "m", "--price-in", "1", "--price-out", "4")
+        done = zsd(tmp_path, "experiment", *task, "--samples", "15", "--json", env=env)
+        assert done.status == 0, done.err
+        figures = next(iter(json.loads(done.out).values()))
+        assert (figures["n_rows"], figures["performance"]["accuracy"]) == (15, 1.0)
+        best = next(iter(json.loads(done.out)))
+        done = zsd(tmp_path, "experiment", *task, "--samples", "21", env=env)
+        is_one_line(done, 2, "21 rows asked for, only 20 of 200 have a label; lower the number")
+        for command in ("forecast", "annotate"):
+            arguments = [*task, "--mix", best, *(["--splits", "train,valid"] if command == "annotate" else ["--split", "train"])]
+            done = zsd(tmp_path, command, *arguments, env=env)
+            assert done.status == 0, f"{command}: {done.err}"
+    (made,) = (tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl")
+    annotated = read_annotations(made)
+    assert len(annotated) == 200
+    assert all(row.label for row in annotated)
+    drawn = draw_rows(load_pipeline(tmp_path / "mine.yaml"), load_task(tmp_path / "reviews.yaml"))
+    assert [len(part) for part in (drawn.selection, drawn.confirmation, drawn.train, drawn.valid, drawn.test)] == [8, 8, 60, 20, 16]
+    assert all(row.label for row in (*drawn.selection, *drawn.confirmation, *drawn.test))
 
 
 def test_the_section_names_files_that_it_shows():

@@ -1,7 +1,9 @@
 "`Project` in a notebook, against a scripted server: ask, score, forecast, annotate; what was paid for once is not paid for again."
 
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill import Project, PromptTemplate, ZsdError
@@ -159,3 +161,33 @@ def test_a_student_is_trained_asked_and_measured(tmp_path):
     other = made.train("standard", seed=1, weights=str(weights), steps=4, eval_every=2, batch_size=4)
     assert other.path != student.path
     zsd.close()
+
+
+def test_in_a_notebook_the_embedded_teacher_stays_open_and_shows_a_bar(tmp_path):
+    "It is loaded once for all cells; a bar says so and then how far it is, and nothing of it is left in the saved notebook."
+    cells = [
+        f"from zero_shot_distill import Project\nzsd = Project('pocket_nli', teacher='smollm2-135m-instruct', work_dir={str(tmp_path)!r})",
+        "zsd.ask('one-sentence', n=2)",
+        "before = zsd.opened.teacher.client.base_url\nzsd.ask('one-sentence', n=3)",
+        "print(before == zsd.opened.teacher.client.base_url)\nzsd.opened",
+        "zsd.close()",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    shown = []
+
+    class Watched(NotebookClient):
+        def process_message(self, message, cell, place):
+            if message["msg_type"] in ("display_data", "update_display_data"):
+                shown.append(message["content"]["data"]["text/html"])
+            return super().process_message(message, cell, place)
+
+    Watched(notebook, timeout=600, kernel_name="python3").execute()
+    assert "asking 1 templates on 2 rows 0 of 2 loading the model" in shown[0]
+    assert [html for html in shown if "loading" in html] == shown[:1]  # not in the second cell
+    _, first, second, same, _ = (cell.outputs for cell in notebook.cells)
+    assert same[0]["text"] == "True\n"
+    assert "embedded teacher" in same[1]["data"]["text/html"] or "EmbeddedTeacher" in same[1]["data"]["text/html"]
+    for outputs in (first, second):
+        assert "mark" in outputs[-1]["data"]["text/html"]
+        assert [output["data"]["text/html"] for output in outputs[:-1] if output["output_type"] == "display_data"] in ([], [""])
+        assert not [output for output in outputs if output["output_type"] == "stream"]

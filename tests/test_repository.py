@@ -119,9 +119,33 @@ def test_unclean_notebook_is_seen(checkout):
 @pytest.mark.parametrize("tagged", [0, 2])
 def test_experiment_needs_exactly_one_parameters_cell(checkout, tagged):
     write_notebook(checkout / "nbs" / "experiments" / "odd.ipynb", *["n = 1"] * max(tagged, 1), tags=("parameters",) if tagged else ())
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     assert problems(checkout, exported=False) == [
         f"nbs/experiments/odd.ipynb has {tagged} cells tagged `parameters`; papermill needs exactly one"
     ]
+
+
+@pytest.mark.parametrize("name", ["nbs/my look.ipynb", "nbs/1_task/Untitled.ipynb", "nbs/experiments/Untitled1.ipynb"])
+def test_a_notebook_of_ones_own_is_left_alone(checkout, name):
+    "As `make lab` makes one: not clean, not formatted, with a link that leads nowhere. Git does not have it, and no module comes from it."
+    for tool in ("Makefile", "pyproject.toml", "tools"):
+        (shutil.copytree if (ROOT / tool).is_dir() else shutil.copy)(ROOT / tool, checkout / tool)
+    write_notebook(checkout / name, "import  os, json\n1/0", "#| hide\nx=1")
+    notebook = json.loads((checkout / name).read_text(encoding="utf-8"))
+    notebook["cells"][0]["execution_count"] = 3
+    notebook["cells"].append({"cell_type": "markdown", "id": "text", "metadata": {}, "source": ["[gone](nowhere.md)"]})
+    (checkout / name).write_text(json.dumps(notebook), encoding="utf-8")
+    assert problems(checkout) == []
+
+    def said(tool: str) -> str:
+        return subprocess.run([sys.executable, "tools/scratch.py", tool], cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+    options = said("ruff").split()
+    for command in (["check", "nbs"], ["format", "--check", "nbs"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", *options], cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+    pattern = said("nbdev").strip().removeprefix("--skip_file_re=")
+    assert [path.name for path in (checkout / "nbs").rglob("*.ipynb") if re.search(pattern, path.name)] == [Path(name).name]
 
 
 def test_a_notebook_is_called_like_its_module():
@@ -149,6 +173,8 @@ def test_link_that_leads_nowhere_is_seen(checkout):
     text = "[gone](../99_gone.ipynb#there) [here](../index.ipynb) `[code](nowhere.md)` [web](https://a.org/x)"
     notebook["cells"].insert(0, {"cell_type": "markdown", "id": "text", "metadata": {}, "source": [text]})
     path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert problems(checkout, exported=False) == []  # as long as it is a user's own
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     assert problems(checkout) == ["nbs/tutorials/lost.ipynb: the link ../99_gone.ipynb leads nowhere"]
 
 

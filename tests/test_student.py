@@ -699,8 +699,11 @@ def test_a_folder_that_is_no_student_is_not_replaced(tiny, tmp_path):
 
 
 def test_test_rows_without_gold(trained):
-    with refused(UnusableInput, "2 test rows, 1 gold labels: each row needs one"):
-        evaluate_student(trained.path, [*examples_of(ROWS[:1]), Example("y", {"text": "y"}, None, None)])
+    "They do not count; where no row has a label there is nothing to measure by."
+    unlabelled = Example("y", {"text": "y"}, None, None)
+    assert evaluate_student(trained.path, [*examples_of(ROWS[:1]), unlabelled]).accuracy.n == 1
+    with refused(UnusableInput, "1 test rows, none with a gold label"):
+        evaluate_student(trained.path, [unlabelled])
 
 
 # --- the real thing

@@ -245,7 +245,7 @@ def test_what_is_found(tmp_path):
     ]
     places = {finding["kind"]: finding["lines"] for finding in report["findings"] if finding["lines"]}
     assert places == {"leak": [1], "duplicates": [61, 62], "conflicts": [3, 62], "unlabelled": [64], "long": [65]}
-    assert all(finding["mend"] for finding in report["findings"])
+    assert all(finding["fix"] for finding in report["findings"])
     splits = yaml.safe_load((tmp_path / "reviews.yaml").read_text())["splits"]
     assert splits["train"] == {"file": "train.jsonl", "skip_empty": True}
     assert splits["test"] == "test.jsonl"

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 from api_entry import Module
 from make_readme import ROOT, map_links
+from scratch import scratch_notebooks, skipped_names
 
 PACKAGE_DIR = ROOT / "zero_shot_distill"
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
@@ -223,15 +224,18 @@ def with_sphinx() -> int:
 
     # Entries come from the source (api_entry), so no cell needs to be run.
     get_config().d["skip_procs"] = "exec_show_docs"
-    prepared_dir = proc_nbs(n_workers=0, force=True)
+    prepared_dir = proc_nbs(n_workers=0, force=True, skip_file_re=skipped_names(ROOT))
     build_dir = ROOT / "build" / "docs"  # ignored by git; myst-nb also writes beside its output folder
     source_dir, html_dir, out_dir = build_dir / "source", build_dir / "html", ROOT / "_docs"
     shutil.rmtree(build_dir, ignore_errors=True)
     site = Site(source_dir)
     for page in PROJECT_PAGES:
         site.add_text(ROOT / page)
+    own = scratch_notebooks(ROOT)
     for prepared in sorted(prepared_dir.rglob("*.ipynb")):
-        site.add_notebook(prepared, ROOT / "nbs" / prepared.relative_to(prepared_dir))
+        original = ROOT / "nbs" / prepared.relative_to(prepared_dir)
+        if original not in own:
+            site.add_notebook(prepared, original)
     site.finish()
     status = sphinx_build(
         ["-q", "-W", "--keep-going", "-b", "html", "-c", "tools/sphinx", "-d", str(build_dir / "doctrees"), str(source_dir), str(html_dir)]

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from make_readme import map_links, readme_text
+from scratch import scratch_notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "zero_shot_distill"
@@ -25,8 +26,9 @@ MEND = "make export"
 
 
 def notebooks(root: Path) -> list[Path]:
-    "Every notebook under nbs/ that nbdev looks at, in reading order."
-    found = (path.relative_to(root) for path in (root / "nbs").rglob("*.ipynb"))
+    "Every notebook under nbs/ that nbdev looks at, in reading order, without a user's own."
+    own = set(scratch_notebooks(root))
+    found = (path.relative_to(root) for path in (root / "nbs").rglob("*.ipynb") if path not in own)
     return sorted(root / path for path in found if not any(part[0] in "._" for part in path.parts))
 
 

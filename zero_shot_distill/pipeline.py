@@ -142,37 +142,38 @@ class Rows:
     test: list[Example]  # read once by each finished student
 
 # %% ../nbs/80_pipeline.ipynb #16c86bbb
-def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example]) -> list[Example]:
-    "Draw as many rows of a split as the pipeline's `key` asks for."
+def _draw(pipeline: Pipeline, key: str, n: int, split: str, examples: Sequence[Example], what: str = "") -> list[Example]:
+    "Draw as many rows of a split as the pipeline's `key` asks for, of examples in drawn order."
     if n > len(examples):
-        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, the split {split!r} has {len(examples)}; lower the number")
-    return sample_examples(examples, n, pipeline.seed)
+        has = f"the split {split!r} has {len(examples)}{what}"
+        raise DataError(f"pipeline {pipeline.name!r}: {key}: {n} rows asked for, {has}; lower the number")
+    return list(examples[:n])
 
 
-def _require_labels(task: Task, split: str, examples: Sequence[Example]) -> None:
-    "Refuse rows to measure on that have no gold label."
-    unlabelled = [row.id for row in examples if row.label is None]
-    if unlabelled:
-        raise DataError(f"{task.splits[split]}: row {unlabelled[0]!r} has no label to measure by; give it one or take it out")
+def _labelled(task: Task, split: str, examples: Sequence[Example]) -> list[Example]:
+    "Take the rows to measure on: those with a gold label."
+    labelled = [row for row in examples if row.label is not None]
+    if not labelled:
+        raise DataError(f"task {task.name!r}: no row of {split} ({task.splits[split]}) has a label to measure by; label some")
+    return labelled
 
 
 def draw_rows(
     pipeline: Pipeline,  # says how many
     task: Task,  # needs the splits train, valid and test
-) -> Rows:  # `DataError` where a split is missing or too small, or a row that is measured on has no label
+) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
+    train, valid = (sample_examples(rows, len(rows), pipeline.seed) for rows in (train, valid))
     n_selection, n_confirmation = pipeline.prompts.selection_rows, pipeline.prompts.confirmation_rows
     key = "prompts.selection_rows + prompts.confirmation_rows"
-    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", train)
-    _require_labels(task, "train", drawn)
-    _require_labels(task, "test", test)
+    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", _labelled(task, "train", train), " with a label")
     return Rows(
         selection=drawn[:n_selection],
         confirmation=drawn[n_selection:],
         train=_draw(pipeline, "annotate.train_rows", pipeline.annotate.train_rows, "train", train),
         valid=_draw(pipeline, "annotate.valid_rows", pipeline.annotate.valid_rows, "valid", valid),
-        test=test,
+        test=_labelled(task, "test", test),
     )
 
 # %% ../nbs/80_pipeline.ipynb #73049405
@@ -377,7 +378,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
 
     from zero_shot_distill.annotate.rows import read_annotations
     from zero_shot_distill.prompt.by_label import trivial_shares
-    from zero_shot_distill.student.student import TrainingJob, train_student
+    from zero_shot_distill.student.run import train_and_record
+    from zero_shot_distill.student.student import TrainingJob
 
     weights = pull_weights(run.progress, run.pipeline.students.weights)
     run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
@@ -387,10 +389,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         config = planned[run_id]
         # A bar for each: a step of one method takes two to three times one of the other.
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
-            on_progress(0, config.steps)
-            student = train_student(job, config, run.folder / "students" / run_id, on_progress)
-            test = student.evaluate()
-        student.record(run_id, test).write(run.folder / "runs")
+            student = train_and_record(job, config, run.folder, run_id, on_progress)
+        test = student.test
         always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
         run.progress.message(
             f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"

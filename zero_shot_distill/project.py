@@ -19,7 +19,7 @@ from .annotate.forecast import Forecast, forecast
 from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
-from .core.files import definitions_dir, fingerprint
+from .core.files import definitions_dir
 from .prompt.collect import run_experiment
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
@@ -30,7 +30,7 @@ from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .task.load import load_examples
+from .task.load import load_examples, sample_labelled
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
 from .teacher.connect import AskPlan, connect
@@ -136,6 +136,7 @@ class TrainableAnnotation(Annotation):
     ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
         from zero_shot_distill.student.config import TrainingConfig
+        from zero_shot_distill.student.run import run_id_of
         from zero_shot_distill.student.student import TrainingJob, train_student
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
@@ -146,7 +147,7 @@ class TrainableAnnotation(Annotation):
         job = TrainingJob(
             begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
         )
-        name = f"{config.name}-{fingerprint(self.report.id, config.identity(), begun_with.name)}"
+        name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
 
@@ -173,16 +174,17 @@ class Project(Workspace):
     def score(
         self,
         *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
-        n: int = 40,  # rows
+        n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows
         budget_usd: float | None = None,  # never spend more on this call
     ) -> ScoredTemplates:  # best template first
         "Ask templates on the same rows and score them against the gold labels."
-        by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
+        rows = sample_labelled(load_examples(self.task, split), None, seed)[:n]
+        by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {n} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
 
     def forecast(
         self,

@@ -3,6 +3,7 @@
 Imports the shared part of the thesis into an empty work directory, again into the same, and scores every template by both sets of rules.
 """
 
+import argparse
 import json
 import os
 import tempfile
@@ -43,6 +44,7 @@ def score_all(work_dir: Path, store: ResponseStore, profile: str) -> int:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     shared = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
     os.environ["ZSD_DATA"] = str(shared)  # it holds svamp/SVAMP.json
     with tempfile.TemporaryDirectory() as folder, ResponseStore(Path(folder) / "responses.sqlite") as store:

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import DatasetCard, DatasetCardData
+from typing import TYPE_CHECKING, Any
 
 from .job import AnnotationJob, AnnotationReport
 from .rows import AnnotationSummary, RationaleFault
@@ -28,6 +26,9 @@ from ..stats.confusion import Confusion
 from ..stats.interval import wilson
 from ..task.task import Task
 from ..teacher.price import format_usd
+
+if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
+    from huggingface_hub import DatasetCardData
 
 # %% ../../nbs/4_annotate/05_card.ipynb #f7c0dcab
 COLUMNS = {
@@ -99,8 +100,10 @@ def _licence(words: str) -> dict[str, str]:  # keys of the front matter
     return {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
 
 
-def _card_data(job: AnnotationJob, counts: Mapping[str, SplitCounts]) -> DatasetCardData:
+def _card_data(job: AnnotationJob, counts: Mapping[str, SplitCounts]) -> "DatasetCardData":
     "Write the front matter of the card. The language is left out: a task does not say it."
+    from huggingface_hub import DatasetCardData
+
     kind = "text-classification" if job.task.labels else "multiple-choice" if job.task.choices else "question-answering"
     files = [{"split": each.name, "path": f"{split}.jsonl"} for split, each in counts.items()]
     return DatasetCardData(
@@ -214,6 +217,8 @@ def annotation_card(
     now: datetime,  # when the card is written
 ) -> str:  # Markdown with YAML front matter, as the Hugging Face hub reads it
     "Write the card: what an annotation is, how it was made, what it cost, and what is wrong with it."
+    from huggingface_hub import DatasetCard
+
     first_split, first = next(iter(counts.items()))
     card = DatasetCard.from_template(
         _card_data(job, counts),

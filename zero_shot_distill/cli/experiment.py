@@ -31,12 +31,12 @@ from zero_shot_distill.cli.options import (
     with_options,
 )
 from .tables import show_rows
+from ..prompt.display import share_text
 from ..core.definition import DataError, ZsdError
 from ..core.progress import Progress
-from ..prompt.display import share_text
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
-from ..task.load import is_here, load_examples, sample_examples
+from ..task.load import is_here, load_examples, sample_labelled
 from ..task.task import Example, Task, load_task
 from ..teacher.settings import OpenedTeacher, open_teacher
 from ..thesis.imported import ImportedFolder
@@ -127,7 +127,9 @@ def _show(
     for score in scores:
         for warning in score.warnings:
             print(f"WARNING {score.template_id}: {warning}")
-    print(_verdict(best_templates(scores), len(scores)))
+    is_measured = any(score.accuracy.n for score in scores)
+    unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
+    print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
@@ -168,7 +170,7 @@ class _Rows:
         earlier = draw_samples(published_rows(task, self.split), self.n, self.seed)
         if self.published:
             return earlier
-        rows = sample_examples(load_examples(task, self.split), self.n, self.seed)
+        rows = sample_labelled(load_examples(task, self.split), self.n, self.seed)
         return rows_begun_with(rows, earlier, templates.values(), client, task, progress.message)
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf

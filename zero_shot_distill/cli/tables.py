@@ -7,6 +7,7 @@ __all__ = ['show_rows']
 
 # %% ../../nbs/9_cli/01_tables.ipynb #8f2083e1
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ def show_rows(
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
     columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
     columns[0] = (columns[0][1], columns[0][1])
-    console = Console(force_jupyter=False)  # in a notebook, too, plain text without colour codes
+    # Bold on a terminal alone: a notebook's kernel asks for colours, and its output is read as plain text.
+    console = Console(force_jupyter=False, force_terminal=sys.stdout.isatty())
     tables: list[Table | str] = []
     for block in column_blocks([least for least, _ in columns], console.width):
         widths = _fitted([columns[place] for place in block], console.width - 2 * (len(block) - 1))

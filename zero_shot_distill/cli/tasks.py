@@ -208,10 +208,10 @@ def _what(added: "AddedTask", finding: "Finding") -> str:
 def _findings(added: "AddedTask") -> Table:
     "List each finding with what to do; findings with the same remedy stand together."
     grid = Table.grid(padding=(0, 1))
-    for mend, together in groupby(added.findings, lambda finding: finding.mend):
+    for fix, together in groupby(added.findings, lambda finding: finding.fix):
         for finding in together:
             grid.add_row("•", Text(_what(added, finding)))
-        grid.add_row("", Text(mend))
+        grid.add_row("", Text(fix))
     return grid
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #c9b636c9
@@ -232,8 +232,9 @@ def _show(added: "AddedTask") -> None:
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
-    print(f"Next: zsd templates {added.path}  # the prompts that will be asked; with `new` behind it they are written into a file to edit")
-    print(f"      zsd experiment --task {added.path} --samples 20")
+    print("Next: see the prompts (`new` behind it writes them into a file), then try them.")
+    print(f"  zsd templates {added.path}")
+    print(f"  zsd experiment --task {added.path} --samples 20")
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #600fb60d
 def _as_content(added: "AddedTask") -> dict[str, Any]:

@@ -181,12 +181,12 @@ def _input_text(student: Student, example: Example) -> str:
 # %% ../../nbs/5_student/05_student.ipynb #9f2bec3b
 def evaluate_student(
     student_dir: Path,  # a trained student
-    examples: Sequence[Example],  # rows of its task, each with a label
+    examples: Sequence[Example],  # rows of its task; those without a gold label do not count
 ) -> StudentScore:
     "Measure a saved student on rows that had no part in its training."
-    missing = sum(example.label is None for example in examples)
-    if missing or not examples:
-        raise UnusableInput(f"{len(examples)} test rows, {len(examples) - missing} gold labels: each row needs one")
+    n_rows, examples = len(examples), [example for example in examples if example.label is not None]
+    if not examples:
+        raise UnusableInput(f"{n_rows} test rows, none with a gold label: there is nothing to measure by")
     task, answers = load_student(student_dir).task, predict(student_dir, examples)
     gold, given = [example.label for example in examples], [answer.label for answer in answers]
     return StudentScore.of(

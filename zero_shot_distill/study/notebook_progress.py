@@ -6,6 +6,7 @@
 __all__ = ['bar_html', 'NotebookProgress', 'progress_here']
 
 # %% ../../nbs/7_study/05_notebook_progress.ipynb #f188dec4
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -89,4 +90,8 @@ class NotebookProgress(Progress):
 def progress_here() -> Progress:
     "Return a bar for a notebook where one runs this, otherwise the terminal's."
     shell = get_ipython()
-    return NotebookProgress() if shell is not None and getattr(shell, "kernel", None) is not None else Progress()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return Progress()
+    # Other packages' bars would like a package that is not needed for ours; they say so in the first cell.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    return NotebookProgress()

@@ -36,7 +36,7 @@ class Finding:
     split: str  # split in which it was found; empty: in all
     n_rows: int  # rows that it is about
     what: str  # what was found, as a sentence
-    mend: str  # what to do about it
+    fix: str  # what to do about it
     lines: tuple[int, ...] = ()  # lines of the first of these rows in the split's file
 
 # %% ../../nbs/1_task/04_inspect.ipynb #4a3385d2
@@ -51,7 +51,7 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         rows = [{"split": split, "rows": n} | self.label_counts.get(split, {}) for split, n in self.n_rows.items()]
-        found = [{"split": each.split or "all", "rows": each.n_rows, "found": each.what, "what to do": each.mend} for each in self.findings]
+        found = [{"split": each.split or "all", "rows": each.n_rows, "found": each.what, "what to do": each.fix} for each in self.findings]
         return styled(
             table_html(rows)
             + (table_html(found, wide=["found", "what to do"]) if found else "<p>Nothing was found that spoils a score.</p>")
@@ -130,9 +130,9 @@ class _Look:
     fields: dict[str, "np.ndarray"]
     parts: tuple[_Part, ...]
 
-    def finding(self, kind: str, part: _Part, rows: "np.ndarray", what: str, mend: str) -> Finding:
+    def finding(self, kind: str, part: _Part, rows: "np.ndarray", what: str, fix: str) -> Finding:
         "Make a finding about some rows of a split."
-        return Finding(kind, part.name, len(rows), what, mend, tuple(self.lines[rows[:N_LINES_NAMED]].tolist()))
+        return Finding(kind, part.name, len(rows), what, fix, tuple(self.lines[rows[:N_LINES_NAMED]].tolist()))
 
 # %% ../../nbs/1_task/04_inspect.ipynb #68e4e791
 MUCH = 0.2  # share of a split from which a field that repeats is worth a word
@@ -148,10 +148,10 @@ def _leaks(look: _Look, task: Task) -> Iterator[Finding]:
         rows, n = other.rows[known], len(other.rows)
         if len(rows):
             what = f"{len(rows):,} of {n:,} rows of {other.name}: the text stands in {one.name} too."
-            mend = f"Take {'the repeats' if one.file == other.file else 'them'} out of {one.file.name}"
+            fix = f"Take {'the repeats' if one.file == other.file else 'them'} out of {one.file.name}"
             if one.file == other.file and not look.fields and not group:
-                mend += f", or keep them in one split with --group {shlex.quote(next(iter(task.fields.values())))}"
-            yield look.finding("leak", other, rows, what, f"{mend}: what a student was trained or chosen on is no test.")
+                fix += f", or keep them in one split with --group {shlex.quote(next(iter(task.fields.values())))}"
+            yield look.finding("leak", other, rows, what, f"{fix}: what a student was trained or chosen on is no test.")
         for name, marks in ({group: look.groups} if group else look.fields).items():
             rows = other.rows[~known & np.isin(marks[other.rows], marks[one.rows])]
             _, counts = np.unique(marks[other.rows], return_counts=True)
@@ -162,8 +162,8 @@ def _leaks(look: _Look, task: Task) -> Iterator[Finding]:
                 named += (
                     ": they then stay in one split." if one.file == other.file else ", and divide the files so that they are in one split."
                 )
-                mend = f"Divide the files so that rows with one {name} are in one split: what a student knows in part is no test."
-                yield look.finding("group-leak", other, rows, what, mend if group else named)
+                fix = f"Divide the files so that rows with one {name} are in one split: what a student knows in part is no test."
+                yield look.finding("group-leak", other, rows, what, fix if group else named)
 
 # %% ../../nbs/1_task/04_inspect.ipynb #70e93b06
 def _repeats(look: _Look) -> Iterator[Finding]:
@@ -176,8 +176,8 @@ def _repeats(look: _Look) -> Iterator[Finding]:
         again[first] = False
         if again.any():
             what = f"{again.sum():,} of {len(again):,} rows of {part.name}: the text of an earlier row again."
-            mend = "Take them out: they are paid for twice, and count twice."
-            yield look.finding("duplicates", part, part.rows[again], what, mend)
+            fix = "Take them out: they are paid for twice, and count twice."
+            yield look.finding("duplicates", part, part.rows[again], what, fix)
     labelled = np.flatnonzero(look.answers)
     _, first, text = np.unique(look.texts[labelled], return_index=True, return_inverse=True)
     answers = look.answers[labelled]
@@ -205,14 +205,14 @@ def _single_rows(look: _Look, n_skipped: dict[str, int]) -> Iterator[Finding]:
         rows = part.rows[look.answers[part.rows] == 0]
         if len(rows):
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: no label."
-            mend = "They are annotated, but nothing is measured on them: prompts and students are scored on the rows with a label."
-            yield look.finding("unlabelled", part, rows, what, mend)
+            fix = "They are annotated, but nothing is measured on them: prompts and students are scored on the rows with a label."
+            yield look.finding("unlabelled", part, rows, what, fix)
         rows = part.rows[look.lengths[part.rows] > CHARACTERS_READ]
         if len(rows):
             longest = look.lengths[rows].max()
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: more than {CHARACTERS_READ:,} characters, up to {longest:,}."
-            mend = "A student reads 256 tokens and cuts the rest: shorten them, or raise `max_input_tokens` when you train."
-            yield look.finding("long", part, rows, what, mend)
+            fix = "A student reads 256 tokens and cuts the rest: shorten them, or raise `max_input_tokens` when you train."
+            yield look.finding("long", part, rows, what, fix)
 
 # %% ../../nbs/1_task/04_inspect.ipynb #5c8fc051
 FEW_ROWS = 10  # of a label in a split
@@ -231,12 +231,12 @@ def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
             yield Finding("missing-label", split, 0, what, "Add some, or leave the label out: it is not learnt or not measured.")
         if few:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
-            mend = "Add some, or join the label with another one: that few teach little and measure little."
-            yield Finding("few-rows", split, sum(few.values()), what, mend)
+            fix = "Add some, or join the label with another one: that few teach little and measure little."
+            yield Finding("few-rows", split, sum(few.values()), what, fix)
         if n_labelled and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
             what = f"{100 * counts[most] / n_labelled:.0f} % of {split} have the label {most}."
-            mend = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."
-            yield Finding("imbalance", split, counts[most], what, mend)
+            fix = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."
+            yield Finding("imbalance", split, counts[most], what, fix)
 
 
 def _ids(marks: _Marks, task: Task) -> Iterator[Finding]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmptyField', 'scan_examples', 'read_examples', 'own_copy', 'divide', 'load_whole', 'load_examples', 'count_rows',
-           'is_here', 'sample_examples']
+           'is_here', 'sample_examples', 'sample_labelled']
 
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
@@ -262,3 +262,17 @@ def sample_examples(
     order = list(examples)
     random.Random(seed).shuffle(order)
     return order[:n]
+
+
+def sample_labelled(
+    examples: Sequence[Example],  # rows to draw from
+    n: int | None,  # number of rows to draw; None: all that have a label
+    seed: int,  # seed of the draw
+) -> list[Example]:  # in the order in which `sample_examples` draws them; `DataError` if there are fewer than `n`
+    "Draw rows to measure on: those with a gold label, or any if no row has one."
+    drawn = sample_examples(examples, len(examples), seed)
+    labelled = [example for example in drawn if example.label is not None] or drawn
+    if n is not None and n > len(labelled):
+        has = "there" if len(labelled) == len(drawn) else f"of {len(drawn)} have a label"
+        raise DataError(f"{n} rows asked for, only {len(labelled)} {has}; lower the number")
+    return labelled[:n]

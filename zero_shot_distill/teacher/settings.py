@@ -8,6 +8,7 @@ __all__ = ['PriceSettings', 'TeacherSettings', 'load_teacher_settings', 'resolve
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #18f806c5
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def resolve_path(
     return str(path.parent.resolve() / name) if is_path else name
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #c768b86a
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenedTeacher:
     "Hold a teacher, not started yet, and what reports say of it."
 
@@ -82,6 +83,12 @@ class OpenedTeacher:
     note: str  # what a reader must know, e.g. that it was not the first choice
     price: "Price | None"  # None: unknown
     has_own_price: bool = False  # the user has said what is paid; otherwise it is the list price
+
+    def __repr__(self) -> str:
+        return f"{self.title}{f' ({self.note})' if self.note else ''}, {self.price or 'at an unknown price'}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.teacher._repr_html_()}"
 
 
 def open_teacher(

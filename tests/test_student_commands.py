@@ -1,0 +1,102 @@
+"`zsd train` on what `zsd annotate` made, and `zsd predict` with the student: two commands on a file of one's own."
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from scripted_server import Scripted, ScriptedServer
+from zsd_command import Project, environment, is_one_line, zsd
+
+from zero_shot_distill.student.record import RunRecord
+
+TEXTS = {
+    "good": ["It works well.", "I like this one.", "A fine thing.", "Well made."],
+    "bad": ["It broke.", "I hate this one.", "A poor thing.", "Badly made."],
+}
+OWN = ("--task", "my_task.yaml")
+
+
+def says_what_it_is(body: dict, n: int) -> Scripted:
+    text = body["messages"][-1]["content"]
+    label = next(label for label, texts in TEXTS.items() if any(one in text for one in texts))
+    return Scripted(text=f"{label}: the words of the writer say so.", prompt_tokens=30, completion_tokens=9)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    "A task with one field, and an annotation of its train and valid rows."
+    folder = tmp_path_factory.mktemp("reviews")
+    rows = [{"text": f"{text} {number}", "label": label} for label, texts in TEXTS.items() for number, text in enumerate(texts)]
+    project = Project(folder, rows={"train": rows[::2] + rows[1:2], "valid": rows[3::2], "test": rows})
+    project.task |= {
+        "fields": {"text": "text"},
+        "labels": list(TEXTS),
+        "aliases": {},
+        "id_column": None,
+        "student_input": "{text}",
+    }
+    project.prompts = {
+        "task": "my_task",
+        "templates": [{"id": "tell", "user_message": "{text} Good or bad?", "reply_pattern": "(?P<label>good|bad): (?P<rationale>.*)"}],
+    }
+    project.write().make_student()
+    with ScriptedServer(says_what_it_is) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+        options = (*OWN, "--prompts", "my_prompts.yaml", "--mix", "tell", "--model", "some-model", "--json")
+        for splits in ("train,valid", "train"):
+            done = zsd(folder, "annotate", *options, "--splits", splits, env=env)
+            assert done.status == 0, done.err
+            (folder / f"{splits}.id").write_text(json.loads(done.out)["id"])
+    return folder
+
+
+def train(folder: Path, *more: str, splits: str = "train,valid"):
+    id = (folder / f"{splits}.id").read_text()
+    return zsd(folder, "train", *OWN, "--annotations", id, "--student", "./tiny", "--steps", "4", *more)
+
+
+def test_train_then_predict(folder):
+    done = train(folder, "--method", "step-by-step", "--labels", "teacher", "--alpha", "0.7", "--seed", "3", "--json")
+    assert done.status == 0, done.err
+    said = json.loads(done.out)
+    assert (said["method"], said["labels"], said["alpha"], said["seed"], said["n_rationales"], said["test"]["n"]) == (
+        "step-by-step",
+        "teacher",
+        0.7,
+        3,
+        5,
+        8,
+    )
+    record = RunRecord.read(folder / "zsd-work" / "runs" / f"{said['run_id']}.json")
+    assert record.test.n == 8
+    again = train(folder, "--method", "step-by-step", "--alpha", "0.7", "--seed", "3")
+    assert f"Student: zsd-work/students/{said['run_id']}" in again.out, again.err
+    student = f"zsd-work/students/{said['run_id']}"
+    (folder / "lines.txt").write_text("It works well.\n\nIt broke.\n")
+    predicted = zsd(folder, "predict", "--student", student, "--input", "lines.txt", "--explain")
+    rows = list(csv.DictReader(io.StringIO(predicted.out)))
+    assert [list(row) for row in rows] == [["text", "predicted_label", "predicted_rationale"]] * 2
+    assert [row["text"] for row in rows] == ["It works well.", "It broke."]
+
+
+def test_gold_labels_by_the_standard_method(folder):
+    done = train(folder, "--method", "standard", "--labels", "gold", "--json")
+    said = json.loads(done.out)
+    assert (said["method"], said["labels"], said["alpha"], said["n_rationales"]) == ("standard", "gold", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("more", "splits", "parts"),
+    [
+        ((), "train", ["no rows of split 'valid'", "--splits train,valid"]),
+        (("--method", "both"), "train,valid", ["method 'both': must be one of standard, step-by-step"]),
+        (("--alpha", "2"), "train,valid", ["alpha 2.0: must be between 0 and 1"]),
+        (("--task", "pocket_nli"), "train,valid", ["is of task 'my_task'"]),
+        (("--student", "nowhere"), "train,valid", ["nowhere"]),
+        (("--annotations", "nowhere"), "train,valid", ["no annotation 'nowhere'", "there are my_task-"]),
+    ],
+)
+def test_mistakes(folder, more, splits, parts):
+    is_one_line(train(folder, *more, splits=splits), 2, *parts)
