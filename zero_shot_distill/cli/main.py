@@ -23,12 +23,12 @@ from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
 from .store import store_app
 from .student import predict, student_rows, train
 from .tables import show_rows
-from ..prompt.display import share_text
 from .tasks import tasks_app, templates
 from .thesis import import_thesis
 from ..core.definition import ZsdError
 from ..core.progress import Progress
 from ..pipeline import load_pipeline, run_pipeline
+from ..prompt.display import share_text
 
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
     from zero_shot_distill.study.records import PromptRecord

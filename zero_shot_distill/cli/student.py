@@ -39,7 +39,11 @@ def student_rows(
             **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
             "gold accuracy (test)": share_text(student.test.interval, with_n=False),
             **(
-                {"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy, with_n=False) if student.test.confusion else "-"}
+                {
+                    "balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy, with_n=False)
+                    if student.test.confusion
+                    else "-"
+                }
                 if uneven
                 else {}
             ),
