@@ -106,6 +106,9 @@ def test_a_real_teacher_keeps_to_the_schema(template, small, store):
         ('{"label": "neutral", "confidence": 0.5}', "neutral", 0),
         ('{"explanation": null, "label": "neutral"}', "neutral", 0),
         ('{"explanation": ["one", "two", "three", "four", "five"], "label": "neutral"}', "neutral", 0),
+        (AS_JSON + "\n" + AS_JSON, "neutral", 6),
+        ("{'label': 'neutral'}", "neutral", 0),
+        ('{"label": ["neutral"]}', "neutral", 0),
     ],
 )
 def test_json_is_read(text, label, n_words):
@@ -123,25 +126,24 @@ def test_json_is_read(text, label, n_words):
         (AS_JSON[:20], "broken JSON"),
         (f"```json\n{AS_JSON[:-20]}", "broken JSON"),
         ("{", "broken JSON"),
-        ("{'label': 'neutral'}", "no label found"),
         ("{}", "JSON without a label"),
         ('{"explanation": "It is neutral."}', "JSON without a label"),
-        ('{"label": ["neutral"]}', "JSON without a label"),
-        ('{"label": 1}', "JSON without a label"),
+        ('{"label": ["neutral", "entailment"]}', "JSON without a label"),
+        ('{"label": 1}', "label not allowed"),
+        ('{"label": "neutral", "label": "entailment"}', "more than one label"),
         ('{"label": "unclear"}', "label not allowed"),
-        (AS_JSON + "\n" + AS_JSON, "more than one JSON object"),
+        (AS_JSON + "\n" + AS_JSON.replace('"neutral"', '"entailment"'), "more than one JSON object"),
         ('{"label": ' + "[" * 100_000, "broken JSON"),
-        ('{"label": ' + "9" * 10_000 + "}", "broken JSON"),
+        ('{"label": ' + "9" * 10_000 + "}", "label not allowed"),
     ],
 )
 def test_json_that_cannot_be_read_is_not_searched_by_the_pattern(text, reason):
-    template = BY_SCHEMA if "'" not in text else BY_SCHEMA.model_copy(update={"reply_pattern": "^(?P<label>neutral)(?P<rationale>.*)"})
     with pytest.raises(ParseError) as raised:
-        parse_reply(text, template, TASK)
+        parse_reply(text, BY_SCHEMA, TASK)
     assert raised.value.reason == reason
 
 
-def test_spans_are_exact_or_none():
+def test_spans_are_exact():
     def read(text):
         reply = parse_reply(text, BY_SCHEMA, TASK)
         return [span and text[slice(*span)] for span in (reply.rationale_span, reply.label_span)]
@@ -149,22 +151,19 @@ def test_spans_are_exact_or_none():
     quoting = r'{"explanation": "He wrote \"label\": \"entailment\" on the wall", "label": "neutral"}'
     assert read(quoting) == [r"He wrote \"label\": \"entailment\" on the wall", "neutral"]
     nested = '{"more": {"label": "entailment"}, "explanation": "one two three four five", "label": "neutral"}'
-    assert read(nested) == ["one two three four five", None]
-    twice = '{"label": "entailment", "explanation": "one two three four five", "label": "neutral"}'
-    assert read(twice) == ["one two three four five", None]
+    assert read(nested) == ["one two three four five", "neutral"]
     escaped_key = r'{"explanation": "one two three four five", "l\u0061bel": "neutral"}'
-    assert read(escaped_key) == ["one two three four five", None]
+    assert read(escaped_key) == ["one two three four five", "neutral"]
 
 
 def test_a_report_marks_what_was_found():
-    text = r'{"explanation": "A \"<b>dog</b>\" is an animal, you know", "label": "entailment", "l\u0061bel": "neutral"}'
+    text = r'{"explanation": "A \"<b>dog</b>\" is an animal, you know", "l\u0061bel": "neutral"}'
     reply = parse_reply(text, BY_SCHEMA, TASK)
-    assert (reply.label, reply.label_span) == ("neutral", None)
+    assert text[slice(*reply.label_span)] == "neutral"
     response = Response("0" * 64, text, "stop", None, None, 0.0, 1, "2025-11-20T09:00:00+00:00", NAME)
     page = mark_reply(ReadReply("by-schema", ROWS[0], response, reply, ""))
     assert r'<mark class="rationale">A \&quot;&lt;b&gt;dog&lt;/b&gt;\&quot; is an animal, you know</mark>' in page
-    assert "neutral&quot;}" in page
-    assert 'class="label"' not in page
+    assert '<mark class="label">neutral</mark>&quot;}' in page
 
 
 def test_half_a_character_does_not_reach_a_file(tmp_path):

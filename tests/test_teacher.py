@@ -79,7 +79,7 @@ def test_replies_are_kept_and_not_asked_again(small, store):
     seen = []
     asked = ask(small, [*requests, *requests], store, lambda done, total, note="": seen.append((done, total)))
     assert (asked.n_asked, asked.failures, len(store)) == (6, {}, 6)
-    assert seen == [(done, 6) for done in range(7)]
+    assert list(dict.fromkeys(seen)) == [(done, 6) for done in range(7)]  # the first is said again while the model is loaded
     for response in asked.responses.values():
         assert response.text
         assert response.finish_reason in ("stop", "length")

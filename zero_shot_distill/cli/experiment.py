@@ -29,8 +29,9 @@ from zero_shot_distill.cli.options import (
     names_in,
     with_options,
 )
-from .tables import share_text, show_rows
+from .tables import show_rows
 from ..core.definition import DataError, ZsdError
+from ..prompt.display import share_text
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
 from ..task.load import is_here, load_examples, sample_labelled
@@ -61,7 +62,10 @@ _SHARES = {
 def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     from zero_shot_distill.teacher.price import format_usd
 
-    shares = {title: share_text(figures["intervals"][name]) if name in figures["intervals"] else "-" for name, title in _SHARES.items()}
+    shares = {
+        title: share_text(figures["intervals"][name], with_n=False) if name in figures["intervals"] else "-"
+        for name, title in _SHARES.items()
+    }
     is_explained, is_ours = figures["characteristics"]["total_responses"] > 0, rules == "ours"
     about = f"{figures['n_rows']} rows" + (", sees label" if shows_label(template, task) else "")
     return {

@@ -195,13 +195,13 @@ class ScoredTemplates(list[PromptScore]):
         uneven = confusion is not None and confusion.is_uneven
         cells = [
             {
-                "template": score.template_id,
-                "accuracy": share_text(score.accuracy),
-                **({"balanced accuracy": share_text(score.confusion.balanced_accuracy)} if uneven else {}),
-                "explanation rate": share_text(score.explanation_rate),
-                "accuracy with explanation": share_text(score.explained_accuracy),
-                "words a rationale": mean_text(score.rationale_words),
-                "reply tokens": mean_text(score.completion_tokens),
+                "template": f"{score.template_id}\n{score.n_rows} rows",
+                "accuracy": share_text(score.accuracy, with_n=False),
+                **({"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven else {}),
+                "explanation rate": share_text(score.explanation_rate, with_n=False),
+                "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+                "words a rationale": mean_text(score.rationale_words, with_n=False),
+                "reply tokens": mean_text(score.completion_tokens, with_n=False),
                 "not read": f"{sum(score.unreadable.values())}\n{', '.join(score.unreadable)}",
                 "no reply": str(score.n_unanswered),
                 "cost": format_usd(score.usage.cost_usd),

@@ -32,6 +32,7 @@ class _Words:
     before: str = ""  # what is the same for all rows and stands before them
     answer_first: str = "Begin with {answer}, then give the reason in one short sentence."
     reason_first: str = "Give the reason in one short sentence. Then write a last line that reads {last_line}."
+    few_words: str = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
     marker: str = ""  # what stands before the answer where it comes first
     last_marker: str = "Answer:"  # what stands before it where it comes last, after one sentence
 
@@ -82,6 +83,7 @@ _FOR_NUMBERS = _Words(  # a small teacher writes down the right calculation more
     answer_first="Write two lines:\nCalculation: numbers with + - * / and no words\nReason: one short sentence that says why",
     reason_first="Say in one short sentence what has to be calculated and why. "
     'Then write a last line that reads "Calculation: " and the calculation, with numbers and + - * / but no words.',
+    few_words="Write two lines:\nCalculation: numbers with + - * / and no words\nReason: six to twelve words",
     marker="Calculation:",
     last_marker="Calculation:",
 )
@@ -95,7 +97,6 @@ def _words_of(task: Task) -> _Words:
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
 _JSON = 'Reply with a JSON object and nothing else: {{{{"explanation": "the reason in one short sentence", "label": "{in_json}"}}}}'
-_FEW_WORDS = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
 _STEPS = "Think step by step, in two or three short sentences. Then write a last line that reads {last_line}."
 
 
@@ -110,7 +111,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         {"read": "label-last", "after": words.last_marker},
     )
     yield "json", "a JSON object, the reason first", _JSON, {"read": "json", "reply_schema": ("rationale", "label")}
-    yield "few-words", "the label, then a reason of few words: the cheapest rationale", _FEW_WORDS, {"read": "label-first"}
+    yield "few-words", "the label, then a reason of few words: the cheapest rationale", words.few_words, first
     only = {"read": "label-first", "rationale": False}
     yield "label-only", "the cheapest label, for a mix that takes its rationales elsewhere", "Reply with {answer} and nothing else.", only
     yield "step-by-step", "the longest reasoning, then a line with the label", _STEPS, {"read": "label-last", "after": "Answer:"}

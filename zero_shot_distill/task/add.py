@@ -52,8 +52,7 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
         raise DataError(f"column {repeated[0]!r} is named twice among fields and choices; once is enough")
     if twice := [name for name in singles if singles.count(name) > 1 or name in shown]:
         raise DataError(f"column {twice[0]!r} is named for two things; what tells the label or names the row is no input")
-    nested = [cell[:1] if isinstance(cell, list) else [cell] for cell in table.sample[0].values()]
-    if sum(table.n_rows.values()) == 1 and any(isinstance(part, dict) for cell in nested for part in cell):
+    if sum(table.n_rows.values()) == 1 and any(isinstance(cell, dict | list) for cell in table.sample[0].values()):
         raise DataError(f"{table.where}: one JSON object holds the whole table; write an array of rows, or one row a line")
     name = next(iter(table.columns))
     in_one = len(table.columns) == 1 and re.search(r"[;\t|]", name)
@@ -87,6 +86,7 @@ def draft_task(
     options: ColumnOptions,  # columns that the user names
 ) -> Draft:  # `DataError` names the columns that could be meant, and the option that decides
     "Draft a definition for some files from the names of their columns; a split without a file is a tenth of the training rows."
+    options = options.spelled_as(table)
     _check_options(table, options)
     label = find_label(table, options)
     answers = read_answers(table, label, options)

@@ -39,7 +39,9 @@ def _choice_sets(table: Table, options: ColumnOptions) -> Iterator[list[str]]:  
     named = [table.columns[name] for name in options.choices]
     lists = named[:1] if len(named) == 1 else [each for each in table.columns.values() if not named and name_words(each.name) & _CHOICES]
     for column in lists:
-        if column.kind == "list" and 2 <= max(column.n_items) <= len(string.ascii_lowercase):
+        if column.kind != "list" or any(isinstance(item, dict) for row in table.sample[:9] for item in row.get(column.name) or ()):
+            continue
+        if 2 <= max(column.n_items) <= len(string.ascii_lowercase):
             yield [f"{{{column.name}[{place}]}}" for place in range(max(column.n_items))]
     if len(named) > 1:
         yield [*options.choices]

@@ -9,8 +9,9 @@ __all__ = ['ColumnOptions', 'set_of', 'name_words', 'listed', 'find_label', 'tel
 # %% ../../nbs/1_task/05_columns.ipynb #7422a164
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..core.definition import DataError
@@ -38,6 +39,19 @@ class ColumnOptions:
         "List all columns that are named."
         return tuple(filter(None, (self.label, *self.fields, *self.choices, self.rationale, self.id, self.group)))
 
+    def spelled_as(
+        self,
+        table: Table,  # whose names of columns may have letters in another Unicode form (NFD)
+    ) -> "ColumnOptions":
+        "Spell the names as the file does."
+        spelled = {unicodedata.normalize("NFC", name): name for name in table.columns}
+
+        def as_there(name: str | None) -> str | None:
+            return spelled.get(unicodedata.normalize("NFC", name), name) if name else name
+
+        lists = {key: tuple(map(as_there, getattr(self, key))) for key in ("fields", "choices")}
+        return replace(self, **lists, **{key: as_there(getattr(self, key)) for key in ("label", "rationale", "id", "group")})
+
     @property
     def say_labels(self) -> bool:
         "Say whether a task can do without a column of labels."
@@ -55,7 +69,7 @@ _LABELS = set_of("label labels gold class target answer answers category sentime
 _BESIDES = set_of("text name key idx index id true final majority value code")  # beside a label's word they mean nothing of their own
 _INPUTS = set_of(
     "text sentence premise hypothesis question context body title review passage content tweet comment document input query message "
-    "utterance subject headline statement claim evidence article post abstract paragraph story dialogue dialog prompt instruction"
+    "utterance subject headline statement claim evidence article post abstract paragraph story dialogue dialog prompt instruction description"
 )
 _RATIONALES = set_of("explanation explanations rationale rationales reason reasons reasoning justification cot why")
 _IDS = set_of("id ids uid guid uuid idx index key qid pid")
@@ -87,10 +101,10 @@ def find_label(
     if options.label is not None:
         return table.columns[options.label]
     named = [column for name, column in table.columns.items() if name not in options.columns and _is_label(name)]
-    named = [column for column in named if column.kind != "list"] or named
+    named = [column for column in named if column.kind not in {"list", "other"}] or named
     named = [column for column in named if name_words(column.name) & {"label", "labels", "gold"}] or named
     if len(named) > 1:
-        names = [column.name for column in named]
+        names = [column.name for column in sorted(named, key=lambda column: column.kind == "number")]
         raise DataError(f"{table.where}: {listed(names)} could each hold the label; name one, e.g. --label {shlex.quote(names[0])}")
     if not named and not options.say_labels:
         raise DataError(

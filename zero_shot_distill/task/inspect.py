@@ -233,7 +233,7 @@ def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
             fix = "Add some, or join the label with another one: that few teach little and measure little."
             yield Finding("few-rows", split, sum(few.values()), what, fix)
-        if n_labelled and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
+        if n_labelled >= 2 * FEW_ROWS and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
             what = f"{100 * counts[most] / n_labelled:.0f} % of {split} have the label {most}."
             fix = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."
             yield Finding("imbalance", split, counts[most], what, fix)

@@ -7,6 +7,7 @@ __all__ = ['COLUMN', 'Example', 'Split', 'normal_words', 'choose', 'TaskLabels',
 
 # %% ../../nbs/1_task/02_task.ipynb #dde4ae47
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,12 @@ COLUMN = re.compile(r"\{([^{}\[\]]+)(?:\[(\d+)\])?\}")  # matches {column}, or {
 def normal_words(
     words: str,  # what a teacher, a student or a file says
 ) -> str:  # the label in the form in which labels are compared; may be empty
-    "Write a label in lower case, with single spaces and no marks around it."
-    return " ".join(words.lower().split()).strip(" .,:;!*_\"'`()[]")
+    "Write a label in lower case, with single spaces, composed letters (NFC) and no marks around it."
+    return _plain(words).strip(" .,:;!*_\"'`()[]")
+
+
+def _plain(words: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(words.lower().split()))
 
 # %% ../../nbs/1_task/02_task.ipynb #f5358d78
 def choose(
@@ -127,6 +132,13 @@ class TaskLabels(BaseModel):
     aliases: dict[str, str] = {}  # other words that a teacher may use, lower case -> label
     label_descriptions: dict[str, str] = {}  # label -> what it means, for prompts
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _no_truth_values(cls, content: Any) -> Any:
+        if isinstance(content, list) and any(isinstance(label, bool) for label in content):
+            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put such labels in quotes")
+        return content
+
     @field_validator("label_names", mode="before")
     @classmethod
     def _names(cls, content: Any) -> Any:
@@ -140,6 +152,8 @@ class TaskLabels(BaseModel):
             raise ValueError("give at least two labels, or two fields as choices, or the metric numeric")
         if self.labels and self.choices:
             raise ValueError("give labels or choices, not both")
+        if twice := [label for label in self.labels if self.labels.count(label) > 1]:
+            raise ValueError(f"labels: {twice[0]!r} stands there twice")
         odd = [label for label in self.labels if label != label.strip().lower()]
         if odd:
             raise ValueError(f"labels must be lower case without outer spaces: {odd}")
@@ -155,6 +169,10 @@ class TaskLabels(BaseModel):
             re.compile(self.label_pattern or "")
         except re.error as error:
             raise ValueError(f"label_pattern is no regular expression: {error}") from None
+        for label in self.labels:
+            if not label or (read := self.read_label(label)) != label:
+                what = "says nothing" if not label else f"is read as {read!r}" if read else "is read as no label"
+                raise ValueError(f"label {label!r} {what}; write it otherwise, or change the aliases")
         return self
 
     @model_serializer(mode="wrap")
@@ -175,9 +193,13 @@ class TaskLabels(BaseModel):
             text = self.aliases.get(text.lower(), text)
             return text if numeric_value(text) is not None else None
         text = normal_words(words)
-        text = self.aliases.get(text, text)
         if self.labels:
-            return text if text in self.labels else None
+            # A label may have marks of its own, which no other words around it tell from those of a sentence.
+            named = (self.aliases.get(form, form) for form in (_plain(words), text))
+            found = next((label for label in named if label in self.labels), None)
+            alike = [] if found else [label for label in self.labels if normal_words(label) == text]
+            return alike[0] if len(alike) == 1 else found
+        text = self.aliases.get(text, text)
         if example is None:
             return text or None
         # Rows of other people's files may come without their choices: then no words are one of them.

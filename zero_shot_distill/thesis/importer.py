@@ -200,20 +200,22 @@ class ImportReport:
 
     def lines(self) -> list[str]:  # lines for a terminal
         "Write the report: what was taken, what was not found, what was skipped and why."
-        found = {
-            "replies": self.n_taken + self.n_aside + self.n_known,
-            "templates": self.n_templates,
-            "mixes": len(self.mixes),
-            "templates' figures": sum(map(len, self.metadata.values())),
-            "runs in a tracking table": len(self.runs),
-            "result files": len(self.results),
-            "meta-prompts": len(self.meta_prompts),
-            "gold labels": self.gold.total(),
+        found = {  # one, several -> how many
+            ("reply", "replies"): self.n_taken + self.n_aside + self.n_known,
+            ("template", "templates"): self.n_templates,
+            ("mix", "mixes"): len(self.mixes),
+            ("template's figures", "templates' figures"): sum(map(len, self.metadata.values())),
+            ("run in a tracking table", "runs in a tracking table"): len(self.runs),
+            ("result file", "result files"): len(self.results),
+            ("meta-prompt", "meta-prompts"): len(self.meta_prompts),
+            ("gold label", "gold labels"): self.gold.total(),
         }
+        shown = [f"{n:,} {names[n != 1]}" for names, n in found.items() if n]
         told = [
-            f"{self.path}: {', '.join(f'{n:,} {name}' for name, n in found.items() if n) or 'nothing of the thesis'}",
-            f"{self.n_taken:,} replies of {self.model} are new, {self.n_known:,} were stored already, "
-            f"{self.n_aside:,} are duplicate responses to one prompt, stored as superseded",
+            f"{self.path}: {', '.join(shown) or 'nothing of the thesis'}",
+            f"{self.n_taken:,} {'reply' if self.n_taken == 1 else 'replies'} of {self.model} {'is' if self.n_taken == 1 else 'are'} new, "
+            f"{self.n_known:,} {'was' if self.n_known == 1 else 'were'} stored already, "
+            f"{self.n_aside:,} stored as superseded (duplicate responses to one prompt)",
         ]
         if (rows := Path(self.path, "datasets")).is_dir():
             told.append(f"the rows of its data sets are found with ZSD_DATA={rows.absolute()}")
@@ -222,7 +224,7 @@ class ImportReport:
             for path in self.unplaced
         ]
         told += [f"{path} has changes of yours and stays as it is; move it away to have it written anew" for path in self.edited]
-        absent = [name for name, n in found.items() if not n]
+        absent = [several for (_, several), n in found.items() if not n]
         told += [f"not found: {', '.join(absent)}"] if absent else []
         told += [f"skipped: {n:,} × {reason}" for reason, n in sorted(self.n_skipped.items())]
         told += [f"  {line}" for line in self.skipped]
@@ -232,7 +234,7 @@ class ImportReport:
 
 _MAX_SKIPPED = 100  # named one by one
 
-# %% ../../nbs/5_thesis/03_importer.ipynb #93329b12
+# %% ../../nbs/5_thesis/03_importer.ipynb #216470ae
 def _files(path: Path) -> Iterator[Path]:
     "List the file itself, or all files below a folder, in order; nothing hidden, and no link is followed out of it."
     if path.is_file():
@@ -249,7 +251,7 @@ def _files(path: Path) -> Iterator[Path]:
 def _by_number(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (-1, name)
 
-
+# %% ../../nbs/5_thesis/03_importer.ipynb #146df7b5
 def _take_yaml(path: Path, report: ImportReport, folder: ImportedFolder) -> None:
     "Import a YAML file: its keys say whether it holds templates, a mix or figures."
     content = read_yaml(path)
@@ -275,7 +277,7 @@ def _write(path: Path, text: str, report: ImportReport, folder: ImportedFolder) 
     if not folder.write_definition(path, text):
         report.edited.append(str(path))
 
-
+# %% ../../nbs/5_thesis/03_importer.ipynb #287dce0c
 _RESULTS = ("query-results", "querie-results")  # the latter until the last months of the repository
 
 
@@ -299,7 +301,7 @@ def _take_responses(path: Path, report: ImportReport, store: ResponseStore, fold
     report.n_known += counts["known"]
     report.n_response_files += 1
 
-
+# %% ../../nbs/5_thesis/03_importer.ipynb #05ebf12e
 _GOLD_NAME = regex.compile(r"(?P<dataset>.+)_(?P<split>[^_]+)_gold\.jsonl")
 
 
@@ -359,13 +361,14 @@ def import_thesis(
     for n_done, file in enumerate(files, 1):
         try:
             if file.stat().st_size == 0:
-                raise ThesisError(f"{file}: empty")
-            _take(file, report, store, folder)
+                report.skip(ThesisError(f"{file}: empty"), "empty file")
+            else:
+                _take(file, report, store, folder)
         except (StoreError, KeyboardInterrupt):
             raise
         except (ZsdError, OSError, UnicodeDecodeError) as error:
             unread = f"{file}: not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-            report.skip(ThesisError(unread), "empty file" if unread.endswith(": empty") else "file that cannot be used")
+            report.skip(ThesisError(unread), "file that cannot be used")
         if on_progress is not None:
             on_progress(n_done, len(files))
     if report.runs or report.results:

@@ -1,0 +1,207 @@
+"Replies in the forms in which people and models write them: what is read, and what must not be read."
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+from zero_shot_distill.prompt.parse import ParseError, ReadFault, Reply, parse_reply
+from zero_shot_distill.prompt.template import PromptTemplate
+from zero_shot_distill.task.task import Example, Task
+
+SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data") / "replies" / "cases.jsonl"
+OURS = Path(__file__).parent / "replies" / "cases.jsonl"
+MAX_UNREAD = 0.05  # of the replies that a careful reader would read
+
+
+def given(definition: dict) -> tuple[Task, Example]:
+    "A task of a case, and a row of it."
+    choices = definition.get("choices", ())
+    row = {"text": "some words"} | {f"choice_{place}": words for place, words in enumerate(choices)}
+    labels = {key: value for key, value in definition.items() if key != "choices"} | {"choices": list(row)[1:]}
+    names = {name: name for name in row}
+    task = Task(name="t", fields=names, label_column="label", student_input="{text}", splits={}, **labels)
+    return task, Example("1", row, None, None)
+
+
+def read(case: dict) -> Reply | ReadFault:
+    task, row = given(case["task"])
+    template = PromptTemplate(id="t", user_message="{text}", read=case["read"], after=case.get("after", ""))
+    try:
+        return parse_reply(case["reply"], template, task, example=row)
+    except ParseError as error:
+        return error.fault
+
+
+def cases(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def judge(path: Path) -> tuple[list[str], list[str]]:
+    "Replies that are read wrong, and those that should have been read and were not."
+    wrong, unread = [], []
+    for case in cases(path):
+        found, (task, _) = read(case), given(case["task"])
+        label = found.label if isinstance(found, Reply) else None
+        if label is None and case["label"] is not None:
+            unread.append(f"{case['reply']!r}: {found}")
+        elif label is not None and label != case["label"] and not task.is_right(label, case["label"]):
+            wrong.append(f"{case['reply']!r}: {label}, not {case['label']}")
+        if label and found.rationale and not found.rationale.startswith(case.get("rationale_begins", "")):
+            wrong.append(f"{case['reply']!r}: rationale {found.rationale!r}")
+    return wrong, unread
+
+
+def test_no_reply_is_read_wrong_and_few_are_not_read():
+    wrong, unread = judge(OURS)
+    assert wrong == []
+    assert len(unread) <= MAX_UNREAD * len(cases(OURS)), unread
+
+
+def test_shared_replies():
+    if not SHARED.is_file():
+        pytest.skip(f"no {SHARED}; ZSD_SHARED_DATA names another folder")
+    assert judge(SHARED) == ([], [])
+
+
+LABELS = (
+    *(
+        "entailment",
+        "neutral",
+        "spam",
+        "not spam",
+        "maybe spam",
+        "not_spam_at_all",
+        "co-op",
+        "c",
+        "c++",
+        "c#",
+        ".net",
+        "u.s.",
+        "(none)",
+        "yes!",
+        "n/a",
+        "sci/tech",
+    ),
+    *(
+        "yes",
+        "no",
+        "true",
+        "false",
+        "unknown",
+        "neither",
+        "none of the above",
+        "not sure",
+        "can't tell",
+        "don't know",
+        "possible, but not certain",
+        "likely",
+        "unlikely",
+    ),
+    *(
+        "0",
+        "1",
+        "-1",
+        "5 stars",
+        "4 stars",
+        "18-25",
+        "> 50",
+        "50%",
+        "o'brien",
+        "café",
+        "straße",
+        "ärger",
+        "naïve",
+        "хорошо",
+        "плохо",
+        "محايد",
+        "إيجابي",
+        "中立",
+        "正面",
+        "負面",
+    ),
+    *(
+        "very positive",
+        "positive",
+        "very negative",
+        "negative",
+        "bank",
+        "river bank",
+        "the sea",
+        "a long walk",
+        "go to work",
+        "question",
+        "answer",
+        "class a",
+        "class b",
+    ),
+    *(
+        "hate speech",
+        "offensive",
+        "business",
+        "world",
+        "other",
+        "e-mail",
+        "customer service issue",
+        "can be determined",
+        "cannot be determined",
+        "support",
+        "supports",
+        "refutes",
+    ),
+)
+FORMS = (
+    *(
+        "{label}",
+        "{label}.",
+        "**{label}**",
+        '"{label}"',
+        "Label: {label}",
+        "**Answer:** {label}",
+        "The answer is {label}.",
+        "My answer: '{label}'",
+        "So the label is {label}.",
+    ),
+    *(
+        "I think it is {label}.",
+        "It is {label}.",
+        "{label}, because the text says so.",
+        "{label} because the text says so.",
+        "I would say {label}.",
+        "Label: {label} (90%)",
+    ),
+    *(
+        "### Answer\n\n{label}",
+        "Answer:\n{label}",
+        "\\boxed{{{label}}}",
+        "<answer>{label}</answer>",
+        'Final answer - "{label}"',
+        "The correct label is **{label}**, since the text says so.",
+        "答案：{label}",
+    ),
+)
+BEFORE = ("", "The text has a few words on this.\n", "<think>It may be {other}.</think>\n", "It is not {other}.\n")
+
+
+@pytest.mark.parametrize("read_as", ["label-first", "label-last", "json"])
+def test_any_label_in_a_plain_sentence_reads_back(read_as):
+    "For any task and any of its labels: what is read is that label; nearly always it is read."
+    draw = random.Random(read_as)
+    unread, n = [], 0
+    for _ in range(150):
+        labels = draw.sample(LABELS, draw.randint(2, 6))
+        label = draw.choice(labels)
+        other = draw.choice([one for one in labels if one != label])
+        for form in FORMS:
+            text = draw.choice(BEFORE).format(other=other) + form.format(label=label if draw.random() < 0.5 else label.capitalize())
+            if read_as == "json":
+                text = json.dumps({"explanation": text, "label": label}, ensure_ascii=False)
+            found = read({"task": {"labels": labels}, "read": read_as, "reply": text})
+            n += 1
+            assert isinstance(found, ReadFault) or found.label == label, (labels, text)
+            if isinstance(found, ReadFault):
+                unread.append((labels, text, str(found)))
+    assert len(unread) <= 0.01 * n, unread[:20]
