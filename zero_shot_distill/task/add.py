@@ -21,10 +21,10 @@ from ..core.definition import DataError, DefinitionError, check_definition
 from ..core.files import write_text
 from ..core.progress import OnProgress
 from .answers import read_answers
-from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale, tells_label
+from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale
 from .inspect import Finding, Inspection, inspect_task
 from .numbers import numeric_value
-from .table import Column, Table, look_through
+from .table import Column, Table, look_through, tells_label
 from .task import COLUMN, Task, list_tasks, load_task
 
 # %% ../../nbs/1_task/06_add.ipynb #29707d43
