@@ -318,7 +318,7 @@ def test_every_help_has_an_example_and_is_light(tmp_path):
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     *helps, modules = done.stdout.split("=== ")[1:]
-    assert len(helps) == 20
+    assert len(helps) == 21
     for text in helps:
         command = text.splitlines()[0]
         assert f"Example: zsd {command}".rstrip() in text, text
