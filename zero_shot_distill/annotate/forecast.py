@@ -85,7 +85,10 @@ class Forecast:
     def _repr_html_(self) -> str:
         title, cells, about = self._shown()
         # A note in a column of its own would be squeezed to a word a line.
-        noted = [{"way": f"{row['way']}\n{row['note']}".strip()} | {name: row[name] for name in row if name not in ("way", "note")} for row in cells]
+        noted = [
+            {"way": f"{row['way']}\n{row['note']}".strip()} | {name: row[name] for name in row if name not in ("way", "note")}
+            for row in cells
+        ]
         return result_html(title, noted, about, wide=("way",))
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #eb6a60a5
