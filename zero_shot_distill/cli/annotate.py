@@ -242,7 +242,8 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         print(f"{report.n_open_attempts} attempts brought nothing and may have been charged")
     if report.n_rows_left:
         left = report.left_usd
-        cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
+        ends = f" [{format_usd(left.low)}, {format_usd(left.high)}]" if left and left.has_ends else ""
+        cost = f"about {format_usd(left.value)}{ends}" if left else "at unknown cost"
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
         print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")
