@@ -34,6 +34,7 @@ from zero_shot_distill.cli.options import (
     with_options,
 )
 from .tables import show_rows
+from ..core.files import without_nan
 from ..prompt.library import describe_mix, find_mix, find_templates
 from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
@@ -139,7 +140,7 @@ def forecast(
         with progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             made = make_forecast(job, client, n_pilot=pilot, on_progress=on_progress)
     if common.as_json:
-        print(json.dumps(asdict(made), ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(asdict(made)), ensure_ascii=False, indent=1))
         return
     table = forecast_table(made)
     # A terminal is narrow: intervals below their figures, notes below the table.
@@ -207,7 +208,7 @@ def annotate(
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
-        print(json.dumps(asdict(report), ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
         _show_report(report, budget_usd)
     write_release(job, report)

@@ -26,6 +26,7 @@ from .tables import show_rows
 from .tasks import tasks_app, templates
 from .thesis import import_thesis
 from ..core.definition import ZsdError
+from ..core.files import without_nan
 from ..core.progress import Progress
 from ..pipeline import load_pipeline, run_pipeline
 from ..prompt.display import share_text
@@ -118,7 +119,7 @@ def run(
             "sentence": sentence,
             "report": str(page),
         }
-        print(json.dumps(content, ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(content), ensure_ascii=False, indent=1))
     else:
         n_choices = len(done.info.labels) or done.info.n_choices
         show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)

@@ -198,6 +198,8 @@ def definition_text(
         if key in definition:
             lines += [f"# {meaning}", *_yaml(key, definition[key]), *_hints(key, definition)]
     lines += ["# files are relative to this one; a share is drawn at random, and its rows are not in the other splits"]
+    if any(place.get("stratify") for place in definition["splits"].values() if isinstance(place, dict)):
+        lines += ["# `stratify: true`: as large a share of each label; other labels draw other rows, so correct them before you begin"]
     splits = {split: {"file": place} if isinstance(place, Path) else place for split, place in definition["splits"].items()}
     if any(place.get("labelled") is False for place in splits.values()):
         lines += ["# `labelled: false`: the rows of the file have no label; take it away once they have"]

@@ -203,8 +203,9 @@ def tells_label(
     values, labels = (np.unique(each.hashes[labelled], return_inverse=True)[1] for each in (column, label))
     n, n_values, n_labels = len(values), int(values.max(initial=0)) + 1, int(labels.max(initial=0)) + 1
     if n_values > max(n / 10, 2 * n_labels) or n_labels == n:  # texts and amounts: the same ones, row by row
-        cells = [[row.get(each.name) for each in (column, label)] for row in table.sample if not is_empty(row.get(label.name))]
-        return 2 * sum(_same(str(value), str(answer)) for value, answer in cells) > len(cells)
+        cells = [[str(row.get(each.name)) for each in (column, label)] for row in table.sample if not is_empty(row.get(label.name))]
+        n_same, n_said = (sum(in_cell(*cell) for cell in cells) for in_cell in (_same, _says))
+        return 2 * n_same > len(cells) or n_said > 0.8 * len(cells)
     counts = np.zeros((n_values, n_labels), dtype=int)
     np.add.at(counts, (values, labels), 1)
     of_value, of_label = counts.sum(1, keepdims=True), counts.sum(0)
@@ -217,3 +218,10 @@ def tells_label(
 def _same(value: str, answer: str) -> bool:
     amount = numeric_value(value)
     return normal_words(value) == normal_words(answer) or (amount is not None and amount == numeric_value(answer))
+
+
+def _says(value: str, answer: str) -> bool:
+    text, label = normal_words(value), normal_words(answer)
+    return bool(label) and (
+        text.startswith((f"{label}: ", f"{label} | ")) or text.endswith((f": {label}", f"= {label}", f"> {label}", f"# {label}"))
+    )
