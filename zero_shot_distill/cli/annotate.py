@@ -189,7 +189,7 @@ def annotate(
     check_profile(profile)
     settings, progress = asked.settings(), common.progress
 
-    from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
+    from zero_shot_distill.annotate.announce import announce_job, check_any_stored, with_stored_replies
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
@@ -203,6 +203,8 @@ def annotate(
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
         client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
         job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
+        if offline:
+            check_any_stored(job, client)
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:

@@ -222,4 +222,6 @@ def _same(value: str, answer: str) -> bool:
 
 def _says(value: str, answer: str) -> bool:
     text, label = normal_words(value), normal_words(answer)
-    return bool(label) and (text.startswith(f"{label} ") or text.endswith(f" {label}"))
+    return bool(label) and (
+        text.startswith((f"{label}: ", f"{label} | ")) or text.endswith((f": {label}", f"= {label}", f"> {label}", f"# {label}"))
+    )
