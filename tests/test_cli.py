@@ -379,7 +379,7 @@ def test_predict_without_labels(students):
     assert head == "who,premise,hypothesis,predicted_label"
     assert row.startswith('"Ann, Ben",A dog sleeps.,An animal sleeps.,')
     written = zsd(students, "predict", "--input", "new.csv", "--student", "standard", "--output", "out.jsonl")
-    assert written.out.startswith("1 rows: out.jsonl"), written.err
+    assert written.out.startswith("wrote out.jsonl (rows: 1; "), written.err
     (line,) = (students / "out.jsonl").read_text().splitlines()
     assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label"]
     is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .jsonl or .json")

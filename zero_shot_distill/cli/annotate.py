@@ -189,7 +189,7 @@ def annotate(
     check_profile(profile)
     settings, progress = asked.settings(), common.progress
 
-    from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
+    from zero_shot_distill.annotate.announce import announce_job, check_any_stored, with_stored_replies
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
@@ -203,6 +203,8 @@ def annotate(
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
         client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
         job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
+        if offline:
+            check_any_stored(job, client)
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
@@ -242,7 +244,8 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         print(f"{report.n_open_attempts} attempts brought nothing and may have been charged")
     if report.n_rows_left:
         left = report.left_usd
-        cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
+        ends = f" [{format_usd(left.low)}, {format_usd(left.high)}]" if left and left.has_ends else ""
+        cost = f"about {format_usd(left.value)}{ends}" if left else "at unknown cost"
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
         print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")

@@ -125,7 +125,7 @@ def _show(
         print(f"\n{ids[0]}: rows by gold label and by the label that was given")
         show_rows(by_label_rows(confusion), as_json=False)
     for score in scores:
-        for warning in score.warnings:
+        for warning in score.warnings(templates[score.template_id].gives_rationale):
             print(f"WARNING {score.template_id}: {warning}")
     is_measured = any(score.accuracy.n for score in scores)
     unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"

@@ -158,4 +158,4 @@ def predict(
     write_rows(rows, written, form)
     write_text(output, written.getvalue())
     n_unread = sum(row["predicted_label"] is None for row in rows)
-    print(f"{len(rows):,} rows: {output}" + (f"; {n_unread:,} answers are no label of the task" if n_unread else ""))
+    print(f"wrote {output} (rows: {len(rows):,}; answers that are no label of the task: {n_unread:,})")

@@ -76,16 +76,15 @@ class PromptScore:
         "Count the answered rows."
         return self.explanation_rate.n
 
-    @property
-    def warnings(self) -> list[str]:
+    def warnings(
+        self,
+        wants_rationale: bool = True,  # False: the template asks for a label only
+    ) -> list[str]:
         "Say what makes the replies useless; see `reply_warnings`."
-        n_labels, n_rationales = (
-            self.n_rows - sum(self.unreadable.values()),
-            round(self.explanation_rate.value * self.n_rows) if self.n_rows else 0,
-        )
-        return reply_warnings(
-            self.n_rows, n_labels, n_rationales, self.confusion, max(self.unreadable, key=self.unreadable.get, default="")
-        )
+        n_labels = self.n_rows - sum(self.unreadable.values())
+        n_rationales = round(self.explanation_rate.value * self.n_rows) if wants_rationale and self.n_rows else self.n_rows
+        most = max(self.unreadable, key=self.unreadable.get, default="")
+        return reply_warnings(self.n_rows, n_labels, n_rationales, self.confusion, most)
 
 
 def score_readings(
@@ -213,7 +212,7 @@ class ScoredTemplates(list[PromptScore]):
     def _remarks(self) -> list[str]:
         "Say what the table does not: a tie, a flattered winner, useless replies."
         best = [score.template_id for score in best_templates(self)]
-        found = [f"{score.template_id}: {warning}." for score in self for warning in score.warnings]
+        found = [f"{score.template_id}: {warning}." for score in self for warning in score.warnings()]
         if not best:
             return [*found, "No template got one row right with a rationale: none is best."] if self else []
         if len(best) > 1:

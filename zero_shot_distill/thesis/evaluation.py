@@ -184,7 +184,7 @@ def json_figures(
     score: PromptScore = figures["score"]
     others = {name: value for name, value in figures.items() if name != "score"}
     by_label = score.confusion and {"labels": score.confusion.labels, "counts": score.confusion.counts}
-    return without_nan({**others, "intervals": intervals, "by_label": by_label, "warnings": score.warnings})
+    return without_nan({**others, "intervals": intervals, "by_label": by_label, "warnings": score.warnings()})
 
 
 def _costs(responses: Sequence[Response], price: Price | None) -> tuple[dict[str, float | None], dict[str, tuple[float, ...]]]:
