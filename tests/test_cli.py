@@ -318,7 +318,7 @@ def test_every_help_has_an_example_and_is_light(tmp_path):
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     *helps, modules = done.stdout.split("=== ")[1:]
-    assert len(helps) == 20
+    assert len(helps) == 21
     for text in helps:
         command = text.splitlines()[0]
         assert f"Example: zsd {command}".rstrip() in text, text
@@ -379,7 +379,7 @@ def test_predict_without_labels(students):
     assert head == "who,premise,hypothesis,predicted_label"
     assert row.startswith('"Ann, Ben",A dog sleeps.,An animal sleeps.,')
     written = zsd(students, "predict", "--input", "new.csv", "--student", "standard", "--output", "out.jsonl")
-    assert written.out.startswith("1 rows: out.jsonl"), written.err
+    assert written.out.startswith("wrote out.jsonl (rows: 1; "), written.err
     (line,) = (students / "out.jsonl").read_text().splitlines()
     assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label"]
     is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .jsonl or .json")

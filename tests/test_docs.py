@@ -38,6 +38,15 @@ def test_every_room_has_a_page_with_its_api(pages):
         assert lacking == [], notebook.name
 
 
+def test_the_page_of_an_experiment_shows_its_results(pages):
+    "Tables, figures and the answer, of the recorded run; the code of each is folded away."
+    page = (pages / "experiments" / "first_look.html").read_text(encoding="utf-8")
+    assert page.count("<img ") >= 3
+    assert "teacher agreement (valid)" in page
+    assert "At this size" in page
+    assert page.count("<details") >= 10
+
+
 def test_entry_shows_full_types_defaults_and_comments(tmp_path):
     source = tmp_path / "room.py"
     source.write_text(

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +90,10 @@ def test_every_documented_option_is_one_of_some_command():
 )
 def test_what_is_wrong_is_seen(line, fault):
     assert fault_of(line) == fault
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_asked_for_help_starts_no_work(path, tmp_path):
+    done = subprocess.run([sys.executable, path, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["usage:", path.name]), done.stderr
+    assert not list(tmp_path.iterdir())

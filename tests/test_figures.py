@@ -142,7 +142,7 @@ def test_agreement_with_the_teacher_is_no_accuracy(run_dir):
     ] * 2
     history = tuple(replace(point, valid_teacher=0.8, valid_gold=0.3) for point in old[0].history)
     shown = student_rows([replace(old[0], history=history)])[0]
-    assert shown["agrees with the teacher (valid)"].startswith("80 %")
+    assert shown["teacher agreement (valid)"].startswith("80 %")
     assert shown["gold accuracy (valid)"].startswith("30 %")
     panels = training_figure([replace(old[0], history=history)]).axes
     assert [ax.get_title() for ax in panels[1:]] == ["agreement with teacher,\nvalidation rows, %", "gold accuracy,\nvalidation rows, %"]

@@ -80,6 +80,27 @@ def test_what_was_there_before_is_no_speed():
     assert estimate.left_s(108.0) == pytest.approx(12.0)
 
 
+@pytest.mark.parametrize("n_parallel", [1, 8])
+@pytest.mark.parametrize("told_together", [True, False])
+def test_what_comes_at_once_is_no_speed(n_parallel, told_together):
+    "Replies that another process had stored, then two seconds for each question; and the answers of a batch, after an hour."
+    estimate = TimeLeft(n_parallel)
+    estimate.update(0, 1000, 0.0)
+    for done in [500] if told_together else range(1, 501):
+        estimate.update(done, 1000, 0.02 + done * 1e-5)
+    for done in range(501, 541):
+        now = 0.02 + 2 * n_parallel * -(-(done - 500) // n_parallel)
+        estimate.update(done, 1000, now)
+        assert estimate.rate(now) == pytest.approx(0.5, rel=0.01)
+        assert estimate.left_s(now) == pytest.approx(2 * (1000 - done), rel=0.03)
+    batch = TimeLeft(n_parallel)
+    batch.update(0, 1000, 0.0)
+    for done in [800] if told_together else range(1, 801):
+        batch.update(done, 1000, 3600 + done * 1e-6)
+    assert batch.rate(3600.1) == pytest.approx(800 / 3600, rel=0.01)
+    assert batch.left_s(3600.1) == pytest.approx(900, rel=0.05)
+
+
 def test_a_stall_is_noticed():
     "Nothing comes any more: the time left grows instead of standing still."
     estimate = TimeLeft(4)

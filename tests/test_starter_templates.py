@@ -31,6 +31,7 @@ KINDS = {
         "not spam",
     ),
     "many labels": (defined("many", labels=[f"intent {word}" for word in "abcdefghijkl"]), {"text": "where is my card"}, "intent c"),
+    "odd labels": (defined("odd", labels=["c++", ".net", "(none)"]), {"text": "templates"}, "c++"),
     "choices": (
         defined("choices", fields={"question": "q", "choice_a": "a", "choice_b": "b"}, choices=["choice_a", "choice_b"], student_input="{question}"),
         {"question": "Where does it rain?", "choice_a": "in the hall", "choice_b": "in the yard"},
@@ -55,7 +56,7 @@ def ideal_reply(id: str, task: Task, label: str) -> str:
         "label-first": f"Calculation: {label}\nReason: {REASON}",
         "reason-first": f"{REASON}\nCalculation: {label}",
         "json": json.dumps({"explanation": REASON, "label": label}),
-        "few-words": f"{label}, because {REASON[0].lower()}{REASON[1:]}",
+        "few-words": f"Calculation: {label}\nReason: {REASON}",
         "label-only": label,
         "step-by-step": f"First I look at the words. {REASON}\nAnswer: 5",
     }[id]  # fmt: skip

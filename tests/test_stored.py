@@ -83,6 +83,18 @@ def test_what_was_begun_with_the_default_is_not_left(asked):
     assert "6 of 8 questions are stored with {max_tokens: 80}, and are not used" in done.err
 
 
+def test_offline_nothing_found_leaves_nothing(tmp_path, asked):
+    "Neither under the name of another model nor with other parameters is an empty annotation written."
+    asked("annotate", *MIX, *MODEL)
+    before = sorted((tmp_path / "zsd-work" / "annotations").iterdir())
+    other = zsd(tmp_path, "annotate", *MIX, "--model", "other-model", "--offline")
+    is_one_line(other, 2, "no reply of other-model to these 8 questions is stored", "replies of some-model are stored")
+    named = zsd(tmp_path, "annotate", *MIX, *MODEL, "--offline", "--sampling", "max_tokens: 30")
+    assert (named.status, named.out) == (2, "")
+    assert "--sampling '{max_tokens: 120}'" in named.err
+    assert sorted((tmp_path / "zsd-work" / "annotations").iterdir()) == before
+
+
 def test_one_row_order(asked):
     "The rows of an experiment are the first that are annotated, and the first of a notebook."
     asked("experiment", *TASK, *MODEL, "--samples", "5", "--templates", "one-sentence")

@@ -51,6 +51,7 @@ class Site:
         name = original.relative_to(ROOT / "nbs").as_posix()
         exported = re.search(r"#\|\s*default_exp\s+([\w.]+)", original.read_text(encoding="utf-8"))
         module = self.modules.get(exported[1]) if exported else None
+        results = _results(original, self.source_dir.parent / "executed") if name.startswith("experiments/") else {}
         cells: list[Cell] = []
         waiting: list[str] = []  # names whose entries follow; nbdev puts those of one cell in reverse order
         for cell in json.loads(prepared.read_text(encoding="utf-8"))["cells"]:
@@ -60,7 +61,7 @@ class Site:
                 continue
             cells += self._entries(module, waiting)
             waiting = []
-            cells += self._page_cell(cell, source, name, module)
+            cells += self._page_cell(cell | results.get(source, {}), source, name, module)
         cells += self._entries(module, waiting)
         if name == "index.ipynb":
             cells.append(_markdown("TOCTREE"))  # filled in when every page is known
@@ -109,6 +110,7 @@ class Site:
         tags = cell["metadata"].get("tags", [])
         tags += ["remove-input"] if directives.get("echo") == "false" or not source else []
         tags += ["remove-output"] if directives.get("output") == "false" else []
+        tags += ["hide-input"] if name.startswith("experiments/") else []  # the results are the page, the code is a click away
         return [cell | {"source": source, "metadata": {"tags": tags}}]
 
     def _with_links(
@@ -154,6 +156,19 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def _results(
+    experiment: Path,  # its notebook, which is kept without outputs
+    folder: Path,  # where the executed copy goes
+) -> dict[str, Cell]:  # source of a code cell -> its outputs
+    "Run an experiment with its default parameters, which are the small ones, for the results that its page shows."
+    from zero_shot_distill.study.notebook import execute_notebook
+
+    executed = folder / experiment.name
+    execute_notebook(experiment, executed, {})
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    return {"".join(cell["source"]): {"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"}
 
 
 def _after_name(head: str, name: str, whole: str) -> str:

@@ -286,7 +286,7 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
     scores = [score_replies(id, replies, price, is_right, labels) for id, replies in read.items()]
     for score in scores:
-        for warning in score.warnings:
+        for warning in score.warnings(run.templates[score.template_id].gives_rationale):
             run.progress.message(f"  WARNING {score.template_id}: {warning}")
     winner, tied = choose_template(scores).template_id, [score.template_id for score in best_templates(scores)]
     if len(tied) > 1:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from zero_shot_distill.prompt.collect import requests_for, run_experiment
+from zero_shot_distill.prompt.collect import collect_replies, requests_for, run_experiment
 from zero_shot_distill.prompt.replies import ReadReply
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates
@@ -34,7 +34,7 @@ from zero_shot_distill.weights.pull import pull
 EMBEDDED = "qwen2.5-coder-1.5b-instruct"
 SAMPLING = {"temperature": 0.0, "max_tokens": 120, "seed": 0}
 N_TUNE = {"esnli": 100, "svamp": 80, "cqa": 25}
-N_AT_A_TIME = 48
+N_AT_A_TIME = 24
 KINDS = {"starter": starter_templates, "hand-written": load_templates}
 
 
@@ -80,8 +80,7 @@ def ask(task: Task, templates: Mapping[str, PromptTemplate], rows: Sequence[Exam
     open_pairs = [pair for pair in pairs if requests_for(*pair, task, client.model, client.sampling)[0].key in missing]
     while open_pairs and time.monotonic() < until_s:
         now, open_pairs = open_pairs[:N_AT_A_TIME], open_pairs[N_AT_A_TIME:]
-        for template in {template.id: template for template, _ in now}.values():
-            run_experiment(task, {template.id: template}, [row for other, row in now if other is template], client)
+        collect_replies(now, task, client)
     return len(open_pairs)
 
 

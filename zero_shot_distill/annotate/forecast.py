@@ -83,7 +83,13 @@ class Forecast:
         return result_text(*self._shown())
 
     def _repr_html_(self) -> str:
-        return result_html(*self._shown(), wide=("way", "note"))
+        title, cells, about = self._shown()
+        # A note in a column of its own would be squeezed to a word a line.
+        noted = [
+            {"way": f"{row['way']}\n{row['note']}".strip()} | {name: row[name] for name in row if name not in ("way", "note")}
+            for row in cells
+        ]
+        return result_html(title, noted, about, wide=("way",))
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #eb6a60a5
 class ForecastError(ZsdError):

@@ -34,6 +34,7 @@ from zero_shot_distill.cli.options import (
     with_options,
 )
 from .tables import show_rows
+from ..core.files import without_nan
 from ..prompt.library import describe_mix, find_mix, find_templates
 from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
@@ -139,7 +140,7 @@ def forecast(
         with progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             made = make_forecast(job, client, n_pilot=pilot, on_progress=on_progress)
     if common.as_json:
-        print(json.dumps(asdict(made), ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(asdict(made)), ensure_ascii=False, indent=1))
         return
     table = forecast_table(made)
     # A terminal is narrow: intervals below their figures, notes below the table.
@@ -188,7 +189,7 @@ def annotate(
     check_profile(profile)
     settings, progress = asked.settings(), common.progress
 
-    from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
+    from zero_shot_distill.annotate.announce import announce_job, check_any_stored, with_stored_replies
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.store.store import ResponseStore
@@ -202,10 +203,12 @@ def annotate(
         by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
         client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
         job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
+        if offline:
+            check_any_stored(job, client)
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
-        print(json.dumps(asdict(report), ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
         _show_report(report, budget_usd)
     write_release(job, report)
@@ -241,7 +244,8 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         print(f"{report.n_open_attempts} attempts brought nothing and may have been charged")
     if report.n_rows_left:
         left = report.left_usd
-        cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
+        ends = f" [{format_usd(left.low)}, {format_usd(left.high)}]" if left and left.has_ends else ""
+        cost = f"about {format_usd(left.value)}{ends}" if left else "at unknown cost"
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
         print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")

@@ -9,7 +9,6 @@ __all__ = ['ExperimentError', 'experiment', 'evaluate']
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,9 +29,9 @@ from zero_shot_distill.cli.options import (
     names_in,
     with_options,
 )
-from .tables import share_text, show_rows
+from .tables import show_rows
 from ..core.definition import DataError, ZsdError
-from ..core.progress import Progress
+from ..prompt.display import share_text
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
 from ..task.load import is_here, load_examples, sample_labelled
@@ -44,7 +43,6 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.replies import ReadReply, Replies
     from zero_shot_distill.prompt.score import PromptScore
     from zero_shot_distill.stats.confusion import Confusion
-    from zero_shot_distill.teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #aeba582c
 class ExperimentError(ZsdError):
@@ -64,7 +62,10 @@ _SHARES = {
 def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     from zero_shot_distill.teacher.price import format_usd
 
-    shares = {title: share_text(figures["intervals"][name]) if name in figures["intervals"] else "-" for name, title in _SHARES.items()}
+    shares = {
+        title: share_text(figures["intervals"][name], with_n=False) if name in figures["intervals"] else "-"
+        for name, title in _SHARES.items()
+    }
     is_explained, is_ours = figures["characteristics"]["total_responses"] > 0, rules == "ours"
     about = f"{figures['n_rows']} rows" + (", sees label" if shows_label(template, task) else "")
     return {
@@ -124,7 +125,7 @@ def _show(
         print(f"\n{ids[0]}: rows by gold label and by the label that was given")
         show_rows(by_label_rows(confusion), as_json=False)
     for score in scores:
-        for warning in score.warnings:
+        for warning in score.warnings(templates[score.template_id].gives_rationale):
             print(f"WARNING {score.template_id}: {warning}")
     is_measured = any(score.accuracy.n for score in scores)
     unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
@@ -146,31 +147,12 @@ def _verdict(best: "list[PromptScore]", n_templates: int) -> str:
     return f"best (accuracy with explanation, then accuracy): {names}; it is flattered by chance: confirm it on other rows"
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #b70b8dc0
-@dataclass(frozen=True)
-class _Rows:
-    "Which rows of a split an experiment asks about."
+def _draws(task: Task, split: str, n: int, seed: int, published: bool) -> tuple[Sequence[Example], Sequence[Example]]:
+    "Draw rows as all stages do, and as experiments of earlier versions and the thesis code did: these alone, where they are `published`."
+    from zero_shot_distill.prompt.collect import draw_samples, published_rows
 
-    split: str
-    n: int
-    seed: int
-    published: bool  # as the thesis code drew them
-
-    def draw(
-        self,
-        task: Task,
-        templates: Mapping[str, PromptTemplate],
-        client: "TeacherClient",  # whose store says whether the experiment was begun by an earlier version, which drew other rows
-        progress: Progress,
-    ) -> Sequence[Example]:
-        "Draw the rows."
-        from zero_shot_distill.prompt.collect import draw_samples, published_rows
-        from zero_shot_distill.prompt.stored import rows_begun_with
-
-        earlier = draw_samples(published_rows(task, self.split), self.n, self.seed)
-        if self.published:
-            return earlier
-        rows = sample_labelled(load_examples(task, self.split), self.n, self.seed)
-        return rows_begun_with(rows, earlier, templates.values(), client, task, progress.message)
+    earlier = draw_samples(published_rows(task, split), n, seed)
+    return (earlier if published else sample_labelled(load_examples(task, split), n, seed)), earlier
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #168493bf
 @with_options
@@ -197,17 +179,17 @@ def experiment(
 
     from zero_shot_distill.prompt.announce import announce
     from zero_shot_distill.prompt.collect import run_experiment
-    from zero_shot_distill.prompt.stored import with_stored_sampling
+    from zero_shot_distill.prompt.stored import rows_begun_with, with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
-    choice = _Rows(split, samples, seed, published or profile == "thesis")
+    rows, earlier = _draws(loaded, split, samples, seed, published or profile == "thesis")
     opened = open_teacher(settings, progress, common.log_path)
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
-        rows = choice.draw(loaded, chosen, client, progress)
+        rows = rows_begun_with(rows, earlier, chosen.values(), client, loaded, progress.message)
         pairs = [(template, row) for row in rows for template in chosen.values()]
         client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
         announce(pairs, loaded, client, progress)
@@ -244,7 +226,7 @@ def evaluate(
     settings, work_dir = asked.settings(), common.work_dir
 
     from zero_shot_distill.prompt.collect import published_rows, stored_replies
-    from zero_shot_distill.prompt.stored import with_stored_sampling
+    from zero_shot_distill.prompt.stored import rows_begun_with, with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.client import TeacherClient
     from zero_shot_distill.teacher.teacher import StoredTeacher
@@ -266,8 +248,11 @@ def evaluate(
         try:
             # What was not named need not be fetched from afar.
             if others and (not bought or templates or prompts or (split in loaded.splits and is_here(loaded, split))):
-                choice = _Rows(split, samples, seed, published or profile == "thesis")
-                rows = published_rows(loaded, split) if samples is None else choice.draw(loaded, others, client, progress)
+                if samples is None:
+                    rows = published_rows(loaded, split)
+                else:
+                    rows, earlier = _draws(loaded, split, samples, seed, published or profile == "thesis")
+                    rows = rows_begun_with(rows, earlier, others.values(), client, loaded, progress.message)
                 pairs = [(template, row) for row in rows for template in others.values()]
                 client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
                 with progress.bar("looking replies up") as on_progress:

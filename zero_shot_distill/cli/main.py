@@ -22,12 +22,14 @@ from .experiment import evaluate, experiment
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
 from .store import store_app
 from .student import predict, student_rows, train
-from .tables import share_text, show_rows
+from .tables import show_rows
 from .tasks import tasks_app, templates
 from .thesis import import_thesis
 from ..core.definition import ZsdError
+from ..core.files import without_nan
 from ..core.progress import Progress
 from ..pipeline import load_pipeline, run_pipeline
+from ..prompt.display import share_text
 
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
     from zero_shot_distill.study.records import PromptRecord
@@ -63,18 +65,18 @@ def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]
     from zero_shot_distill.prompt.by_label import with_trivial_rows
     from zero_shot_distill.teacher.price import format_usd
 
-    scored = [("★ " * (score.template_id == prompts.winner) + score.template_id, score) for score in prompts.selection]
+    scored = [("★ " * (score.template_id == prompts.winner) + f"{score.template_id}\n", score) for score in prompts.selection]
     rows = [
         {
-            "template": f"{name}\n{score.accuracy.n} rows",
-            "accuracy": share_text(score.accuracy),
-            "explanation rate": share_text(score.explanation_rate),
-            "accuracy with explanation": share_text(score.explained_accuracy),
+            "template": f"{name}{score.accuracy.n} rows",
+            "accuracy": share_text(score.accuracy, with_n=False),
+            "explanation rate": share_text(score.explanation_rate, with_n=False),
+            "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
             "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
         }
-        for name, score in [*scored, (f"★ {prompts.winner}, confirmed", prompts.confirmation)]
+        for name, score in [*scored, (f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation)]
     ]
     return with_trivial_rows(rows, prompts.selection[0].confusion, n_choices)
 
@@ -117,7 +119,7 @@ def run(
             "sentence": sentence,
             "report": str(page),
         }
-        print(json.dumps(content, ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(content), ensure_ascii=False, indent=1))
     else:
         n_choices = len(done.info.labels) or done.info.n_choices
         show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import AsJson, CommonOptions, with_options
-from .tables import share_text, show_rows
+from .tables import show_rows
+from ..prompt.display import share_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.job import Annotation
@@ -36,13 +37,17 @@ def student_rows(
             "student": f"{student.config.method}\n{student.config.labels} labels, seed {student.config.seed}",
             "rows": f"{student.n_train} train\n{student.test.n} test",
             **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
-            "gold accuracy (test)": share_text(student.test.interval),
+            "gold accuracy (test)": share_text(student.test.interval, with_n=False),
             **(
-                {"balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy) if student.test.confusion else "-"}
+                {
+                    "balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy, with_n=False)
+                    if student.test.confusion
+                    else "-"
+                }
                 if uneven
                 else {}
             ),
-            "unreadable": student.test.n_unreadable,
+            "unread": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
         for student in students
@@ -153,4 +158,4 @@ def predict(
     write_rows(rows, written, form)
     write_text(output, written.getvalue())
     n_unread = sum(row["predicted_label"] is None for row in rows)
-    print(f"{len(rows):,} rows: {output}" + (f"; {n_unread:,} answers are no label of the task" if n_unread else ""))
+    print(f"wrote {output} (rows: {len(rows):,}; answers that are no label of the task: {n_unread:,})")

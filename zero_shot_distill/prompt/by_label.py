@@ -9,8 +9,8 @@ __all__ = ['NEARLY_ALL', 'HARDLY_ANY', 'FEWEST_WARNED', 'by_label_rows', 'trivia
 # %% ../../nbs/3_prompt/05_by_label.ipynb #02fefa43
 from collections.abc import Mapping, Sequence
 
+from .display import share_text
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #044989db
 _MOST_SIDE_BY_SIDE = 6  # labels
@@ -28,10 +28,10 @@ def _matrix_rows(confusion: Confusion) -> list[dict[str, str]]:
     corner, columns = "gold \\ given", [*confusion.labels, "no label"]
     lines = []
     for label, counts in zip([*confusion.labels, "no gold label"], confusion.counts, strict=True):
-        recall = _share(confusion.recall(label)) if label in confusion.labels else ""
+        recall = share_text(confusion.recall(label), with_n=False) if label in confusion.labels else ""
         if sum(counts) or label in confusion.labels:
             lines.append({corner: label} | dict(zip(columns, map(str, counts), strict=True)) | {"recall": recall})
-    precision = {label: _share(confusion.precision(label)) for label in confusion.labels}
+    precision = {label: share_text(confusion.precision(label), with_n=False) for label in confusion.labels}
     return [*lines, {corner: "precision", **precision, "no label": "", "recall": ""}] if confusion.majority else lines
 
 
@@ -45,17 +45,10 @@ def _label_row(confusion: Confusion, label: str) -> dict[str, str]:
         "label": label,
         "gold": str(confusion.n_gold[label]),
         "given": str(confusion.n_given[label]),
-        "precision": _share(confusion.precision(label)),
-        "recall": _share(confusion.recall(label)),
+        "precision": share_text(confusion.precision(label), with_n=False),
+        "recall": share_text(confusion.recall(label), with_n=False),
         "most often given instead": f"{most}\n{others[most]} rows" if others[most] else "–",
     }
-
-
-def _share(interval: Interval) -> str:
-    "Write a share over its interval; its rows stand in the same table."
-    if not interval.n:
-        return "–"
-    return f"{100 * interval.value:.0f} %" + (f"\n{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.has_ends else "")
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #3580bb32
 def trivial_shares(

@@ -47,12 +47,17 @@ def message_html(
 # %% ../../nbs/3_prompt/00_display.ipynb #c5735b00
 def share_text(
     interval: "Interval",  # of a share between 0 and 1
+    with_n: bool = True,  # False: the rows stand elsewhere in the table
 ) -> str:  # two lines for `table_html`
     "Write a share in per cent, and its 95 % interval and number of rows below."
-    if not interval.n:
-        return "–\nno rows"
-    ends = f"{100 * interval.low:.0f} to {100 * interval.high:.0f}, " if interval.has_ends else ""
-    return f"{100 * interval.value:.0f} %\n{ends}n {interval.n}"
+    ends = f"{100 * interval.low:.0f} to {100 * interval.high:.0f}" if interval.has_ends else ""
+    return _with_small_print(f"{100 * interval.value:.0f} %", ends, interval.n, with_n)
+
+
+def _with_small_print(value: str, ends: str, n: int, with_n: bool) -> str:
+    if not n:
+        return "–\nno rows" if with_n else "–"
+    return "\n".join(filter(None, [value, ", ".join(filter(None, [ends, f"n {n}" * with_n]))]))
 
 
 def percent_text(
@@ -68,8 +73,8 @@ def percent_text(
 
 def mean_text(
     interval: "Interval",  # of a mean
+    with_n: bool = True,  # False: the rows stand elsewhere in the table
 ) -> str:  # two lines for `table_html`
     "Write a mean, and its 95 % interval and number of rows below."
-    if not interval.n:
-        return "–\nno rows"
-    return f"{interval.value:.0f}\n" + (f"{interval.low:.0f} to {interval.high:.0f}, " if interval.has_ends else "") + f"n {interval.n}"
+    ends = f"{interval.low:.0f} to {interval.high:.0f}" if interval.has_ends else ""
+    return _with_small_print(f"{interval.value:.0f}", ends, interval.n, with_n)

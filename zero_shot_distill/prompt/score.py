@@ -76,16 +76,15 @@ class PromptScore:
         "Count the answered rows."
         return self.explanation_rate.n
 
-    @property
-    def warnings(self) -> list[str]:
+    def warnings(
+        self,
+        wants_rationale: bool = True,  # False: the template asks for a label only
+    ) -> list[str]:
         "Say what makes the replies useless; see `reply_warnings`."
-        n_labels, n_rationales = (
-            self.n_rows - sum(self.unreadable.values()),
-            round(self.explanation_rate.value * self.n_rows) if self.n_rows else 0,
-        )
-        return reply_warnings(
-            self.n_rows, n_labels, n_rationales, self.confusion, max(self.unreadable, key=self.unreadable.get, default="")
-        )
+        n_labels = self.n_rows - sum(self.unreadable.values())
+        n_rationales = round(self.explanation_rate.value * self.n_rows) if wants_rationale and self.n_rows else self.n_rows
+        most = max(self.unreadable, key=self.unreadable.get, default="")
+        return reply_warnings(self.n_rows, n_labels, n_rationales, self.confusion, most)
 
 
 def score_readings(
@@ -195,13 +194,13 @@ class ScoredTemplates(list[PromptScore]):
         uneven = confusion is not None and confusion.is_uneven
         cells = [
             {
-                "template": score.template_id,
-                "accuracy": share_text(score.accuracy),
-                **({"balanced accuracy": share_text(score.confusion.balanced_accuracy)} if uneven else {}),
-                "explanation rate": share_text(score.explanation_rate),
-                "accuracy with explanation": share_text(score.explained_accuracy),
-                "words a rationale": mean_text(score.rationale_words),
-                "reply tokens": mean_text(score.completion_tokens),
+                "template": f"{score.template_id}\n{score.n_rows} rows",
+                "accuracy": share_text(score.accuracy, with_n=False),
+                **({"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven else {}),
+                "explanation rate": share_text(score.explanation_rate, with_n=False),
+                "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+                "words a rationale": mean_text(score.rationale_words, with_n=False),
+                "reply tokens": mean_text(score.completion_tokens, with_n=False),
                 "not read": f"{sum(score.unreadable.values())}\n{', '.join(score.unreadable)}",
                 "no reply": str(score.n_unanswered),
                 "cost": format_usd(score.usage.cost_usd),
@@ -213,7 +212,7 @@ class ScoredTemplates(list[PromptScore]):
     def _remarks(self) -> list[str]:
         "Say what the table does not: a tie, a flattered winner, useless replies."
         best = [score.template_id for score in best_templates(self)]
-        found = [f"{score.template_id}: {warning}." for score in self for warning in score.warnings]
+        found = [f"{score.template_id}: {warning}." for score in self for warning in score.warnings()]
         if not best:
             return [*found, "No template got one row right with a rationale: none is best."] if self else []
         if len(best) > 1:

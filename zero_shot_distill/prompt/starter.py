@@ -28,10 +28,11 @@ class _Words:
     answer: str  # what a reply is to give
     last_line: str  # how a last line of the reply gives it
     in_json: str  # the same as the text of a JSON string
-    question: str = ""  # what is asked about a row
+    question: str = ""  # what is asked about a row; not before a reason, for a small teacher answers a question first
     before: str = ""  # what is the same for all rows and stands before them
     answer_first: str = "Begin with {answer}, then give the reason in one short sentence."
-    reason_first: str = "Give the reason in one short sentence. Then write a last line that reads {last_line}."
+    reason_first: str = "Say in one short sentence what decides the question. Then write a last line that reads {last_line}."
+    few_words: str = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
     marker: str = ""  # what stands before the answer where it comes first
     last_marker: str = "Answer:"  # what stands before it where it comes last, after one sentence
 
@@ -45,6 +46,14 @@ def _either(options: Iterable[str]) -> str:
     "Join options: a, b or c."
     *first, last = options
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _told(task: Task) -> str:
+    "Name what a reason is about: what the premise tells us about the hypothesis."
+    names = [name.replace("_", " ").lower() for name in task.fields]
+    if len(names) == 1:
+        return f"what in the {names[0]} decides the label"
+    return f"what the {names[0]} tells us about the {names[1]}" if len(names) == 2 else "what the texts tell us"
 
 
 def _row(task: Task) -> str:
@@ -67,6 +76,7 @@ def _words_for_labels(task: Task) -> _Words:
         in_json=_either(labels) if is_short else "the label",
         question=f"Which label is right: {_either(labels)}?" if is_short else "Which of the labels is right?",
         before="\n".join(["Labels:", *meanings]) if task.label_descriptions or not is_short else "",
+        reason_first=f"Say in one short sentence {_plain(_told(task))}. Then write a last line that reads {{last_line}}.",
     )
 
 
@@ -82,6 +92,7 @@ _FOR_NUMBERS = _Words(  # a small teacher writes down the right calculation more
     answer_first="Write two lines:\nCalculation: numbers with + - * / and no words\nReason: one short sentence that says why",
     reason_first="Say in one short sentence what has to be calculated and why. "
     'Then write a last line that reads "Calculation: " and the calculation, with numbers and + - * / but no words.',
+    few_words="Write two lines:\nCalculation: numbers with + - * / and no words\nReason: six to twelve words",
     marker="Calculation:",
     last_marker="Calculation:",
 )
@@ -95,7 +106,6 @@ def _words_of(task: Task) -> _Words:
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
 _JSON = 'Reply with a JSON object and nothing else: {{{{"explanation": "the reason in one short sentence", "label": "{in_json}"}}}}'
-_FEW_WORDS = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
 _STEPS = "Think step by step, in two or three short sentences. Then write a last line that reads {last_line}."
 
 
@@ -110,7 +120,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         {"read": "label-last", "after": words.last_marker},
     )
     yield "json", "a JSON object, the reason first", _JSON, {"read": "json", "reply_schema": ("rationale", "label")}
-    yield "few-words", "the label, then a reason of few words: the cheapest rationale", _FEW_WORDS, {"read": "label-first"}
+    yield "few-words", "the label, then a reason of few words: the cheapest rationale", words.few_words, first
     only = {"read": "label-first", "rationale": False}
     yield "label-only", "the cheapest label, for a mix that takes its rationales elsewhere", "Reply with {answer} and nothing else.", only
     yield "step-by-step", "the longest reasoning, then a line with the label", _STEPS, {"read": "label-last", "after": "Answer:"}
@@ -125,7 +135,8 @@ def starter_templates(
     found = Templates()
     for id, note, form, reading in _forms(words):
         asked = form.format(answer=words.answer, last_line=words.last_line, in_json=words.in_json)
-        message = "\n\n".join(filter(None, (before, _row(task), " ".join(filter(None, (words.question, asked))))))
+        question = "" if reading["read"] == "label-last" else words.question
+        message = "\n\n".join(filter(None, (before, _row(task), " ".join(filter(None, (question, asked))))))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
     return found
 

@@ -175,7 +175,7 @@ class TrainingPoint:
         return self.valid_accuracy if known is None and source == trained_on else known
 
 
-VALID_COLUMNS = {"teacher": "agrees with the teacher (valid)", "gold": "gold accuracy (valid)"}  # label source -> as readers see it
+VALID_COLUMNS = {"teacher": "teacher agreement (valid)", "gold": "gold accuracy (valid)"}  # label source -> as readers see it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,24 +30,24 @@ def prompt_rows(
     uneven, won = confusion is not None and confusion.is_uneven, "tied, gone on with" if prompts.tied else "the winner"
 
     def row(name: str, score: PromptScore) -> dict[str, str]:
-        n = f"n {score.usage.n_responses}" + (f", {score.n_unanswered} unanswered" if score.n_unanswered else "")
+        unanswered = f", {score.n_unanswered} unanswered" if score.n_unanswered else ""
         return {
-            "template": name,
-            "accuracy": share_text(score.accuracy),
-            **({"balanced accuracy": share_text(score.confusion.balanced_accuracy)} if uneven and score.confusion else {}),
-            "explanation rate": share_text(score.explanation_rate),
-            "accuracy with explanation": share_text(score.explained_accuracy),
-            "words per rationale": mean_text(score.rationale_words),
-            "tokens in": mean_text(score.prompt_tokens),
-            "tokens out": mean_text(score.completion_tokens),
-            "cost": f"{format_usd(score.usage.cost_usd)}\n{n}",
+            "template": f"{name}{score.n_rows} rows{unanswered}",
+            "accuracy": share_text(score.accuracy, with_n=False),
+            **({"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven and score.confusion else {}),
+            "explanation rate": share_text(score.explanation_rate, with_n=False),
+            "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+            "words per rationale": mean_text(score.rationale_words, with_n=False),
+            "tokens in": mean_text(score.prompt_tokens, with_n=False),
+            "tokens out": mean_text(score.completion_tokens, with_n=False),
+            "cost": format_usd(score.usage.cost_usd),
         }
 
     listed = [
-        row(f"★ {score.template_id}\n{won}" if score.template_id == prompts.winner else score.template_id, score)
+        row(f"★ {score.template_id}\n{won}, " if score.template_id == prompts.winner else f"{score.template_id}\n", score)
         for score in prompts.selection
     ]
-    listed.append(row(f"★ {prompts.winner}\nconfirmed on other rows", prompts.confirmation))
+    listed.append(row(f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation))
     return with_trivial_rows(listed, confusion, n_choices)
 
 
@@ -95,8 +95,7 @@ def student_rows(
     listed = [
         {
             "method": METHODS[run.config.method] + ("" if run.config.method == "standard" else f"\nα {run.config.alpha:g}"),
-            "labels": run.config.labels,
-            "seed": str(run.config.seed),
+            "labels": f"{run.config.labels}\nseed {run.config.seed}",
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
             **run.valid_row(),

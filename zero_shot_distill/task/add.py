@@ -21,10 +21,10 @@ from ..core.definition import DataError, DefinitionError, check_definition
 from ..core.files import write_text
 from ..core.progress import OnProgress
 from .answers import read_answers
-from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale, tells_label
+from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale
 from .inspect import Finding, Inspection, inspect_task
 from .numbers import numeric_value
-from .table import Column, Table, look_through
+from .table import Column, Table, look_through, tells_label
 from .task import COLUMN, Task, list_tasks, load_task
 
 # %% ../../nbs/1_task/06_add.ipynb #29707d43
@@ -52,8 +52,7 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
         raise DataError(f"column {repeated[0]!r} is named twice among fields and choices; once is enough")
     if twice := [name for name in singles if singles.count(name) > 1 or name in shown]:
         raise DataError(f"column {twice[0]!r} is named for two things; what tells the label or names the row is no input")
-    nested = [cell[:1] if isinstance(cell, list) else [cell] for cell in table.sample[0].values()]
-    if sum(table.n_rows.values()) == 1 and any(isinstance(part, dict) for cell in nested for part in cell):
+    if sum(table.n_rows.values()) == 1 and any(isinstance(cell, dict | list) for cell in table.sample[0].values()):
         raise DataError(f"{table.where}: one JSON object holds the whole table; write an array of rows, or one row a line")
     name = next(iter(table.columns))
     in_one = len(table.columns) == 1 and re.search(r"[;\t|]", name)
@@ -87,6 +86,7 @@ def draft_task(
     options: ColumnOptions,  # columns that the user names
 ) -> Draft:  # `DataError` names the columns that could be meant, and the option that decides
     "Draft a definition for some files from the names of their columns; a split without a file is a tenth of the training rows."
+    options = options.spelled_as(table)
     _check_options(table, options)
     label = find_label(table, options)
     answers = read_answers(table, label, options)
@@ -198,6 +198,8 @@ def definition_text(
         if key in definition:
             lines += [f"# {meaning}", *_yaml(key, definition[key]), *_hints(key, definition)]
     lines += ["# files are relative to this one; a share is drawn at random, and its rows are not in the other splits"]
+    if any(place.get("stratify") for place in definition["splits"].values() if isinstance(place, dict)):
+        lines += ["# `stratify: true`: as large a share of each label; other labels draw other rows, so correct them before you begin"]
     splits = {split: {"file": place} if isinstance(place, Path) else place for split, place in definition["splits"].items()}
     if any(place.get("labelled") is False for place in splits.values()):
         lines += ["# `labelled: false`: the rows of the file have no label; take it away once they have"]

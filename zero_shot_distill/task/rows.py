@@ -43,7 +43,10 @@ def _json_lines(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
 
 def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     "Read an array of rows, or one row a line, as `datasets` writes into `.json` files."
-    if next((line for line in file if line.strip()), "").lstrip()[:1] != "[":
+    first = next((line for line in file if line.strip()), "").strip()
+    if first == "{":
+        raise DataError(f"{path}: one JSON object holds the whole table; write an array of rows, or one row a line")
+    if first[:1] != "[":
         file.seek(0)
         yield from _json_lines(path, file)
         return
@@ -95,12 +98,25 @@ _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {
 
 
 def _flat(row: Row) -> Row:
-    'Give each list within a cell a column of its own: {"choices": {"text": [...]}} becomes {"choices.text": [...]}.'
-    nested = [
-        name for name, cell in row.items() if isinstance(cell, dict) and cell and all(isinstance(part, list) for part in cell.values())
-    ]
-    parts = {f"{name}.{key}": part for name in nested for key, part in row[name].items()}
-    return {name: cell for name, cell in row.items() if name not in nested} | parts if nested else row
+    'Give each part of a cell a column of its own: {"choices": {"text": [...]}} and {"choices": [{"text": ...}]} both become {"choices.text": [...]}.'
+    parts: Row = {}
+    for name, cell in row.items():
+        if isinstance(cell, list) and cell and all(isinstance(part, dict) for part in cell):
+            cell = {key: [part.get(key) for part in cell] for key in cell[0]}
+        if isinstance(cell, dict) and len(cell) <= _MANY_PARTS:
+            parts |= {f"{name}.{key}": part for key, part in cell.items()}
+    if not parts:
+        return row
+    # A mapping of lists is nothing more than its lists.
+    whole = {name: cell for name, cell in row.items() if not (isinstance(cell, dict) and cell and all(map(_is_list, cell.values())))}
+    return whole | _flat(parts)
+
+
+_MANY_PARTS = 50  # more are no parts of a cell, but a table that was written column by column
+
+
+def _is_list(cell: Any) -> bool:
+    return isinstance(cell, list)
 
 
 def read_rows(

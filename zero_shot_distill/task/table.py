@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY_VALUES', 'N_SAMPLE_ROWS', 'N_TEXT_WORDS', 'Item', 'Column', 'Table', 'count_rows_read', 'expected_rows',
-           'look_through']
+           'look_through', 'tells_label']
 
 # %% ../../nbs/1_task/04_table.ipynb #1c28f7a3
 from array import array
@@ -19,6 +19,7 @@ from ..core.display import result_html
 from ..core.progress import OnProgress
 from .numbers import numeric_value
 from .rows import Row, is_empty, read_rows
+from .task import normal_words
 
 if TYPE_CHECKING:  # it would slow every command down
     import numpy as np
@@ -188,3 +189,39 @@ def look_through(
         if not n_rows[split]:
             raise DataError(f"{path}: no rows; give at least one")
     return Table(files, n_rows, {name: _column(name, tally, sample) for name, tally in tallies.items()}, tuple(sample))
+
+# %% ../../nbs/1_task/04_table.ipynb #45a893ad
+def tells_label(
+    table: Table,  # columns of the files
+    column: Column,  # a column that prompts might show
+    label: Column,  # the column with the labels
+) -> bool:
+    "Say whether a column gives the label away: a copy or a code of it, a vote for it, or a sign of one label."
+    import numpy as np
+
+    labelled = label.hashes != 0
+    values, labels = (np.unique(each.hashes[labelled], return_inverse=True)[1] for each in (column, label))
+    n, n_values, n_labels = len(values), int(values.max(initial=0)) + 1, int(labels.max(initial=0)) + 1
+    if n_values > max(n / 10, 2 * n_labels) or n_labels == n:  # texts and amounts: the same ones, row by row
+        cells = [[str(row.get(each.name)) for each in (column, label)] for row in table.sample if not is_empty(row.get(label.name))]
+        n_same, n_said = (sum(in_cell(*cell) for cell in cells) for in_cell in (_same, _says))
+        return 2 * n_same > len(cells) or n_said > 0.8 * len(cells)
+    counts = np.zeros((n_values, n_labels), dtype=int)
+    np.add.at(counts, (values, labels), 1)
+    of_value, of_label = counts.sum(1, keepdims=True), counts.sum(0)
+    # One value stands for one label; or the values together tell half of what guessing the commonest label does not.
+    is_sign = (counts >= 0.95 * of_value) & (counts >= 0.95 * of_label) & (of_value <= 0.9 * n) & (counts > 2)
+    n_guessed = int(of_label.max())
+    return bool(is_sign.any()) or (n_guessed < n and 2 * (int(counts.max(1).sum()) - n_guessed) >= n - n_guessed)
+
+
+def _same(value: str, answer: str) -> bool:
+    amount = numeric_value(value)
+    return normal_words(value) == normal_words(answer) or (amount is not None and amount == numeric_value(answer))
+
+
+def _says(value: str, answer: str) -> bool:
+    text, label = normal_words(value), normal_words(answer)
+    return bool(label) and (
+        text.startswith((f"{label}: ", f"{label} | ")) or text.endswith((f": {label}", f"= {label}", f"> {label}", f"# {label}"))
+    )

@@ -82,7 +82,9 @@ class Split(BaseModel):
         return self
 
     def __str__(self) -> str:
-        return str(self.file.name if self.file else self.hub or f"{self.share:g} of {self.of}")
+        unlabelled = " (no labels)" if self.labelled is False else ""
+        of = f"the labelled rows of {self.of}" if self.labelled else self.of
+        return f"{self.file.name}{unlabelled}" if self.file else str(self.hub or f"{self.share:g} of {of}")
 
     def __repr__(self) -> str:
         return f"Split({self})"

@@ -8,7 +8,6 @@ __all__ = ['Profile', 'THESIS_TASKS', 'read_by_profile', 'agreement', 'read_as_t
            'write_prompt_metadata']
 
 # %% ../../nbs/5_thesis/05_evaluation.ipynb #340eb46c
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -20,7 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from ..core.definition import DataError, read_yaml
-from ..core.files import write_text
+from ..core.files import without_nan, write_text
 from ..prompt.collect import imported_for
 from ..prompt.parse import ReadFault, Reply
 from ..prompt.replies import ReadReply, read_each
@@ -185,13 +184,7 @@ def json_figures(
     score: PromptScore = figures["score"]
     others = {name: value for name, value in figures.items() if name != "score"}
     by_label = score.confusion and {"labels": score.confusion.labels, "counts": score.confusion.counts}
-    return _without_nan({**others, "intervals": intervals, "by_label": by_label, "warnings": score.warnings})
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return without_nan({**others, "intervals": intervals, "by_label": by_label, "warnings": score.warnings()})
 
 
 def _costs(responses: Sequence[Response], price: Price | None) -> tuple[dict[str, float | None], dict[str, tuple[float, ...]]]:
