@@ -701,7 +701,7 @@ def test_a_folder_that_is_no_student_is_not_replaced(tiny, tmp_path):
 def test_test_rows_without_gold(trained):
     "They do not count; where no row has a label there is nothing to measure by."
     unlabelled = Example("y", {"text": "y"}, None, None)
-    assert evaluate_student(trained.path, [*examples_of(ROWS[:1]), unlabelled]).accuracy.n == 1
+    assert evaluate_student(trained.path, [*examples_of(ROWS[:1]), unlabelled]).n == 1
     with refused(UnusableInput, "1 test rows, none with a gold label"):
         evaluate_student(trained.path, [unlabelled])
 

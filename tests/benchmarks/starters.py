@@ -34,7 +34,7 @@ from zero_shot_distill.weights.pull import pull
 EMBEDDED = "qwen2.5-coder-1.5b-instruct"
 SAMPLING = {"temperature": 0.0, "max_tokens": 120, "seed": 0}
 N_TUNE = {"esnli": 100, "svamp": 80, "cqa": 25}
-N_AT_A_TIME = 48
+N_AT_A_TIME = 24
 KINDS = {"starter": starter_templates, "hand-written": load_templates}
 
 

@@ -39,7 +39,7 @@ COLUMNS = {
     "rationale": "the teacher's reasons for its label",
     "label_error": "why `label` is null; empty where it is not",
     "rationale_error": "why `rationale` is null; empty where it is not",
-    "read_by": "how the label was read: `schema` (a JSON reply) or `pattern`; empty where it was not",
+    "read_by": "how the label was read: `label-first`, `label-last`, `json`, `schema` (a JSON reply that the server held to) or `pattern`; empty where it was not",
 }
 
 

@@ -70,6 +70,10 @@ def _one_expression(text: str) -> str | None:
     before, after = text[: one.start()], text[one.end() :]
     if _HEDGE.search(before) or _SCALE.match(after) or (after[:1].isalpha() and not _ATTACHED.match(after)):
         raise UnreadError(ReadFault.UNKNOWN_LABEL)
+    if regex.search(
+        r"\b(?:minus|plus|times|divided|multiplied|added|subtracted|squared|of what|of the rest|percent of)\b", after, regex.IGNORECASE
+    ):
+        raise UnreadError(ReadFault.UNKNOWN_LABEL)
     if regex.match(r"\s*(?:-|to|or|and|bis|à|/)\s*\d|\s*(?:or|and|to)\b.*\d", after, regex.IGNORECASE):
         raise UnreadError(ReadFault.AMBIGUOUS)
     for other in regex.findall(r"\(([^()]*)\)", after):  # "5 (8 - 3)" says it twice
@@ -132,12 +136,12 @@ class StatedAmount:
 
 
 _MARKS = regex.compile(
-    rf"{phrases.MARKER.pattern}|####|\b(?:answer|result|total|sum)\s+(?:\w+\s+){{0,3}}?(?:is|are|equals|would be|comes to)\b\s*:?|\b(?:antwort|ergebnis) (?:ist|lautet)\b:?|\bréponse est\b:?|\brespuesta es\b:?|答案是|答えは",
+    rf"{phrases.MARKER.pattern}|####|\b(?:answer|final result)\s+(?:\w+\s+){{0,3}}?(?:is|equals|would be|comes to)\b\s*:?|\b(?:antwort|ergebnis) (?:ist|lautet)\b:?|\bréponse est\b:?|\brespuesta es\b:?|答案是|答えは",
     regex.IGNORECASE | regex.V1,
 )
 
 
-def _stated(text: str, after: str) -> list[StatedAmount]:
+def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     "List the places of a text that state a number."
     text = phrases.HEADING.sub(
         lambda head: head[0][: head.start("gap") - head.start()] + (" " if head["colon"] else ":") + " " * (len(head["gap"]) - 1), text
@@ -159,14 +163,15 @@ def _stated(text: str, after: str) -> list[StatedAmount]:
             continue
         stated.append(_read_place(text, start, begin, stop, bool(_PLAN.search(name))))
     if not stated:
-        stated = [one for one in (_first_alone(text), _last_alone(text)) if one]
+        ends = (_first_alone(text), _last_alone(text)) if is_first else (_last_alone(text), _first_alone(text))
+        stated = [one for one in ends if one][:1]
     return stated
 
 
 def _read_place(text: str, start: int, begin: int, stop: int, is_plan: bool) -> StatedAmount:
     value_start = begin + len(text[begin:stop]) - len(text[begin:stop].lstrip(" *_`$"))
     end = begin + len(text[begin:stop].rstrip())
-    number = regex.compile(r"[\s\S]*\d[)}*]*").match(text, value_start, end)
+    number = regex.compile(r"[\s\S]*\d[)}*]*(?:[^\n.!?;,:—]{0,40}\Z)?").match(text, value_start, end)
     try:
         return StatedAmount(read_amount(text[begin:stop], is_plan), start, value_start, number.end() if number else end, True)
     except UnreadError as error:
@@ -185,13 +190,20 @@ def _first_alone(text: str) -> StatedAmount | None:
         return StatedAmount(None, match.start("value"), match.start("value"), match.end("value"), False, error.fault)
 
 
+_CONCLUDES = regex.compile(
+    r"\W*(?:so|therefore|thus|hence|consequently|in total|altogether|finally|in conclusion|in all|also|daher|donc)\b", regex.IGNORECASE
+)
+_SENTENCE = regex.compile(r"[.!?](?=\s+[\p{Lu}\d$\\])")
+
+
 def _last_alone(text: str) -> StatedAmount | None:
-    "Read the number that is alone on the last line, or behind its last equals sign."
+    "Read the number that is alone on the last line, behind its last equals sign, or the only one of a last sentence that concludes."
     stripped = text.rstrip()
     begin = stripped.rfind("\n") + 1
+    begin = max([begin, *(match.end() for match in _SENTENCE.finditer(stripped, begin))])
     line = stripped[begin:]
-    has_words = regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line.split("=")[-1]))
-    if not regex.search(r"\d", line) or (has_words and "=" not in line) or not regex.match(r"[^=]*\d|.*=", line):
+    has_words = regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line))
+    if not regex.search(r"\d", line) or (has_words and "=" not in line and not _CONCLUDES.match(line)):
         return None
     try:
         return StatedAmount(read_amount(line), begin, begin, len(stripped), False)
@@ -205,7 +217,7 @@ def stated_amount(
     is_first: bool,  # the reply begins with its number; else it ends with it
 ) -> StatedAmount:  # with a number; `UnreadError` where none or several are stated
     "Choose the number that counts."
-    found: Sequence[StatedAmount] = _stated(text, after)
+    found: Sequence[StatedAmount] = _stated(text, after, is_first)
     if not found:
         raise UnreadError(ReadFault.NO_LABEL)
     chosen = found[0] if is_first else found[-1]

@@ -163,6 +163,9 @@ def _value_label(value: Value, task: Task, example: Example | None) -> str | Non
 def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
     "Read the label that a reply states first or last, and the reasons on the other side of it."
     is_first = template.read == "label-first"
+    if len(seen.text) > _MAX_CHARACTERS:  # what matters is at the ends
+        middle = len(seen.text) - _MAX_CHARACTERS
+        seen = replace(seen, text=seen.text[: _MAX_CHARACTERS // 2] + " " * (middle - 1) + "\n" + seen.text[-(_MAX_CHARACTERS // 2) :])
     if task.metric == "numeric":
         amount = stated_amount(seen.text, template.after, is_first)
         label, start, end, lead = amount.label, amount.value_start, amount.end, amount.start
@@ -176,6 +179,7 @@ def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: E
     return _checked(label, seen.span(start, end), rationale, span, template.read)
 
 
+_MAX_CHARACTERS = 8_000
 _TAG = regex.compile(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>|(?m:^\s*#{1,6} )|\*\*|(?<!\w)__|__(?!\w)")
 _FIRST_WORD = regex.compile(r"(?:的|です|だ|である)?[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[]*")
 

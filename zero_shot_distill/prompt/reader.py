@@ -38,9 +38,11 @@ _SENTENCE_END = regex.compile(
 )
 _CLOSE = regex.compile(r"[\"'”“‘»›«」』】》)\]〉~ ]+")
 _LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
+_ITEM = regex.compile(r"[^\S\n]*[(\[]?(?:[a-j]|\d{1,2})[).:]\s*\S", regex.IGNORECASE)
+_MAX_LEAD = 400  # characters between the beginning of a sentence and a label that it states
+_MAX_MENTIONS = 60  # at either end of a reply; one with more repeats itself
 _STRICT = regex.compile(
-    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque|is the|fits|would be the)(?![\p{L}])|因为|ので|です|だ|的|。",
-    regex.IGNORECASE,
+    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。", regex.IGNORECASE
 )
 _BAD_COLON = regex.compile(
     r"(?:option|choice|label|wrong|reject|exclud|ruled|example|e\.g|possib|either|hypothes|premise|unlike|says|said|states|writes|asks|word|question|class|categor|following|between)",
@@ -74,11 +76,17 @@ class _Page:
                 marks.append((match.start(), match.end(), 0 if phrases.WEAK_MARKER.fullmatch(match[0]) else 3))
         self.markers = sorted(marks)
         self.mentions = forms.find(text)
+        if len(self.mentions) > 2 * _MAX_MENTIONS:
+            self.mentions = self.mentions[:_MAX_MENTIONS] + self.mentions[-_MAX_MENTIONS:]
+            ends = self.mentions[_MAX_MENTIONS - 1].end, self.mentions[_MAX_MENTIONS].start
+            self.markers = [marker for marker in self.markers if not ends[0] < marker[0] < ends[1]]
+        self.markers = self.markers[:_MAX_MENTIONS] + self.markers[_MAX_MENTIONS:][-_MAX_MENTIONS:]
         inside = [(mention.start, mention.end) for mention in self.mentions]
         ends = {match.end() for match in _SENTENCE_END.finditer(text)} | {match.end() for match in regex.finditer(r"\n", text)}
         ends = {end for end in ends if not any(first < end < last or (end == last and text[end - 1] not in "\n") for first, last in inside)}
         self.breaks = sorted({0, len(text)} | ends)
         self.starts = sorted({*self.breaks, *(end for _, end, _ in self.markers)})
+        self.is_list = sum(_ITEM.match(line) is not None for line in text.split("\n")) > 1
         self.listed = self._options()
 
     def sentence_of(self, place: int) -> tuple[int, int]:
@@ -122,8 +130,14 @@ def own_marker(
 def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, int, bool]:
     "Say how strongly the words before a mention state it (0: not at all), where they begin, and whether they name an answer."
     lead = page.text[sentence : mention.start]
+    if len(lead) > _MAX_LEAD:  # no sentence is so long, and nobody waits for it
+        return 0, sentence, False
     if phrases.HEAD.fullmatch(lead):
         return 2, sentence, False
+    if (cue := phrases.LONG_CUE.search(lead)) and not phrases.UNFINISHED.search(cue["to"] or ""):
+        begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
+        if not phrases.SPOILER.search(lead[begin : cue.start()]) and not _UNREAL.match(lead):
+            return 2, sentence + begin, True
     for pattern, strength in ((phrases.ANSWER_CUE, 2), (phrases.CUE, 1)):
         if cue := pattern.search(lead):
             begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
@@ -147,7 +161,8 @@ def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, i
     if words.endswith("s") and not mention.is_letter and phrases.VERB_CUE.search(lead) and not phrases.SPOILER.search(lead):
         return 1, sentence, False
     if (
-        regex.search(r"[(（]\s*$", lead)
+        not page.forms.has_choices
+        and regex.search(r"[(（]\s*$", lead)
         and regex.match(r"\s*[)）]", page.text[mention.end :])
         and not phrases.SPOILER.search(lead)
         and not phrases.NEGATION.search(lead)
@@ -160,6 +175,9 @@ def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> b
     "Tell whether the words after a mention leave it stated."
     rest = page.text[mention.end :]
     if phrases.REJECTED.match(rest) or phrases.TAKEN_BACK.match(rest):
+        return False
+    is_at_head = not is_marked and phrases.HEAD.fullmatch(page.text[sentence : mention.start][:_MAX_LEAD]) is not None
+    if is_at_head and phrases.APPOSITION.match(rest):
         return False
     closed = _CLOSE.match(rest)
     tail = rest[closed.end() :] if closed else rest
@@ -178,9 +196,8 @@ def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> b
     if not tail[0].isalnum():
         return False
     if mention.is_letter or page.forms.has_choices:
-        return bool(_STRICT.match(tail))
-    is_head = page.is_first(sentence) and phrases.HEAD.fullmatch(page.text[sentence : mention.start]) is not None
-    if is_head and (mention.n_words > 1 or phrases.FRESH_SENTENCE.match(tail)):
+        return bool(_STRICT.match(tail) or phrases.IS_THE_ANSWER.match(tail))
+    if is_at_head and page.is_first(sentence) and (mention.n_words > 1 or phrases.FRESH_SENTENCE.match(tail)):
         return True
     if phrases.VERB_CUE.search(page.text[sentence : mention.start]) and page.text[mention.start : mention.end].split()[0].endswith("s"):
         return True
@@ -208,9 +225,27 @@ def _statement(page: _Page, mention: Mention) -> Statement | None:
         return None
     if not _goes_on(page, mention, sentence, bool(marker)):
         return None
+    # A sentence that begins with a label may be about it, unless it is the first, or nothing else, or gives the reason.
+    is_head = strength == 2 and not is_named and not marker
+    ends = not any(character.isalnum() for character in page.text[mention.end : end])
+    if (
+        is_head
+        and not ends
+        and not page.is_first(sentence)
+        and not _is_line_start(page, sentence)
+        and not phrases.BECAUSE.match(page.text, mention.end)
+    ):
+        return None
+    if is_head and page.forms.has_choices and page.is_list and _ITEM.match(page.text, page.text.rfind("\n", 0, mention.start) + 1):
+        return None
     if mention.label is None or _is_taken_back(page, mention, sentence, end):
         return replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     return place
+
+
+def _is_line_start(page: _Page, sentence: int) -> bool:
+    "Tell whether a sentence begins a line, in a task with labels; a choice at the beginning of a line may begin its discussion."
+    return not page.forms.has_choices and page.text[:sentence].endswith("\n")
 
 
 def _is_taken_back(page: _Page, mention: Mention, sentence: int, end: int) -> bool:

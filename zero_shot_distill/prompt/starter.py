@@ -28,10 +28,10 @@ class _Words:
     answer: str  # what a reply is to give
     last_line: str  # how a last line of the reply gives it
     in_json: str  # the same as the text of a JSON string
-    question: str = ""  # what is asked about a row
+    question: str = ""  # what is asked about a row; not before a reason, for a small teacher answers a question first
     before: str = ""  # what is the same for all rows and stands before them
     answer_first: str = "Begin with {answer}, then give the reason in one short sentence."
-    reason_first: str = "Give the reason in one short sentence. Then write a last line that reads {last_line}."
+    reason_first: str = "Say in one short sentence what decides the question. Then write a last line that reads {last_line}."
     few_words: str = 'Reply in one line: {answer}, then "because" and the reason in six to twelve words.'
     marker: str = ""  # what stands before the answer where it comes first
     last_marker: str = "Answer:"  # what stands before it where it comes last, after one sentence
@@ -46,6 +46,14 @@ def _either(options: Iterable[str]) -> str:
     "Join options: a, b or c."
     *first, last = options
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _told(task: Task) -> str:
+    "Name what a reason is about: what the premise tells us about the hypothesis."
+    names = [name.replace("_", " ").lower() for name in task.fields]
+    if len(names) == 1:
+        return f"what in the {names[0]} decides the label"
+    return f"what the {names[0]} tells us about the {names[1]}" if len(names) == 2 else "what the texts tell us"
 
 
 def _row(task: Task) -> str:
@@ -68,6 +76,7 @@ def _words_for_labels(task: Task) -> _Words:
         in_json=_either(labels) if is_short else "the label",
         question=f"Which label is right: {_either(labels)}?" if is_short else "Which of the labels is right?",
         before="\n".join(["Labels:", *meanings]) if task.label_descriptions or not is_short else "",
+        reason_first=f"Say in one short sentence {_plain(_told(task))}. Then write a last line that reads {{last_line}}.",
     )
 
 
@@ -126,7 +135,8 @@ def starter_templates(
     found = Templates()
     for id, note, form, reading in _forms(words):
         asked = form.format(answer=words.answer, last_line=words.last_line, in_json=words.in_json)
-        message = "\n\n".join(filter(None, (before, _row(task), " ".join(filter(None, (words.question, asked))))))
+        question = "" if reading["read"] == "label-last" else words.question
+        message = "\n\n".join(filter(None, (before, _row(task), " ".join(filter(None, (question, asked))))))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
     return found
 

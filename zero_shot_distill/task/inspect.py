@@ -204,7 +204,8 @@ def _single_rows(look: _Look, n_skipped: dict[str, int]) -> Iterator[Finding]:
         if len(rows):
             what = f"{len(rows):,} of {len(part.rows):,} rows of {part.name}: no label."
             fix = "They are annotated, but nothing is measured on them: prompts and students are scored on the rows with a label."
-            yield look.finding("unlabelled", part, rows, what, fix)
+            found = look.finding("unlabelled", part, rows, what, fix)
+            yield found if len(rows) < len(part.rows) else replace(found, lines=())  # all of them need no list
         rows = part.rows[look.lengths[part.rows] > CHARACTERS_READ]
         if len(rows):
             longest = look.lengths[rows].max()
