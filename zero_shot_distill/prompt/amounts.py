@@ -29,15 +29,24 @@ _LATEX = (
     (regex.compile(r"(?<=[\d)])\s*[xX✕✖]\s*(?=[\d(])"), " * "),
     (regex.compile(r"(?:US|CA|AU)?[$€£¥₹]|\b(?:USD|EUR|GBP|Rs\.?)(?=\s*\d)"), " "),
 )
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "⋅": "*", "·": "*", "∙": "*", "÷": "/", "½": "(1/2)", "¼": "(1/4)", "¾": "(3/4)", "⁄": "/"})
+_SIGNS = str.maketrans(
+    {"−": "-", "–": "-", "×": "*", "⋅": "*", "·": "*", "∙": "*", "÷": "/", "½": "(1/2)", "¼": "(1/4)", "¾": "(3/4)", "⁄": "/"}
+)
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![\d,.]*\d)"
-_EXPRESSION = regex.compile(rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*")
+_EXPRESSION = regex.compile(
+    rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*"
+)
 _HEDGE = regex.compile(
     r"\b(?:not|n't|or|between|at least|at most|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|[<>≤≥±?]\s*\d|不",
     regex.IGNORECASE,
 )
-_SCALE = regex.compile(r"\s*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|score|k|mn|bn|mio\.?|tausend|millionen|mille|and a half|1/2|(?:st|nd|rd|th)|[万億亿千百]|:\d|\^|²|³|!\s*\w)(?![\p{L}])", regex.IGNORECASE)
-_ATTACHED = regex.compile(r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE)
+_SCALE = regex.compile(
+    r"\s*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|score|k|mn|bn|mio\.?|tausend|millionen|mille|and a half|1/2|(?:st|nd|rd|th)|[万億亿千百]|:\d|\^|²|³|!\s*\w)(?![\p{L}])",
+    regex.IGNORECASE,
+)
+_ATTACHED = regex.compile(
+    r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE
+)
 _END = regex.compile(r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is)\b|[;\n]|—", regex.IGNORECASE)
 _PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
 
@@ -61,7 +70,9 @@ def _one_expression(text: str) -> str | None:
     before, after = text[: one.start()], text[one.end() :]
     if _HEDGE.search(before) or _SCALE.match(after) or (after[:1].isalpha() and not _ATTACHED.match(after)):
         raise UnreadError(ReadFault.UNKNOWN_LABEL)
-    if regex.search(r"\b(?:minus|plus|times|divided|multiplied|added|subtracted|squared|of what|of the rest|percent of)\b", after, regex.IGNORECASE):
+    if regex.search(
+        r"\b(?:minus|plus|times|divided|multiplied|added|subtracted|squared|of what|of the rest|percent of)\b", after, regex.IGNORECASE
+    ):
         raise UnreadError(ReadFault.UNKNOWN_LABEL)
     if regex.match(r"\s*(?:[+*^]|-\s*[a-z]\b|(?:or|and)\s+(?:more|less|fewer|so|above|higher|up)\b)", after, regex.IGNORECASE):
         raise UnreadError(ReadFault.UNKNOWN_LABEL)
@@ -134,7 +145,9 @@ _MARKS = regex.compile(
 
 def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     "List the places of a text that state a number."
-    text = phrases.HEADING.sub(lambda head: head[0][: head.start("gap") - head.start()] + (" " if head["colon"] else ":") + " " * (len(head["gap"]) - 1), text)
+    text = phrases.HEADING.sub(
+        lambda head: head[0][: head.start("gap") - head.start()] + (" " if head["colon"] else ":") + " " * (len(head["gap"]) - 1), text
+    )
     own = own_marker(after)
     found = list(own.finditer(text)) if own else []
     is_own = bool(found)
@@ -179,7 +192,9 @@ def _first_alone(text: str) -> StatedAmount | None:
         return StatedAmount(None, match.start("value"), match.start("value"), match.end("value"), False, error.fault)
 
 
-_CONCLUDES = regex.compile(r"\W*(?:so|therefore|thus|hence|consequently|in total|altogether|finally|in conclusion|in all|also|daher|donc)\b", regex.IGNORECASE)
+_CONCLUDES = regex.compile(
+    r"\W*(?:so|therefore|thus|hence|consequently|in total|altogether|finally|in conclusion|in all|also|daher|donc)\b", regex.IGNORECASE
+)
 _SENTENCE = regex.compile(r"[.!?](?=\s+[\p{Lu}\d$\\])")
 
 
