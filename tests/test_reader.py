@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
+from zsd_command import zsd
 
 from zero_shot_distill.prompt.parse import ParseError, ReadFault, Reply, parse_reply
 from zero_shot_distill.prompt.template import PromptTemplate
@@ -205,3 +206,36 @@ def test_any_label_in_a_plain_sentence_reads_back(read_as):
             if isinstance(found, ReadFault):
                 unread.append((labels, text, str(found)))
     assert len(unread) <= 0.01 * n, unread[:20]
+
+
+def test_a_reply_can_be_tried_before_anything_is_asked(tmp_path):
+    done = zsd(tmp_path, "templates", "pocket_nli", "--try", "This is not entailment; it is neutral, since nobody says where he is.", "--json")
+    assert done.status == 0, done.err
+    tried = {row["template"]: row for row in json.loads(done.out)}
+    assert tried["one-sentence"]["label"] == "neutral"
+    assert tried["one-sentence"]["rationale"] == "since nobody says where he is."
+    assert tried["proves-or-rules-out"]["not read"] == "no label found"
+
+
+def test_all_faults_of_a_prompt_file_are_listed_at_once(tmp_path):
+    (tmp_path / "prompts.yaml").write_text(
+        "task: pocket_nli\ntemplates:\n"
+        "- {id: a, user_message: '{premise} {hypothesis}'}\n"
+        "- {id: b, user_message: '{premise} {hypothesis}', reply_pattern: '(?P<label>yes'}\n"
+        "- {id: c, user_message: '{premise} {hypothesis}', read: label-lats}\n",
+        encoding="utf-8",
+    )
+    done = zsd(tmp_path, "templates", "pocket_nli", "--prompts", "prompts.yaml")
+    assert done.status == 2
+    assert "3 faults" in done.err
+    assert all(f"templates.{place}" in done.err for place in range(3))
+
+
+def test_words_that_are_no_labels_of_the_task_are_named(tmp_path):
+    pattern = "(?P<label>yes|perhaps)"
+    (tmp_path / "prompts.yaml").write_text(
+        f"task: pocket_nli\ntemplates: [{{id: a, user_message: '{{premise}} {{hypothesis}}', reply_pattern: '{pattern}'}}]\n", encoding="utf-8"
+    )
+    done = zsd(tmp_path, "templates", "pocket_nli", "--prompts", "prompts.yaml")
+    assert done.status == 2
+    assert "template 'a' reads 'perhaps'" in done.err

@@ -23,7 +23,7 @@ from .core.files import definitions_dir
 from .prompt.collect import run_experiment
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
-from .prompt.replies import Replies
+from .prompt.replies import Replies, read_text
 from .prompt.score import ScoredTemplates, score_replies
 from .prompt.stored import with_stored_sampling
 from .prompt.template import PromptTemplate, Templates, check_placeholders
@@ -170,6 +170,16 @@ class Project(Workspace):
         "Ask templates on the same few rows and show what came back."
         by_template = self._experiment(templates, self.rows(n, split, seed), budget_usd)
         return Replies([reply for row in zip(*by_template.values(), strict=True) for reply in row], self.task.is_right)
+
+    def read(
+        self,
+        reply: str,  # what a teacher said or might say
+        *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
+        row: Example | None = None,  # that it is about; None: the first row, where the task's labels are choices of the row
+    ) -> Replies:  # one for each template
+        "Show what would be read in a reply, and why not; nothing is asked."
+        about = row or (self.rows(1)[0] if self.task.choices else None)
+        return read_text(reply, [self._template(one) for one in templates or self.templates], self.task, about)
 
     def score(
         self,

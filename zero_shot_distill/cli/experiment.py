@@ -214,6 +214,7 @@ def evaluate(
     split: OneSplit = "train",
     prompts: PromptsFile = None,
     published: Published = False,
+    unread: Annotated[bool, typer.Option("--unread", help="List the replies that were not read, by template and reason.")] = False,
     *,
     asked: TeacherOptions,
     common: CommonOptions,
@@ -265,6 +266,12 @@ def evaluate(
         raise ExperimentError(
             f"no replies of {name} to task {loaded.name!r}, split {split!r}, in {work_dir}; ask first (zsd experiment) or import"
         )
+    if unread:
+        from zero_shot_distill.prompt.replies import unread_reasons
+
+        found = unread_reasons(replies)
+        show_rows(found, common.as_json) if found or common.as_json else print("Every stored reply was read.")
+        return
     n_rows = len({read.example.id for asked in replies.values() for read in asked})
     about = f"{name} on {n_rows} {split} rows" + (
         " (imported; --samples scores what was asked since, too)" if bought and not stored else ""

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PromptError', 'ReplyRule', 'PromptTemplate', 'pattern_placeholders', 'filled_pattern', 'check_placeholders',
-           'Templates', 'own_prompts', 'load_templates', 'render', 'shows_label', 'fill', 'render_few_shot',
-           'response_format']
+           'Templates', 'own_prompts', 'load_templates', 'stray_labels', 'render', 'shows_label', 'fill',
+           'render_few_shot', 'response_format']
 
 # %% ../../nbs/3_prompt/01_template.ipynb #840a0663
 import string
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import regex
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from ..core.definition import ZsdError, check_definition, read_yaml
+from ..core.definition import DefinitionError, ZsdError, check_definition, read_yaml
 from ..core.display import styled, table_html, table_text
 from ..core.files import definitions_dir
 from .display import message_html
@@ -234,23 +234,65 @@ def own_prompts(
 def load_templates(
     task: Task,  # whose fields the templates must show
     path: Path | None = None,  # a template file; None: the task's own, and starter templates where it has none
-) -> Templates:  # by id, in file order; `DefinitionError` or `PromptError` names the first fault
+) -> Templates:  # by id, in file order; `DefinitionError` or `PromptError` names the fault, or all of them, a line each
     "Load all templates of a task."
     path = path or own_prompts(task)
     if path is None:
         from zero_shot_distill.prompt.starter import starter_templates  # which is made of templates, too
 
         return starter_templates(task)
-    file = check_definition(read_yaml(path), _TemplateFile, str(path))
+    content = read_yaml(path)
+    try:
+        file = check_definition(content, _TemplateFile, str(path))
+    except DefinitionError as error:
+        _report(path, _item_faults(content, path), error)
+        raise
     if file.task != task.name:
         raise PromptError(f"{path}: written for task {file.task!r}, not for {task.name!r}")
-    templates = Templates()
+    templates, faults = Templates(), []
     for template in file.templates:
         if template.id in templates:
-            raise PromptError(f"{path}: two templates have the id {template.id!r}")
-        check_placeholders(template, task, str(path))
+            faults.append(PromptError(f"{path}: two templates have the id {template.id!r}"))
+        try:
+            check_placeholders(template, task, str(path))
+        except PromptError as error:
+            faults.append(error)
         templates[template.id] = template
+    if faults:
+        _report(path, faults, faults[0])
+        raise faults[0]
     return templates
+
+
+def _item_faults(content: Mapping[str, Any], path: Path) -> list[ZsdError]:
+    "Check the templates of a file one by one."
+    faults: list[ZsdError] = []
+    items = content.get("templates")
+    for place, item in enumerate(items if isinstance(items, list) else []):
+        try:
+            check_definition(item if isinstance(item, dict) else {}, PromptTemplate, f"{path}: templates.{place}")
+        except DefinitionError as error:
+            faults.append(error)
+    return faults
+
+
+def _report(path: Path, faults: Sequence[ZsdError], first: ZsdError) -> None:
+    "Raise all faults of a file as one list, where there are several."
+    if len(faults) > 1:
+        lines = [f"  {str(fault).removeprefix(f'{path}: ')}" for fault in faults]
+        raise PromptError("\n".join([f"{path}: {len(faults)} faults", *lines])) from first
+
+
+_PLAIN_LABELS = regex.compile(r"\(\?P<label>([\w' ,.-]+(?:\|[\w' ,.-]+)*)\)")
+
+
+def stray_labels(
+    template: PromptTemplate,
+    task: Task,
+) -> list[str]:  # in the order of the pattern; empty where the pattern does not list words, or the task has no list of labels
+    "List the words that a template's pattern takes for labels and the task does not know."
+    found = _PLAIN_LABELS.search(template.reply_pattern or "") if task.labels else None
+    return [words for words in (found[1].split("|") if found else []) if task.read_label(words) is None]
 
 # %% ../../nbs/3_prompt/01_template.ipynb #cd50a1c8
 def render(
