@@ -317,7 +317,7 @@ def test_what_a_run_leaves_is_told(tmp_path):
     task = load_task("pocket_nli")
     replies = [
         Scripted(text="Neutral: nobody said so in the premise at all.", prompt_tokens=90, completion_tokens=40),
-        Scripted(text="Entailment: no.", prompt_tokens=90, completion_tokens=40),
+        Scripted(text="Entailment, of course.", prompt_tokens=90, completion_tokens=40),
         Scripted(text="Contradiction: it says that the very", finish_reason="length", prompt_tokens=90, completion_tokens=40),
         Scripted(text=None, refusal="I would rather not.", prompt_tokens=90, completion_tokens=40),
         Scripted(text="Hard to say.", prompt_tokens=90, completion_tokens=40),
@@ -374,7 +374,7 @@ def test_what_a_run_leaves_is_told(tmp_path):
         "- Tokens: 1,800 of prompts (0 cached), 800 of replies (0 hidden reasoning)\n",
         "Reckoned on 2026-11-20.",
         "the same `premise` are not: the intervals are too narrow",
-        "- Labels read: 12 by pattern\n",
+        "- Labels read: 12 by label-first\n",
         "- `train`: 20 rows; the file `train.jsonl` of the task definition\n",
     ):
         assert said in page, said
