@@ -146,7 +146,7 @@ def templates(
 
     A task without templates of its own has starter templates, made from its definition.
 
-    Examples: `zsd templates pocket_nli`, `zsd templates reviews.yaml new`, `zsd templates reviews.yaml --show label-first --row 3`, `zsd templates pocket_nli --try "It is neutral."`
+    Example: `zsd templates pocket_nli`, or `zsd templates reviews.yaml new`, or `zsd templates reviews.yaml --show label-first --row 3`, or `zsd templates pocket_nli --try "It is neutral."`
     """
     if action not in (None, "new"):
         raise typer.BadParameter(f"{action!r} after the task: only new can stand there, which writes starter templates")
