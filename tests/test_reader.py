@@ -209,7 +209,9 @@ def test_any_label_in_a_plain_sentence_reads_back(read_as):
 
 
 def test_a_reply_can_be_tried_before_anything_is_asked(tmp_path):
-    done = zsd(tmp_path, "templates", "pocket_nli", "--try", "This is not entailment; it is neutral, since nobody says where he is.", "--json")
+    done = zsd(
+        tmp_path, "templates", "pocket_nli", "--try", "This is not entailment; it is neutral, since nobody says where he is.", "--json"
+    )
     assert done.status == 0, done.err
     tried = {row["template"]: row for row in json.loads(done.out)}
     assert tried["one-sentence"]["label"] == "neutral"
@@ -234,7 +236,8 @@ def test_all_faults_of_a_prompt_file_are_listed_at_once(tmp_path):
 def test_words_that_are_no_labels_of_the_task_are_named(tmp_path):
     pattern = "(?P<label>yes|perhaps)"
     (tmp_path / "prompts.yaml").write_text(
-        f"task: pocket_nli\ntemplates: [{{id: a, user_message: '{{premise}} {{hypothesis}}', reply_pattern: '{pattern}'}}]\n", encoding="utf-8"
+        f"task: pocket_nli\ntemplates: [{{id: a, user_message: '{{premise}} {{hypothesis}}', reply_pattern: '{pattern}'}}]\n",
+        encoding="utf-8",
     )
     done = zsd(tmp_path, "templates", "pocket_nli", "--prompts", "prompts.yaml")
     assert done.status == 2

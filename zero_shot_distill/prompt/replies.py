@@ -239,4 +239,6 @@ def unread_reasons(
             if read.reply is None and read.response is not None:
                 found.setdefault((id, read.error), []).append(read.response.text)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
-    return [{"template": id, "not read": why, "replies": str(len(texts)), "one of them": _short(texts[0], 160)} for (id, why), texts in ordered]
+    return [
+        {"template": id, "not read": why, "replies": str(len(texts)), "one of them": _short(texts[0], 160)} for (id, why), texts in ordered
+    ]
