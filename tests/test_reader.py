@@ -9,7 +9,9 @@ import pytest
 from repository import ROOT
 from zsd_command import zsd
 
+from zero_shot_distill.annotate.rows import annotated_row
 from zero_shot_distill.prompt.parse import ParseError, ReadFault, Reply, parse_reply
+from zero_shot_distill.prompt.replies import read_text
 from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.task.task import Example, Task
 
@@ -242,3 +244,18 @@ def test_words_that_are_no_labels_of_the_task_are_named(tmp_path):
     done = zsd(tmp_path, "templates", "pocket_nli", "--prompts", "prompts.yaml")
     assert done.status == 2
     assert "template 'a' reads 'perhaps'" in done.err
+
+
+def test_hidden_reasoning_is_the_rationale_only_where_the_template_says_so():
+    task, row = given({"labels": ["spam", "ham"]})
+    text = "<think>A friend wrote this, and it asks for nothing.</think>\nham"
+    plain = PromptTemplate(id="t", user_message="{text}", read="label-first")
+    hidden = plain.model_copy(update={"hidden_rationale": True})
+    rows = []
+    for template in (plain, hidden):
+        (read_reply,) = read_text(text, [template], task, row)
+        rows.append(annotated_row(task, row, read_reply, read_reply))
+    assert [(one.label, one.rationale, one.read_by) for one in rows] == [
+        ("ham", None, "label-first"),
+        ("ham", "A friend wrote this, and it asks for nothing.", "label-first, rationale from hidden reasoning"),
+    ]

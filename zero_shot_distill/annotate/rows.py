@@ -33,7 +33,7 @@ class AnnotatedRow:
     rationale: str | None  # the teacher's rationale
     label_error: str = ""  # why `label` is None
     rationale_error: str = ""  # why `rationale` is None
-    read_by: str = ""  # how the label was read: "schema" or "pattern"; empty where it was not
+    read_by: str = ""  # how the label was read, e.g. "label-first", and whether the rationale is hidden reasoning; empty where it was not
 
 
 class RationaleFault(StrEnum):
@@ -50,9 +50,11 @@ def annotated_row(
     rationale_read: ReadReply | None,  # the reply to the template that was asked for the rationale, maybe the same; None: not wanted
 ) -> AnnotatedRow:  # with a reason for each part that is missing
     "Make one training row of what was read."
-    rationale, rationale_error = None, str(RationaleFault.NOT_WANTED)
+    rationale, rationale_error, read_by = None, str(RationaleFault.NOT_WANTED), label_read.read_by
     if rationale_read is not None:
         rationale = rationale_read.reply.rationale if rationale_read.reply else None
+        if rationale and rationale_read.reply.is_hidden:
+            read_by = f"{read_by}, rationale from hidden reasoning" if read_by else "rationale from hidden reasoning"
         rationale_error = "" if rationale else rationale_read.error or str(RationaleFault.NOT_GIVEN)
     return AnnotatedRow(
         id=example.id,
@@ -62,7 +64,7 @@ def annotated_row(
         rationale=rationale,
         label_error=label_read.error,
         rationale_error=rationale_error,
-        read_by=label_read.read_by,
+        read_by=read_by,
     )
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #e8861fc4

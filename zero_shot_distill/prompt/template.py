@@ -20,6 +20,7 @@ from ..core.definition import DefinitionError, ZsdError, check_definition, read_
 from ..core.display import styled, table_html, table_text
 from ..core.files import definitions_dir
 from .display import message_html
+from .forms import labels_not_read
 from ..task.task import Example, Task
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
@@ -258,6 +259,8 @@ def load_templates(
         except PromptError as error:
             faults.append(error)
         templates[template.id] = template
+    if any(template.read != "pattern" for template in file.templates) and (unread := labels_not_read(task)):
+        faults.append(PromptError(f"task {task.name!r}: label {unread[0]!r} does not read back as itself; another label is written like it, rename one"))
     if faults:
         _report(path, faults, faults[0])
         raise faults[0]
