@@ -260,7 +260,11 @@ def load_templates(
             faults.append(error)
         templates[template.id] = template
     if any(template.read != "pattern" for template in file.templates) and (unread := labels_not_read(task)):
-        faults.append(PromptError(f"task {task.name!r}: label {unread[0]!r} does not read back as itself; another label is written like it, rename one"))
+        faults.append(
+            PromptError(
+                f"task {task.name!r}: label {unread[0]!r} does not read back as itself; another label is written like it, rename one"
+            )
+        )
     if faults:
         _report(path, faults, faults[0])
         raise faults[0]
