@@ -34,7 +34,8 @@ MARKER = regex.compile(
 )
 WEAK_MARKER = regex.compile(rf"(?:{_BEFORE_NAME}\s*)*{_WEAK_NAME}\s*:?\s*", _F)
 HEADING = regex.compile(
-    rf"(?m)^[^\S\n\p{{L}}]*(?:\d[.)]\s*)?(?P<name>(?:{_BEFORE_NAME}\s+)*(?:{_NAME})(?:\s+(?:is|ist|est|es))?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)", _F
+    rf"(?m)^[^\S\n\p{{L}}]*(?:\d[.)]\s*)?(?P<name>(?:{_BEFORE_NAME}\s+)*(?:{_NAME})(?:\s+(?:is|ist|est|es))?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)",
+    _F,
 )
 # Names of what was asked: such a line repeats the question.
 ECHO = regex.compile(
@@ -59,9 +60,7 @@ _SUBJECT = (
     rf"feedback|customer|news|story|language|library|object|animal|genre|format|item|record|row|example|response|reply|sms|input|note|friend|(?:{_NAME}))(?:\s+(?:here|above|below|as a whole|overall|in (?:question|this case)|between (?:them|the two|the (?:two )?(?:sentences|statements)|(?:the )?premise and (?:the )?hypothesis)|of the (?:pair|premise to the hypothesis|hypothesis|text|review|message|tweet|two)|for (?:it|this(?: \w+)?)))*)"
 )
 _BE = r"(?:\s+(?:is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)|ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks|expresses|represents|constitutes|indicates|belongs to|falls under|counts as|qualifies as)|'s)"
-_SAYING = (
-    r"(?:(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?(?:say|think|believe|guess|choose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|argue|conclude|answer|call (?:it|this)|classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|consider (?:it|this)|rate (?:it|this)(?: as)?|settle on|chose|judge (?:it|this)(?: as| to be)?)(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*)"
-)
+_SAYING = r"(?:(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?(?:say|think|believe|guess|choose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|argue|conclude|answer|call (?:it|this)|classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|consider (?:it|this)|rate (?:it|this)(?: as)?|settle on|chose|judge (?:it|this)(?: as| to be)?)(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*)"
 _FOREIGN = r"(?:(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet|ich (?:würde|denke|meine|glaube|wähle)(?: sagen)?(?:,? es ist)?|(?:c'est|il s'agit d(?:e|')|réponse est|je (?:dirais|pense|choisis)(?: que c'est)?)|(?:es|la respuesta es|respuesta es|diría que es|yo diría)|это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو)"
 _NO_SPACE_CUE = r"(?:答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選|答え|ラベル|回答|結論|関係|これ|したがって|よって)[^.,;:!?\n]{0,12}?(?:是|为|為|属于|屬於|选|選|は|が)|(?:所以|因此|应为|應為|属于|屬於|我选|我選|选择|選擇|したがって|よって)"
 
@@ -74,7 +73,10 @@ LONG_CUE = regex.compile(
     rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?P<name>{_NAME}|selection|pick|solution|location|place|response)(?:\s+(?P<to>(?:for|to|of|that|which|out of|from|among|in|on|based on|given|here|between|regarding|when|where|as to|about|\()(?![\p{{L}}])[^.;!\n]{{0,250}}?[^.;!\n,]))??,?\s+(?:is|would be|should be|would likely be|is likely(?: to be)?|would most likely be|seems to be|will be)(?:\s*:)?{_DET}\s*$",
     _F,
 )
-UNFINISHED = regex.compile(r"\b(?:if|whether|that|because|which|who|what|where|when|as|since|not|than|think|thinks|though|although|while|it|this|he|she|they|there)(?:\s+[\w']+){0,1}\W*$", _F)
+UNFINISHED = regex.compile(
+    r"\b(?:if|whether|that|because|which|who|what|where|when|as|since|not|than|think|thinks|though|although|while|it|this|he|she|they|there)(?:\s+[\w']+){0,1}\W*$",
+    _F,
+)
 ANSWER_CUE = regex.compile(
     rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?:{_NAME})(?:\s+(?:here|above|to (?:this|the question)|for (?:this|it|the)(?: \w+){{0,2}}|between [^.:;\n]{{3,60}}?|of (?:the|this) [^.:;\n]{{3,50}}?|would be|should be))?(?:(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?|\s*[:=]){_DET}\s*$",
     _F,
@@ -83,9 +85,14 @@ CUE = regex.compile(
     rf"(?:(?<![\p{{L}}]){_SUBJECT}{_BE}|(?<![\p{{L}}]){_SAYING}|(?<![\p{{L}}]){_FOREIGN}|(?<![\p{{L}}])(?:so|therefore|thus|hence|consequently|in short|in conclusion|making it|makes (?:it|this)|make (?:it|this)|which makes it|meaning(?: it is)?|donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит)(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?|{_NO_SPACE_CUE}),?{_DET}\s*$",
     _F,
 )
-AFTER_NEGATION = regex.compile(rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F)
+AFTER_NEGATION = regex.compile(
+    rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
+)
 COLON_CUE = regex.compile(rf":{_DET}\s*$")
-VERB_CUE = regex.compile(r"(?:premise|fact|text|passage|statement|sentence|evidence|it|this|that|which|hypothesis|context|report|source|scene|first|document|study|article)\s+(?:clearly|directly|fully|also|thus|therefore)?\s*$", _F)
+VERB_CUE = regex.compile(
+    r"(?:premise|fact|text|passage|statement|sentence|evidence|it|this|that|which|hypothesis|context|report|source|scene|first|document|study|article)\s+(?:clearly|directly|fully|also|thus|therefore)?\s*$",
+    _F,
+)
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #5916e8cb
 NEGATION = regex.compile(
@@ -116,12 +123,21 @@ IS_THE_ANSWER = regex.compile(
     r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|optimal|ideal)\s+)+(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion|selection)(?!s?\p{L})(?! (?:for|if|when) )",
     _F,
 )
-APPOSITION = regex.compile(r"\s*[\"'”)]*,\s[^,.;\n]{1,120},\s+(?:also\s+)?(?:is|was|are|were|could|can|would|may|might|should|has|have|does|do|did|will|must)(?![\p{L}])", _F)
-BECAUSE = regex.compile(r"[\s\"'”»)\]*,]*(?:because|since|as|due to|given|for|weil|da|denn|parce que|car|puisque|porque|потому|لأن)(?![\p{L}])|[\s\"'”»)\]*]*(?:[:;–—]|-\s)|[\s,]*因为|[\s,]*因為", _F)
-DOUBTED = regex.compile(
-    r"[\s.!,*_\"'”)\]]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no, (?:wait|that)|correction|let me re\w+)\b", _F
+APPOSITION = regex.compile(
+    r"\s*[\"'”)]*,\s[^,.;\n]{1,120},\s+(?:also\s+)?(?:is|was|are|were|could|can|would|may|might|should|has|have|does|do|did|will|must)(?![\p{L}])",
+    _F,
 )
-FRESH_SENTENCE = regex.compile(r"(?:(?-i:[A-Z][a-z]*)|i|it|this|that|there|the|he|she|they|we|you|nobody|nothing|whether|if|anything)(?![\p{L}\p{N}])", _F)
+BECAUSE = regex.compile(
+    r"[\s\"'”»)\]*,]*(?:because|since|as|due to|given|for|weil|da|denn|parce que|car|puisque|porque|потому|لأن)(?![\p{L}])|[\s\"'”»)\]*]*(?:[:;–—]|-\s)|[\s,]*因为|[\s,]*因為",
+    _F,
+)
+DOUBTED = regex.compile(
+    r"[\s.!,*_\"'”)\]]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no, (?:wait|that)|correction|let me re\w+)\b",
+    _F,
+)
+FRESH_SENTENCE = regex.compile(
+    r"(?:(?-i:[A-Z][a-z]*)|i|it|this|that|there|the|he|she|they|we|you|nobody|nothing|whether|if|anything)(?![\p{L}\p{N}])", _F
+)
 REJECTED = regex.compile(
     r"[^\S\n]*[:(?,–—-]*[^\S\n]*(?:no|nope|wrong|incorrect|ruled out|rejected|excluded|not (?:the case|correct|right|applicable)|doesn't (?:apply|hold|fit)|does not (?:apply|hold|fit)|nein|non|falsch|faux|0 ?%|✗|✘|❌|不对|不是|错误|错)\s*(?:[.,;)!\n]|$)",
     _F,
