@@ -32,7 +32,10 @@ class Statement:
     fault: ReadFault | None = None  # why there is no label
 
 
-_SENTENCE_END = regex.compile(r"(?<!\b(?:e\.g|i\.e|vs|etc|cf|mr|mrs|dr|st|no))[.!?…]+[\"'”»」』)\]*]*(?=\s|$|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])", regex.IGNORECASE)
+_SENTENCE_END = regex.compile(
+    r"(?<!\b(?:e\.g|i\.e|vs|etc|cf|mr|mrs|dr|st|no))[.!?…]+[\"'”»」』)\]*]*(?=\s|$|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])",
+    regex.IGNORECASE,
+)
 _CLOSE = regex.compile(r"[\"'”“‘»›«」』】》)\]〉~ ]+")
 _LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
 _ITEM = regex.compile(r"[^\S\n]*[(\[]?(?:[a-j]|\d{1,2})[).:]\s*\S", regex.IGNORECASE)
@@ -40,9 +43,17 @@ _MAX_LEAD = 400  # characters between the beginning of a sentence and a label th
 _MAX_MENTIONS = 60  # at either end of a reply; one with more repeats itself
 _OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
 _LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b)")
-_STRICT = regex.compile(r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。", regex.IGNORECASE)
-_BAD_COLON = regex.compile(r"(?:option|choice|label|wrong|reject|exclud|ruled|example|e\.g|possib|either|hypothes|premise|unlike|says|said|states|writes|asks|word|question|class|categor|following|between)", regex.IGNORECASE)
-_UNREAL = regex.compile(r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b", regex.IGNORECASE | regex.DOTALL)
+_STRICT = regex.compile(
+    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。", regex.IGNORECASE
+)
+_BAD_COLON = regex.compile(
+    r"(?:option|choice|label|wrong|reject|exclud|ruled|example|e\.g|possib|either|hypothes|premise|unlike|says|said|states|writes|asks|word|question|class|categor|following|between)",
+    regex.IGNORECASE,
+)
+_UNREAL = regex.compile(
+    r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
+    regex.IGNORECASE | regex.DOTALL,
+)
 
 
 def _blank_echo(line: regex.Match) -> str:
@@ -58,7 +69,9 @@ class _Page:
     def __init__(self, text: str, forms: Forms, after: str, echoes: Iterable[str]):
         names = "|".join([phrases.ECHO.pattern, *map(regex.escape, echoes)])
         echo = regex.compile(rf"(?m)^[^\S\n]*(?:\d[.)] *)?(?:{names})[ ]*:(?=[^\n]*\S).*$|^[^\S\n]*(?:{names})[ ]*:[ ]*$", regex.IGNORECASE)
-        text = phrases.HEADING.sub(lambda head: head[0][: head.start("gap") - head.start()] + (" " if head["colon"] else ":") + " " * (len(head["gap"]) - 1), text)
+        text = phrases.HEADING.sub(
+            lambda head: head[0][: head.start("gap") - head.start()] + (" " if head["colon"] else ":") + " " * (len(head["gap"]) - 1), text
+        )
         self.text = text = echo.sub(_blank_echo, text)
         self.forms = forms
         self.own = own_marker(after)
@@ -143,12 +156,23 @@ def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, i
     if colon := phrases.COLON_CUE.search(lead):
         before = lead[: colon.start()]
         is_ruled_out = regex.search(r"\b(?:neither|nor|weder|ni)\b|\bnot\b.*\bnot\b", before, regex.IGNORECASE)
-        if is_ruled_out or (not any(sentence <= one.start < mention.start for one in page.listed) and len(before.split()) > 3 and not _BAD_COLON.search(before) and not phrases.SPOILER.search(before)):
+        if is_ruled_out or (
+            not any(sentence <= one.start < mention.start for one in page.listed)
+            and len(before.split()) > 3
+            and not _BAD_COLON.search(before)
+            and not phrases.SPOILER.search(before)
+        ):
             return 1, sentence, False
     words = page.text[mention.start : mention.end].split()[0]
     if words.endswith("s") and not mention.is_letter and phrases.VERB_CUE.search(lead) and not phrases.SPOILER.search(lead):
         return 1, sentence, False
-    if not page.forms.has_choices and regex.search(r"[(（]\s*$", lead) and regex.match(r"\s*[)）]", page.text[mention.end :]) and not phrases.SPOILER.search(lead) and not phrases.NEGATION.search(lead):
+    if (
+        not page.forms.has_choices
+        and regex.search(r"[(（]\s*$", lead)
+        and regex.match(r"\s*[)）]", page.text[mention.end :])
+        and not phrases.SPOILER.search(lead)
+        and not phrases.NEGATION.search(lead)
+    ):
         return 1, sentence, False
     return 0, sentence, False
 
@@ -168,7 +192,11 @@ def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> b
     if tail[0] == "?":
         return is_marked and not regex.match(r"\?[\s\"'”]*(?:or|oder|ou|maybe|perhaps)\b", tail, regex.IGNORECASE)
     if tail[0] in ".,;:!…(–—[":
-        return not regex.match(r"[.:,][\p{L}\p{N}]", tail) or (tail[0] != "." and not tail[1].isdigit()) or bool(regex.match(r"\.[\p{Han}\p{Hiragana}\p{Katakana}]", tail))
+        return (
+            not regex.match(r"[.:,][\p{L}\p{N}]", tail)
+            or (tail[0] != "." and not tail[1].isdigit())
+            or bool(regex.match(r"\.[\p{Han}\p{Hiragana}\p{Katakana}]", tail))
+        )
     if tail[0] == "-":
         return tail[1:2].isspace() or tail[1:2] == "-"
     if not tail[0].isalnum():
@@ -198,7 +226,12 @@ def _statement(page: _Page, mention: Mention) -> Statement | None:
         is_echo = {one.label for one in group} >= set(page.forms.all_labels) or regex.match(r"[^\n.]{0,3}\?", page.text[group[-1].end :])
         return None if is_echo or strength < 2 else replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     is_bare = mention.is_letter and not marker and not is_named and not is_alone and not _OPTION.search(page.text, sentence, mention.start)
-    if is_bare and strength == 1 and page.text[mention.start : mention.end].strip("()").isupper() and _LETTER_ENDS.match(page.text, mention.end):
+    if (
+        is_bare
+        and strength == 1
+        and page.text[mention.start : mention.end].strip("()").isupper()
+        and _LETTER_ENDS.match(page.text, mention.end)
+    ):
         is_bare = False  # "I think B."
     # A letter or number at the head of a sentence may number it.
     if is_bare and (strength < 2 or page.text[mention.start].isdigit() or not _LETTER_GOES_ON.match(page.text, mention.end)):
@@ -207,12 +240,20 @@ def _statement(page: _Page, mention: Mention) -> Statement | None:
         return None
     if mention.is_letter:  # "B (pond)"
         named = [other for other in page.mentions if other.start > mention.end and not other.is_letter and other.label != mention.label]
-        if any(regex.fullmatch(r"[\s)\].]*[(\[,:=/–—-]+\s*(?:an?\s|the\s)?[\s\"']*", page.text[mention.end : other.start]) for other in named):
+        if any(
+            regex.fullmatch(r"[\s)\].]*[(\[,:=/–—-]+\s*(?:an?\s|the\s)?[\s\"']*", page.text[mention.end : other.start]) for other in named
+        ):
             return replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     # A sentence that begins with a label may be about it, unless it is the first, or nothing else, or gives the reason.
     is_head = strength == 2 and not is_named and not marker
     ends = not any(character.isalnum() for character in page.text[mention.end : end])
-    if is_head and not ends and not page.is_first(sentence) and not _is_line_start(page, sentence) and not phrases.BECAUSE.match(page.text, mention.end):
+    if (
+        is_head
+        and not ends
+        and not page.is_first(sentence)
+        and not _is_line_start(page, sentence)
+        and not phrases.BECAUSE.match(page.text, mention.end)
+    ):
         return None
     if is_head and page.forms.has_choices and page.is_list and _ITEM.match(page.text, page.text.rfind("\n", 0, mention.start) + 1):
         return None
@@ -227,9 +268,11 @@ def _is_line_start(page: _Page, sentence: int) -> bool:
 
 
 def _is_taken_back(page: _Page, mention: Mention, sentence: int, end: int) -> bool:
-    "Tell whether the sentence denies the same label, or goes on with another one: \"good for the food, bad for the service\"."
+    'Tell whether the sentence denies the same label, or goes on with another one: "good for the food, bad for the service".'
     rest = [other for other in page.mentions if mention.end <= other.start < end and other not in page.listed]
-    denied = [other for other in rest if regex.search(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", page.text[: other.start], regex.IGNORECASE)]
+    denied = [
+        other for other in rest if regex.search(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", page.text[: other.start], regex.IGNORECASE)
+    ]
     if any(other.label == mention.label for other in denied):
         return True
     is_part = regex.match(r"\W*(?:for|with|in|at|by|from|under|where|while|when|about|on)\b", page.text[mention.end :], regex.IGNORECASE)
@@ -281,7 +324,9 @@ def first_stated(
     text: str,  # in which they were found
 ) -> Statement:  # with a label; `UnreadError` where none or several are stated
     "Choose the statement that counts in a reply that begins with its label."
-    strong = [stated for stated in found if stated.strength >= 3 or (stated.strength == 2 and not text[: stated.sentence].strip(" \n\"'.:"))]
+    strong = [
+        stated for stated in found if stated.strength >= 3 or (stated.strength == 2 and not text[: stated.sentence].strip(" \n\"'.:"))
+    ]
     chosen = (strong or list(found) or [None])[0]
     if chosen is None:
         raise UnreadError(ReadFault.NO_LABEL)
