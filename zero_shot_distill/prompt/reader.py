@@ -141,7 +141,8 @@ def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, i
         return 2, sentence, False
     if (cue := phrases.LONG_CUE.search(lead)) and not phrases.UNFINISHED.search(cue["to"] or ""):
         begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
-        if not phrases.SPOILER.search(lead[begin : cue.start()]) and not _UNREAL.match(lead):
+        is_conditional = page.forms.has_choices and regex.search(r"\bif\b", lead[: cue.start()], regex.IGNORECASE)
+        if not phrases.SPOILER.search(lead[begin : cue.start()]) and not _UNREAL.match(lead) and not is_conditional:
             return 2, sentence + begin, True
     for pattern, strength in ((phrases.ANSWER_CUE, 2), (phrases.CUE, 1)):
         if cue := pattern.search(lead):
