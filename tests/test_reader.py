@@ -16,7 +16,7 @@ from zero_shot_distill.prompt.template import PromptTemplate
 from zero_shot_distill.task.task import Example, Task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data") / "replies" / "cases.jsonl"
-OURS = Path(__file__).parent / "replies" / "cases.jsonl"
+OURS = sorted((Path(__file__).parent / "replies").glob("*.jsonl"))
 MAX_UNREAD = 0.05  # of the replies that a careful reader would read
 
 
@@ -58,10 +58,11 @@ def judge(path: Path) -> tuple[list[str], list[str]]:
     return wrong, unread
 
 
-def test_no_reply_is_read_wrong_and_few_are_not_read():
-    wrong, unread = judge(OURS)
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_no_reply_is_read_wrong_and_few_are_not_read(path):
+    wrong, unread = judge(path)
     assert wrong == []
-    assert len(unread) <= MAX_UNREAD * len(cases(OURS)), unread
+    assert len(unread) <= MAX_UNREAD * len(cases(path)), unread
 
 
 def test_shared_replies():

@@ -19,7 +19,10 @@ from ..task.numbers import numeric_value, same_value
 # %% ../../nbs/3_prompt/02_amounts.ipynb #ee67e46d
 _LATEX = (
     (regex.compile(r"<<[^<>]*>>"), " "),  # GPT-3.5 and others write <<3+4=7>>7, as in their training data
+    (regex.compile(r"\{,\}"), ","),
     (regex.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (regex.compile(r"(?<=\p{L})\s?\^\s?\{?[23]\}?"), " "),  # m^2
+    (regex.compile(r"^\s*(?:minus|negative)\s+(?=\d)", regex.IGNORECASE), "-"),
     (regex.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
     (regex.compile(r"\\div(?![A-Za-z])"), "/"),
     (regex.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}?"), r" \1 "),
@@ -37,17 +40,17 @@ _EXPRESSION = regex.compile(
     rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*"
 )
 _HEDGE = regex.compile(
-    r"\b(?:not|n't|or|between|at least|at most|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|[<>≤≥±?]\s*\d|不",
+    r"\b(?:not|n't|or|between|at least|at most|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
     regex.IGNORECASE,
 )
 _SCALE = regex.compile(
-    r"\s*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|score|k|mn|bn|mio\.?|tausend|millionen|mille|and a half|1/2|(?:st|nd|rd|th)|[万億亿千百]|:\d|\^|²|³|!\s*\w)(?![\p{L}])",
+    r"\s*(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|score|k|mn|bn|mio\.?|tausend|millionen|mille|and a half|1/2|(?:st|nd|rd|th)|[万億亿千百]|(?-i:[MB])|:\d|\^|²|³|!\s*\w)(?![\p{L}])",
     regex.IGNORECASE,
 )
 _ATTACHED = regex.compile(
     r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE
 )
-_END = regex.compile(r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is)\b|[;\n]|—", regex.IGNORECASE)
+_END = regex.compile(r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—", regex.IGNORECASE)
 _PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
 
 
@@ -97,8 +100,12 @@ def read_amount(
     is_plan: bool = False,  # the calculation is asked for, not its result
 ) -> str:  # an expression that has a value; `UnreadError` where there is none, or more than one
     "Read the one number or expression that a text states."
+    if regex.search(r"!=|≠|\d{4}-\d\d-\d\d|(?<![\d.,])0,\d|\d\.\d{3}\s?(?:€|EUR\b|Euro\b)", text):  # a date; 1.200 euros may be a thousand or one
+        raise UnreadError(ReadFault.AMBIGUOUS)
     text = _plain(text)
     end = _END.search(text, next((match.end() for match in _EXPRESSION.finditer(text)), 0))
+    if end and (phrases.DOUBTED.match(text, end.start()) or regex.match(r"\?\s*\S", text[end.start() :])):
+        raise UnreadError(ReadFault.AMBIGUOUS)
     text = (text[: end.start()] if end else text).strip().rstrip(".!:,;* ")
     sides = [side.strip() for side in regex.split(r"=+>?|≈|\bequals\b", text)]
     if len(sides) == 1:
@@ -107,6 +114,8 @@ def read_amount(
             raise UnreadError(ReadFault.UNKNOWN_LABEL if text else ReadFault.NO_LABEL)
         return expression
     *_, left, right = sides
+    if any(regex.search(r"\d\s*(?:[,;]|\bor\b|\band\b)\s*\p{L}\w*$", side) for side in sides[:-1]):  # "x = 3 or x = 5"
+        raise UnreadError(ReadFault.AMBIGUOUS)
     first, result = _as_expression(sides[0]), _one_expression(right)
     if is_plan and first is not None and not regex.fullmatch(r"[\d.,]+", first):
         return first
@@ -143,6 +152,9 @@ _MARKS = regex.compile(
 )
 
 
+_MAX_PLACES = 60  # at either end of a reply; one with more repeats itself
+
+
 def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     "List the places of a text that state a number."
     text = phrases.HEADING.sub(
@@ -153,6 +165,7 @@ def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     is_own = bool(found)
     found = found or list(_MARKS.finditer(text))
     places = [(match.start(), match.end(), match[0]) for match in found]
+    places = places[:_MAX_PLACES] + places[_MAX_PLACES:][-_MAX_PLACES:]
     stated = []
     for place, (start, begin, name) in enumerate(places):
         stop = text.find("\n", begin + len(text[begin:]) - len(text[begin:].lstrip()))
@@ -213,6 +226,16 @@ def _last_alone(text: str) -> StatedAmount | None:
         return StatedAmount(None, begin, begin, len(stripped), False, error.fault)
 
 
+def _is_followed(text: str, chosen: StatedAmount) -> bool:
+    "Tell whether a reply ends with another number than the one behind the name of an answer."
+    if not chosen.is_marked or not regex.search(r"\d", text[chosen.end :]):
+        return False
+    last = _last_alone(text)
+    line = text[last.start :] if last else ""
+    is_conclusion = _CONCLUDES.match(line) or not regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line))
+    return bool(last and last.start >= chosen.end and last.label and is_conclusion and not same_value(last.label, chosen.label))
+
+
 def stated_amount(
     text: str,  # as `visible` gives it for numbers
     after: str,  # the template's own marker
@@ -225,9 +248,12 @@ def stated_amount(
     chosen = found[0] if is_first else found[-1]
     if chosen.label is None:
         raise UnreadError(chosen.fault or ReadFault.NO_LABEL)
+    if phrases.DOUBTED.match(text, chosen.end) or (not is_first and _is_followed(text, chosen)):
+        raise UnreadError(ReadFault.AMBIGUOUS)
     others = [one for one in found if one.label is not None and not same_value(one.label, chosen.label)]
     if is_first and others:
         raise UnreadError(ReadFault.AMBIGUOUS)
-    if any(phrases.NEXT_ROW.search(text, one.end, chosen.start) for one in others):
+    is_joined = regex.search(r"\b(?:or|and)\W*$", text[max(0, chosen.start - 20) : chosen.start])  # \boxed{3} or \boxed{5}
+    if any(is_joined or phrases.NEXT_ROW.search(text, one.end, chosen.start) for one in others):
         raise UnreadError(ReadFault.AMBIGUOUS)
     return chosen

@@ -23,7 +23,8 @@ _ENCLOSING = "()[]{}\"'“”«»「」『』【】"
 
 def _key(words: str) -> str:
     "Write words so that two forms of the same label are equal."
-    return regex.sub(rf"(?<=\w){_BETWEEN}(?=\w)", " ", same_characters(words).strip()).casefold().strip()
+    plain = regex.sub(r"(?<=\w),(?=\s)|(?<=/)\s|\s(?=/)", "", same_characters(words).strip())
+    return regex.sub(rf"(?<=\w){_BETWEEN}(?=\w)", " ", plain).casefold().strip()
 
 
 def _edge(character: str) -> str:
@@ -39,7 +40,8 @@ def _pattern(form: str) -> str:
     words = [regex.escape(word) for word in regex.split(r"(?<=\w)[\s_\-]+(?=\w)|\s+", same_characters(form).strip()) if word]
     first, last = same_characters(form).strip()[0], same_characters(form).strip()[-1]
     before, after = _edge(first), _edge(last)
-    pattern = _BETWEEN.join(words)
+    words = [regex.sub(r"(?<=\w),$", ",?", word) if word is not words[-1] else word for word in words]
+    pattern = regex.sub(r"(?<=\w)\\?/(?=\w)", r"\\s?/\\s?", _BETWEEN.join(words))
     # As part of a longer word, of an address, or of a number it is something else.
     head = rf"(?<!{before})(?<!{before}[-'@/])" if before else ""
     tail = rf"(?!{after})(?![-'@]{after})" if after else ""
@@ -104,6 +106,19 @@ class Forms:
         return self.labels or tuple(self._choices)
 
     @property
+    def has_degrees(self) -> bool:
+        "Tell whether a label with a word before it is another label, as *mostly true* is."
+        keys = [_key(label) for label in self.all_labels]
+        return any(one.endswith(" " + other) for one in keys for other in keys)
+
+    def label_of(
+        self,
+        words: str,
+    ) -> str | None:  # None for words of no label
+        "Find the label that is called so."
+        return self._labels.get(_key(words))
+
+    @property
     def is_empty(self) -> bool:
         "Tell whether nothing can be found."
         return self._words is None
@@ -117,8 +132,8 @@ class Forms:
         mark = "|".join(marks) or "(?!)"
         words = "|".join(map(_pattern, ordered))
         sign = rf"(?<![\p{{L}}\p{{N}}'.,$€£/-])(?P<mark>{mark})(?![\p{{L}}\p{{N}}'%]|[.,:/-]\d|-\p{{L}}|\.\p{{L}})"
-        both = rf"[(\[]?{sign}[)\]]?[ ]*[).:\]–—-]?[ \"'“„«*]*(?P<words>{words})"
-        return regex.compile(rf"{both}|{sign}", regex.IGNORECASE | regex.V1)
+        self._behind = regex.compile(rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?P<words>{words})", regex.IGNORECASE | regex.V1)
+        return regex.compile(sign, regex.IGNORECASE | regex.V1)
 
     def find(
         self,
@@ -128,28 +143,44 @@ class Forms:
         found = [self._mention(match[0], *match.span()) for match in self._words.finditer(text)] if self._words else []
         if self._letters is None:
             return found
-        by_letter = [self._lettered(match) for match in self._letters.finditer(text)]
+        by_letter = self._lettered(text)
         combined = [mention for mention in by_letter if not mention.is_letter]
-        taken = combined + [mention for mention in found if not _overlaps(mention, combined)]
-        return sorted(taken + [one for one in by_letter if one.is_letter and not _overlaps(one, taken)], key=lambda one: one.start)
+        taken = combined + _apart(found, combined, len(text))
+        return sorted(taken + _apart([one for one in by_letter if one.is_letter], taken, len(text)), key=lambda one: one.start)
 
     def _mention(self, words: str, start: int, end: int) -> Mention:
         key = _key(words)
         return Mention(self._labels.get(key), start, end, is_alias=key in self._aliases, n_words=len(key.split()))
 
-    def _lettered(self, match: regex.Match) -> Mention:
-        mark = match["mark"]
-        by_mark = self._choices[int(mark) - 1 if mark.isdigit() else ord(mark.lower()) - ord("a")]
-        if match["words"] is None:
-            return Mention(by_mark, *match.span(), is_letter=True)
-        by_words = self._labels.get(_key(match["words"]))
-        if mark in "aA" and match.end("mark") + 1 == match.start("words"):  # "a pond" is a pond
-            return Mention(by_words, *match.span("words"), n_words=len(match["words"].split()))
-        return Mention(by_words if by_words == by_mark else None, *match.span(), n_words=len(match["words"].split()))
+    def _lettered(self, text: str) -> list[Mention]:
+        "Find choices by their letters or numbers, and the words behind them where there are any."
+        found, end = [], 0
+        reach = 4 * max(map(len, self._texts)) + 40  # a search to the end of the text takes long
+        for match in self._letters.finditer(text):
+            mark, start = match["mark"], match.start()
+            if start < end:
+                continue
+            by_mark = self._choices[int(mark) - 1 if mark.isdigit() else ord(mark.lower()) - ord("a")]
+            behind = self._behind.match(text, match.end(), match.end() + reach)
+            if behind is None:
+                found.append(Mention(by_mark, *match.span(), is_letter=True))
+                continue
+            end, words = behind.end(), behind["words"]
+            by_words, n_words = self._labels.get(_key(words)), len(words.split())
+            if mark in "aA" and match.end() + 1 == behind.start("words"):  # "a pond" is a pond
+                found.append(Mention(by_words, *behind.span("words"), n_words=n_words))
+                continue
+            opens = text[max(0, start - 1) : start] in {"(", "["}
+            found.append(Mention(by_words if by_words == by_mark else None, start - opens, end, n_words=n_words))
+        return found
 
 
-def _overlaps(one: Mention, others: Iterable[Mention]) -> bool:
-    return any(one.start < other.end and other.start < one.end for other in others)
+def _apart(found: Iterable[Mention], others: Iterable[Mention], n_characters: int) -> list[Mention]:
+    "Leave out what overlaps with others."
+    taken = bytearray(n_characters)
+    for one in others:
+        taken[one.start : one.end] = b"\1" * (one.end - one.start)
+    return [one for one in found if not any(taken[one.start : one.end])]
 
 
 @lru_cache(maxsize=256)

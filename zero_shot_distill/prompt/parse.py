@@ -17,7 +17,7 @@ from .amounts import read_amount, stated_amount
 from .display import mark_spans
 from .fault import ReadFault, UnreadError
 from .forms import forms_of
-from .objects import Value, find_objects, parts_of
+from .objects import Object, Value, find_objects, parts_of
 from .reader import first_stated, last_stated, statements
 from .template import PromptTemplate, filled_pattern
 from .visible import Visible, visible
@@ -135,6 +135,8 @@ def _read_objects(seen: Visible, template: PromptTemplate, task: Task, example: 
     if labels == {None} or said[0] == [] or (len(objects) > 1 and None in labels):
         raise UnreadError(ReadFault.UNKNOWN_LABEL if said[0] else ReadFault.NO_JSON_LABEL)
     label, value = next((label, value) for label, value in said[0] if label is not None)
+    if _says_otherwise(seen, objects, label, task, example):
+        raise UnreadError(ReadFault.AMBIGUOUS)
     reason = parts[0][1] if template.gives_rationale else None
     is_plain = reason is not None and str(reason.content) in seen.said[reason.start : reason.end]
     return _checked(
@@ -144,6 +146,21 @@ def _read_objects(seen: Visible, template: PromptTemplate, task: Task, example: 
         (reason.start, reason.end) if reason and (is_plain or "\\" in seen.said[reason.start : reason.end]) else None,
         "schema" if template.reply_schema else "json",
     )
+
+
+def _says_otherwise(seen: Visible, objects: list[Object], label: str, task: Task, example: Example | None) -> bool:
+    "Tell whether the words around the objects name another label as the answer."
+    around = seen.said
+    for one in objects:
+        around = around[: one.start] + " " * (one.end - one.start) + around[one.end :]
+    forms = forms_of(task, example)
+    if task.metric == "numeric" or forms.is_empty or not any(character.isalpha() for character in around):
+        return False
+    text = visible(around[:_MAX_AROUND] + "\n" + around[_MAX_AROUND:][-_MAX_AROUND:], forms.kept).text
+    return any(one.is_named and one.label not in (None, label) for one in statements(text, forms))
+
+
+_MAX_AROUND = 2_000  # characters at either end
 
 
 def _value_label(value: Value, task: Task, example: Example | None) -> str | None:
@@ -181,7 +198,8 @@ def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: E
 
 _MAX_CHARACTERS = 8_000
 _TAG = regex.compile(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>|(?m:^\s*#{1,6} )|\*\*|(?<!\w)__|__(?!\w)")
-_FIRST_WORD = regex.compile(r"(?:的|です|だ|である)?[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[]*")
+_FIRST_WORD = regex.compile(r"(?:的|です|だ|である)?(?:</?[A-Za-z][\w-]*(?:\s[^<>\n]*)?/?>|[\"'”)\]]+\s*[.:,;–—-]+\s+|[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[])*+")
+_LAST_MARKS = regex.compile(r"(?:</?[A-Za-z][^<>\n]{0,30}>|[\s*_`#|>\-–—\\$({\[<])++$")
 
 
 def _reasons(seen: Visible, lead: int, end: int, is_first: bool) -> Span | None:
@@ -189,10 +207,24 @@ def _reasons(seen: Visible, lead: int, end: int, is_first: bool) -> Span | None:
     text, said = seen.text, seen.said
     row = phrases.NEXT_ROW.search(text, end)
     after = _trimmed(said, *seen.span(end, row.start() if row else len(text)))
-    before = _trimmed(said, *seen.span(_echo_end(text, lead), lead))
-    ways = [after, before] if is_first else [before, after]
+    if names := phrases.NAMES_BEFORE.search(text, max(0, lead - 100), lead):
+        lead = names.start()
+    before = [_trimmed(said, *seen.span(*part)) for part in _parts(text, _echo_end(text, lead), lead)]
+    ways = [after, *before] if is_first else [*before, after]
     enough = [span for span in ways if span and count_words(said[slice(*span)]) >= MIN_RATIONALE_WORDS]
     return enough[0] if enough else None
+
+
+def _parts(text: str, start: int, stop: int) -> list[Span]:
+    "Split what stands before a label at lines that state one, too; the part that is nearest comes first."
+    parts = []
+    for line in regex.finditer(r"(?m)^[^\n]{1,80}$", text, pos=start, endpos=stop):
+        marker = phrases.MARKER.search(line[0])
+        is_named = marker and not any(character.isalnum() for character in line[0][: marker.start()])
+        if is_named and not phrases.WEAK_MARKER.fullmatch(marker[0]) and len(line[0][marker.end() :].split()) <= 4:
+            parts.append((start, line.start()))
+            start = line.end()
+    return [*parts, (start, stop)][::-1]
 
 
 def _echo_end(text: str, stop: int) -> int:
@@ -210,7 +242,9 @@ def _trimmed(said: str, start: int, end: int) -> Span | None:
     for pattern in (_FIRST_WORD, phrases.REASON, _FIRST_WORD):
         if match := pattern.match(said, start, end):
             start = match.end()
-    inside = said[start:end].rstrip(" \n\t*_`#|>-–—")
+    inside = said[start:end].rstrip()
+    if marks := _LAST_MARKS.search(inside, max(0, len(inside) - 200)):
+        inside = inside[: marks.start()]
     closing = regex.match(r"[\"'”)\]]+[.:,;]*\s+", inside)  # they close what was opened before the label
     if closing and not regex.match(r"[(\[]", inside):
         start, inside = start + closing.end(), inside[closing.end() :]
@@ -283,7 +317,7 @@ def _known_label(text: str, task: Task, example: Example | None, words: str) -> 
 
 
 # GPT-3.5 and others write <<3+4=7>>7, as in their training data, and LaTeX around results.
-_TIDYING = ((regex.compile(r"<<[^<>]*>>"), ""), (regex.compile(r"\\+boxed\{([^{}]*)(?:\}|$)"), r"\1"))
+_TIDYING = ((regex.compile(r"<<[^<>]*>>"), ""), (regex.compile(r"(?<!\\)\\++boxed\{([^{}]*)(?:\}|$)"), r"\1"))
 
 
 def _checked(label: str, label_span: Span | None, rationale: str, rationale_span: Span | None, read_by: str) -> Reply:

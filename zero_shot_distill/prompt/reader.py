@@ -41,6 +41,8 @@ _LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)
 _ITEM = regex.compile(r"[^\S\n]*[(\[]?(?:[a-j]|\d{1,2})[).:]\s*\S", regex.IGNORECASE)
 _MAX_LEAD = 400  # characters between the beginning of a sentence and a label that it states
 _MAX_MENTIONS = 60  # at either end of a reply; one with more repeats itself
+_SCORED = regex.compile(r"[\"'”)\]]*\s*[:=(-]\s*(?:\d|true\b|false\b)", regex.IGNORECASE)
+_NEXT_WORD = regex.compile(r"[\s,;:(–—-]*([\p{L}']+)(?=\s*(?:[.,;:)!?\n]|$))")
 _OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
 _LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b)")
 _STRICT = regex.compile(
@@ -51,7 +53,7 @@ _BAD_COLON = regex.compile(
     regex.IGNORECASE,
 )
 _UNREAL = regex.compile(
-    r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
+    r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly|unless)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
     regex.IGNORECASE | regex.DOTALL,
 )
 
@@ -93,6 +95,8 @@ class _Page:
         self.starts = sorted({*self.breaks, *(end for _, end, _ in self.markers)})
         self.is_list = sum(_ITEM.match(line) is not None for line in text.split("\n")) > 1
         self.listed = self._options()
+        scored = [] if forms.has_choices else [mention for mention in self.mentions if _SCORED.match(text, mention.end)]
+        self.scored = set(scored) if len({mention.label for mention in scored}) > 1 else set()  # "positive: 5%, negative: 90%"
 
     def sentence_of(self, place: int) -> tuple[int, int]:
         "Find the sentence of a place: from its beginning, or the marker in it, to its end."
@@ -135,10 +139,13 @@ def own_marker(
 def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, int, bool]:
     "Say how strongly the words before a mention state it (0: not at all), where they begin, and whether they name an answer."
     lead = page.text[sentence : mention.start]
+    if not page.forms.has_degrees:  # "very negative"
+        lead = phrases.DEGREE.sub("", lead[-_MAX_LEAD - 1 :])
     if len(lead) > _MAX_LEAD:  # no sentence is so long, and nobody waits for it
         return 0, sentence, False
     if phrases.HEAD.fullmatch(lead):
-        return 2, sentence, False
+        is_verb = mention.n_words == 1 and regex.search(r"\b(?:i|we|one)\s+$", lead, regex.IGNORECASE)  # "I love it"
+        return 0 if is_verb else 2, sentence, False
     if (cue := phrases.LONG_CUE.search(lead)) and not phrases.UNFINISHED.search(cue["to"] or ""):
         begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
         is_conditional = page.forms.has_choices and regex.search(r"\bif\b", lead[: cue.start()], regex.IGNORECASE)
@@ -180,7 +187,9 @@ def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, i
 def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> bool:
     "Tell whether the words after a mention leave it stated."
     rest = page.text[mention.end :]
-    if phrases.REJECTED.match(rest) or phrases.TAKEN_BACK.match(rest):
+    if phrases.REJECTED.match(rest) or phrases.TAKEN_BACK.match(rest) or phrases.SEEMED.match(rest):
+        return False
+    if page.text[mention.start : mention.end].lower() in {"no", "none"} and phrases.NOUN.match(rest):
         return False
     is_at_head = not is_marked and phrases.HEAD.fullmatch(page.text[sentence : mention.start][:_MAX_LEAD]) is not None
     if is_at_head and phrases.APPOSITION.match(rest):
@@ -212,6 +221,8 @@ def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> b
 
 def _statement(page: _Page, mention: Mention) -> Statement | None:
     "Take a mention as a statement, where it is one."
+    if mention in page.scored:
+        return None
     sentence, end = page.sentence_of(mention.start)
     marker = page.marker_before(sentence)
     strength, lead, is_named = _lead_strength(page, mention, sentence)
@@ -257,7 +268,7 @@ def _statement(page: _Page, mention: Mention) -> Statement | None:
         return None
     if is_head and page.forms.has_choices and page.is_list and _ITEM.match(page.text, page.text.rfind("\n", 0, mention.start) + 1):
         return None
-    if mention.label is None or _is_taken_back(page, mention, sentence, end):
+    if mention.label is None or _is_taken_back(page, mention, sentence, end) or _is_called_otherwise(page, mention):
         return replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     return place
 
@@ -279,6 +290,21 @@ def _is_taken_back(page: _Page, mention: Mention, sentence: int, end: int) -> bo
     return bool(is_part) and any(other.label != mention.label for other in rest if other not in denied)
 
 
+def _is_called_otherwise(page: _Page, mention: Mention) -> bool:
+    'Tell whether the words behind a label make another one of it: "true (mostly)", "pond (B)", "C) Java".'
+    own = page.text[mention.start : mention.end]
+    word = _NEXT_WORD.match(page.text, mention.end)
+    if word and page.forms.label_of(f"{word[1]} {own}") not in (None, mention.label):
+        return True
+    other = next((one for one in page.mentions if one.start >= mention.end), None)
+    if other is None or other.label == mention.label:
+        return False
+    between, rest = page.text[mention.end : other.start], page.text[other.end :]
+    in_brackets = regex.fullmatch(r"\s*[(\[]\s*[\"']*", between) and regex.match(r"[\s\"']*[)\]]", rest)
+    is_lettered = len(own) == 1 and regex.fullmatch(r"[).]\s*", between) and regex.match(r"\s*(?:[.)\n]|$)", rest)
+    return bool(in_brackets or is_lettered)
+
+
 def statements(
     text: str,  # as `visible` gives it
     forms: Forms,
@@ -289,7 +315,10 @@ def statements(
     page = _Page(text, forms, after, echoes)
     mentions = [one for one in page.mentions if not any(start <= one.start < end for start, end, _ in page.markers)]
     found = [stated for mention in mentions if (stated := _statement(page, mention))]
-    for start, end, strength in page.markers:
+    for place, (start, end, strength) in enumerate(page.markers):
+        following = page.markers[place + 1][0] if place + 1 < len(page.markers) else -1
+        if following >= 0 and not any(character.isalnum() for character in page.text[end:following]):
+            continue  # "Here is my answer: Label: neutral"
         last = next(place for place in [*page.breaks, len(page.text)] if place > end or place == len(page.text))
         if any(end <= stated.start < max(last, end + 1) for stated in found):
             continue
@@ -337,7 +366,9 @@ def first_stated(
     for other in found:
         if other.label in (None, chosen.label):
             continue
-        counts = other.strength >= 2 or other.sentence == chosen.sentence or chosen.strength == 1
+        counts = (
+            other.strength >= 2 or other.sentence == chosen.sentence or chosen.strength == 1 or text[chosen.end : chosen.end + 1] == "!"
+        )
         if counts or (other.start > chosen.end and _changes_mind(text, chosen, other)):
             raise UnreadError(ReadFault.AMBIGUOUS)
     return chosen

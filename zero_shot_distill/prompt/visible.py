@@ -131,13 +131,13 @@ _TAG = regex.compile(r"<(?P<close>/)?(?P<name>[A-Za-z][\w-]*)(?:\s[^<>]*)?/?>")
 _LATEX = regex.compile(
     r"\\(?:text|textbf|textit|texttt|textrm|emph|mathrm|mathbf|mathit|mathsf|operatorname|underline)\s*(?=\{)|\\[()\[\],!; ]|\\quad|\\left|\\right|\\displaystyle"
 )
-_BOXED = regex.compile(r"\\+(?:boxed|fbox)\s*\{")
-_RULES = regex.compile(r"(?m)^[ |:+=-]*[-=|]{3}[ |:+=-]*$")  # below the head of a table, or across
-_HEADER = regex.compile(r"(?m)^[^\n]*\|[^\n]*\n(?=[ |:+=-]*-{3}[ |:+=-]*$)")  # a head names columns
-_FENCE = regex.compile(r"(?m)^\s*(?:```|~~~)\w*[^\S\n]*$|```(?:\w+(?=\n))?")
+_BOXED = regex.compile(r"(?<!\\)\\++(?:boxed|fbox)\s*\{")
+_RULES = regex.compile(r"(?m)^(?=[^\n]*?[-=|]{3})[ |:+=-]++$")  # below the head of a table, or across
+_HEADER = regex.compile(r"(?m)^(?=[^\n|]*+\|)[^\n]*+\n(?=[ |:+=-]*-{3}[ |:+=-]*$)")  # a head names columns
+_FENCE = regex.compile(r"(?m)^[^\S\n]*+(?:```|~~~)\w*[^\S\n]*$|```(?:\w+(?=\n))?")
 _ROW = regex.compile(r"(?m)^.*\|.*\|.*$")
-_LEADING = regex.compile(r"(?m)^[ ]*(?:(?:#{1,6}|[>•◦▪‣●○·+*-]|[–—])[ ]+)+")
-_INLINE = regex.compile(r"\*+|`+|~~|(?<![\p{L}\p{N}])_+|_+(?![\p{L}\p{N}])|[{}]|\$|&nbsp;|\\(?=[\W_])|[\p{So}--[°]]", regex.V1)
+_LEADING = regex.compile(r"(?m)^[ ]*+(?:(?:#{1,6}|[>•◦▪‣●○·+*-]|[–—])[ ]+)+")
+_INLINE = regex.compile(r"\*+|`+|~~|(?<![\p{L}\p{N}])_+|_+(?![\p{L}\p{N}])|[{}]|\$|&nbsp;|\\(?=[\W_])|(?<![=!<>])==(?=\p{L})|(?<=[\p{L}.!])==(?!=)|(?<![\p{L}\p{N}#])#(?=\p{L})|[\p{So}--[°]]", regex.V1)
 _BREAKS = {"br", "p", "div", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table"}
 
 
