@@ -123,7 +123,12 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     yield "few-words", "the label, then a reason of few words: the cheapest rationale", words.few_words, first
     only = {"read": "label-first", "rationale": False}
     yield "label-only", "the cheapest label, for a mix that takes its rationales elsewhere", "Reply with {answer} and nothing else.", only
-    yield "step-by-step", "the longest reasoning, then a line with the label", _STEPS, {"read": "label-last", "after": "Answer:"}
+    yield (
+        "step-by-step",
+        "the longest reasoning, then a line with the label; allow it 250 tokens or more",
+        _STEPS,
+        {"read": "label-last", "after": "Answer:"},
+    )
 
 
 def starter_templates(
