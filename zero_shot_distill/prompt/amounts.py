@@ -50,7 +50,10 @@ _SCALE = regex.compile(
 _ATTACHED = regex.compile(
     r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE
 )
-_END = regex.compile(r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—", regex.IGNORECASE)
+_END = regex.compile(
+    r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—",
+    regex.IGNORECASE,
+)
 _PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
 
 
@@ -100,7 +103,9 @@ def read_amount(
     is_plan: bool = False,  # the calculation is asked for, not its result
 ) -> str:  # an expression that has a value; `UnreadError` where there is none, or more than one
     "Read the one number or expression that a text states."
-    if regex.search(r"!=|≠|\d{4}-\d\d-\d\d|(?<![\d.,])0,\d|\d\.\d{3}\s?(?:€|EUR\b|Euro\b)", text):  # a date; 1.200 euros may be a thousand or one
+    if regex.search(
+        r"!=|≠|\d{4}-\d\d-\d\d|(?<![\d.,])0,\d|\d\.\d{3}\s?(?:€|EUR\b|Euro\b)", text
+    ):  # a date; 1.200 euros may be a thousand or one
         raise UnreadError(ReadFault.AMBIGUOUS)
     text = _plain(text)
     end = _END.search(text, next((match.end() for match in _EXPRESSION.finditer(text)), 0))

@@ -198,7 +198,9 @@ def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: E
 
 _MAX_CHARACTERS = 8_000
 _TAG = regex.compile(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>|(?m:^\s*#{1,6} )|\*\*|(?<!\w)__|__(?!\w)")
-_FIRST_WORD = regex.compile(r"(?:的|です|だ|である)?(?:</?[A-Za-z][\w-]*(?:\s[^<>\n]*)?/?>|[\"'”)\]]+\s*[.:,;–—-]+\s+|[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[])*+")
+_FIRST_WORD = regex.compile(
+    r"(?:的|です|だ|である)?(?:</?[A-Za-z][\w-]*(?:\s[^<>\n]*)?/?>|[\"'”)\]]+\s*[.:,;–—-]+\s+|[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[])*+"
+)
 _LAST_MARKS = regex.compile(r"(?:</?[A-Za-z][^<>\n]{0,30}>|[\s*_`#|>\-–—\\$({\[<])++$")
 
 

@@ -35,7 +35,8 @@ MARKER = regex.compile(
 )
 # The names with which a statement begins, one behind the other: "Answer: The final answer is".
 NAMES_BEFORE = regex.compile(
-    rf"(?:(?<![\p{{L}}\p{{N}}])(?:{_BEFORE_NAME}\s+){{0,5}}(?:{_NAME})[\"'”*_]*(?:\s*[:=]|\s(?:is|ist|est|es)\b:?)[^\p{{L}}\p{{N}}.!?]*)+$", _F
+    rf"(?:(?<![\p{{L}}\p{{N}}])(?:{_BEFORE_NAME}\s+){{0,5}}(?:{_NAME})[\"'”*_]*(?:\s*[:=]|\s(?:is|ist|est|es)\b:?)[^\p{{L}}\p{{N}}.!?]*)+$",
+    _F,
 )
 WEAK_MARKER = regex.compile(rf"(?:{_BEFORE_NAME}\s*){{0,5}}{_WEAK_NAME}\s*:?\s*", _F)
 HEADING = regex.compile(
