@@ -40,7 +40,7 @@ _EXPRESSION = regex.compile(
     rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*"
 )
 _HEDGE = regex.compile(
-    r"\b(?:not|n't|or|between|at least|at most|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
+    r"\b(?:not|n't|or|between|at least|at most|none of|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
     regex.IGNORECASE,
 )
 _SCALE = regex.compile(
