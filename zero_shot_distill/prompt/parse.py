@@ -298,12 +298,7 @@ def _read(text: str, seen: Visible, template: PromptTemplate, task: Task, timeou
         return _read_objects(seen, template, task, example)
     if template.read != "pattern":
         return _read_stated(seen, template, task, example)
-    said = (
-        text
-        if regex.search(r"think|reason|[<\[(]", template.reply_pattern or "", regex.IGNORECASE)
-        and "think" in (template.reply_pattern or "")
-        else seen.said
-    )
+    said = text if "think" in template.reply_pattern else seen.said  # a pattern may read the hidden reasoning itself
     match = _match(said, template, example, timeout_s)
     span = _rationale_span(match)
     known = _known_label(text, task, example, match["label"])

@@ -348,6 +348,17 @@ def _changes_mind(text: str, before: Statement, after: Statement) -> bool:
     return phrases.CHANGED_MIND.search(text, before.end, after.start) is not None
 
 
+def _settled(chosen: Statement | None, text: str) -> Statement:
+    "Return the statement that counts; raise why there is no label in it, or that it is doubted right behind."
+    if chosen is None:
+        raise UnreadError(ReadFault.NO_LABEL)
+    if chosen.label is None:
+        raise UnreadError(chosen.fault or ReadFault.NO_LABEL)
+    if phrases.DOUBTED.match(text, chosen.end):
+        raise UnreadError(ReadFault.AMBIGUOUS)
+    return chosen
+
+
 def first_stated(
     found: Sequence[Statement],  # in order
     text: str,  # in which they were found
@@ -356,13 +367,7 @@ def first_stated(
     strong = [
         stated for stated in found if stated.strength >= 3 or (stated.strength == 2 and not text[: stated.sentence].strip(" \n\"'.:"))
     ]
-    chosen = (strong or list(found) or [None])[0]
-    if chosen is None:
-        raise UnreadError(ReadFault.NO_LABEL)
-    if chosen.label is None:
-        raise UnreadError(chosen.fault or ReadFault.NO_LABEL)
-    if phrases.DOUBTED.match(text, chosen.end):
-        raise UnreadError(ReadFault.AMBIGUOUS)
+    chosen = _settled((strong or list(found) or [None])[0], text)
     for other in found:
         if other.label in (None, chosen.label):
             continue
@@ -381,13 +386,7 @@ def last_stated(
     "Choose the statement that counts in a reply that ends with its label."
     own = [stated for stated in found if stated.strength == 4]
     marked = own or [stated for stated in found if stated.strength == 3]
-    chosen = marked[-1] if marked else _last_unmarked(found, text)
-    if chosen is None:
-        raise UnreadError(ReadFault.NO_LABEL)
-    if chosen.label is None:
-        raise UnreadError(chosen.fault or ReadFault.NO_LABEL)
-    if phrases.DOUBTED.match(text, chosen.end):
-        raise UnreadError(ReadFault.AMBIGUOUS)
+    chosen = _settled(marked[-1] if marked else _last_unmarked(found, text), text)
     for other in found:
         if other.label in (None, chosen.label):
             continue

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIE_RULE', 'Reading', 'our_reading', 'ScoreError', 'PromptScore', 'score_readings', 'score_replies', 'merit',
-           'best_templates', 'choose_template', 'ScoredTemplates']
+           'best_templates', 'choose_template', 'share_cells', 'ScoredTemplates']
 
 # %% ../../nbs/3_prompt/06_score.ipynb #f0c21b1a
 from collections import Counter
@@ -171,6 +171,20 @@ def choose_template(
     return min(best, key=lambda score: score.completion_tokens.value if score.completion_tokens.n else float("inf"))
 
 # %% ../../nbs/3_prompt/06_score.ipynb #9fe465df
+def share_cells(
+    score: PromptScore,
+    uneven: bool,  # whether the gold labels are, so that balanced accuracy says something of its own
+) -> dict[str, str]:  # column -> share with its interval, for `table_html`
+    "Write the shares that every table of templates shows."
+    balanced = {"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven and score.confusion else {}
+    return {
+        "accuracy": share_text(score.accuracy, with_n=False),
+        **balanced,
+        "explanation rate": share_text(score.explanation_rate, with_n=False),
+        "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+    }
+
+
 class ScoredTemplates(list[PromptScore]):
     "Scores of several templates on the same rows, shown best first; `frame` gives them as numbers."
 
@@ -195,10 +209,7 @@ class ScoredTemplates(list[PromptScore]):
         cells = [
             {
                 "template": f"{score.template_id}\n{score.n_rows} rows",
-                "accuracy": share_text(score.accuracy, with_n=False),
-                **({"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven else {}),
-                "explanation rate": share_text(score.explanation_rate, with_n=False),
-                "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+                **share_cells(score, uneven),
                 "words a rationale": mean_text(score.rationale_words, with_n=False),
                 "reply tokens": mean_text(score.completion_tokens, with_n=False),
                 "not read": f"{sum(score.unreadable.values())}\n{', '.join(score.unreadable)}",

@@ -14,7 +14,7 @@ import numpy as np
 from ..annotate.rows import AnnotatedRow
 from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, share_text
-from ..prompt.score import PromptScore
+from ..prompt.score import PromptScore, share_cells
 from ..stats.interval import wilson
 from ..student.record import METHODS, RunRecord
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
@@ -33,10 +33,7 @@ def prompt_rows(
         unanswered = f", {score.n_unanswered} unanswered" if score.n_unanswered else ""
         return {
             "template": f"{name}{score.n_rows} rows{unanswered}",
-            "accuracy": share_text(score.accuracy, with_n=False),
-            **({"balanced accuracy": share_text(score.confusion.balanced_accuracy, with_n=False)} if uneven and score.confusion else {}),
-            "explanation rate": share_text(score.explanation_rate, with_n=False),
-            "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+            **share_cells(score, uneven),
             "words per rationale": mean_text(score.rationale_words, with_n=False),
             "tokens in": mean_text(score.prompt_tokens, with_n=False),
             "tokens out": mean_text(score.completion_tokens, with_n=False),
