@@ -62,6 +62,7 @@ def smallest_difference_over_seeds(
     rows = (max(discordance - seed_discordance, 0) + 2 * noise / n_seeds) / n_rows
     seeds = 2 / n_seeds
     reach = (
-        student_t.ppf(0.975, 2 * n_seeds - 2) ** 2 * seeds * (seed_deviation**2 + noise / n_rows) + student_t.ppf(0.975, n_rows - 1) ** 2 * rows
+        student_t.ppf(0.975, 2 * n_seeds - 2) ** 2 * seeds * (seed_deviation**2 + noise / n_rows)
+        + student_t.ppf(0.975, n_rows - 1) ** 2 * rows
     ) ** 0.5
     return float(reach + norm.ppf(power) * (seeds * seed_deviation**2 + rows) ** 0.5)
