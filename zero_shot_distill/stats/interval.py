@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Interval', 'wilson', 'share_of', 'bootstrap_mean']
 
-# %% ../../nbs/0_stats/00_interval.ipynb #1a0c3b43
+# %% ../../nbs/0_stats/00_interval.ipynb #9f06becf
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
 from .cluster import clustered_mean, effective_rows, group_numbers
