@@ -13,7 +13,7 @@ from scripted_server import Latency, Scripted, ScriptedServer
 from zsd_command import Project, environment, interrupt, is_one_line, rows_of, zsd
 
 from zero_shot_distill.prompt.candidate import Refusal, ReplyForm, normal_text, read_candidate, refusal_of
-from zero_shot_distill.prompt.objective import Objective, SearchScore, pareto_front
+from zero_shot_distill.prompt.objective import SearchObjective, SearchScore, pareto_front
 from zero_shot_distill.prompt.propose import SearchState, meta_prompt, reflect_prompt
 from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.prompt.starter import starter_templates
@@ -104,9 +104,13 @@ def test_a_search_finds_refuses_and_confirms(tmp_path):
     assert "with care" in report["chosen"]["user_message"]
     assert report["chosen"]["read"] == "label-last"
     assert report["chosen"]["user_message"].endswith(starter_templates(TASK)["reason-first"].user_message.rpartition("\n\n")[2])
-    confirmed = report["confirmed"]
-    right = {id: score["right"].count("1") for id, score in confirmed["scores"].items()}
-    assert right[confirmed["chosen"]] >= right[confirmed["incumbent"]]
+    confirmed = report["end"]["confirmation"]
+    explained = {id: outcomes.count(2) for id, outcomes in confirmed["outcomes"].items()}
+    assert report["incumbent"] == confirmed["incumbent"]
+    assert explained[report["chosen"]["id"]] >= explained[confirmed["incumbent"]]
+    assert len(confirmed["groups"]) == 20
+    gain = report["end"]["gain"]
+    assert gain["format"]["value"] + gain["label"]["value"] == pytest.approx(gain["total"]["value"])
     about, _, _ = read_trajectory(trajectory(tmp_path))
     premises = {row.fields["premise"] for row in ROWS if row.id in about["rows"]}
     assert premises.isdisjoint(confirmed["groups"])
@@ -123,7 +127,8 @@ def test_what_is_printed(tmp_path):
     most, least = re.search(r"at most ([\d,]+) questions.*at least, for one step: ([\d,]+) questions", done.err).groups()
     assert (most, least) == ("188", "136")  # 2 * 12 + steps * (4 + 4 * 12) + 3 * 20
     assert len(server.bodies) <= 188
-    for part in ("which flatters it", "proposals were refused", "stopped: all iterations are done", "--prompts", "incumbent"):
+    assert "headroom of " in done.err
+    for part in ("which flatters it", "proposals were refused", "Stopped: all iterations are done", "--prompts", "incumbent", "format: "):
         assert part in done.out
     search = PromptSearch.read(trajectory(tmp_path).parent)
     assert max(map(len, repr(search).splitlines()[1:4])) <= 80
@@ -152,7 +157,11 @@ def test_stopped_anywhere_it_goes_on_with_the_same_trajectory(tmp_path, by):
         # What was on its way when the process was killed may have been asked again; nothing that was stored was.
         assert len(asked_twice(server)) <= 2 * server.most_at_once
         assert sum(entry.completed > 1 for entry in server.ledger.values()) <= 2 * server.most_at_once
-    assert trajectory(cut).read_bytes() == trajectory(whole).read_bytes()
+    *steps, end = trajectory(cut).read_bytes().splitlines()
+    *uncut_steps, uncut_end = trajectory(whole).read_bytes().splitlines()
+    assert steps == uncut_steps
+    ends = [json.loads(line)["ended"]["confirmation"] for line in (end, uncut_end)]  # which say, too, how long the replies took
+    assert ends[0]["outcomes"] == ends[1]["outcomes"]
 
 
 def test_budgets_are_kept_and_leave_enough_for_the_confirmation(tmp_path):
@@ -160,8 +169,8 @@ def test_budgets_are_kept_and_leave_enough_for_the_confirmation(tmp_path):
         done = zsd(tmp_path, "opro", *SMALL, *MODEL, "--budget-queries", "200", "--json", env=at(server))
         assert done.status == 0, done.err
         report = json.loads(done.out)
-        assert (report["stopped"], report["n_questions"] <= 200, len(server.bodies)) == ("budget_queries", True, report["n_questions"])
-        assert report["confirmed"]
+        assert (report["end"]["why"], report["n_questions"] <= 200, len(server.bodies)) == ("BUDGET_QUERIES", True, report["n_questions"])
+        assert report["end"]["confirmation"]
     other = tmp_path / "usd"
     other.mkdir()
     with ScriptedServer(script) as server:
@@ -169,8 +178,8 @@ def test_budgets_are_kept_and_leave_enough_for_the_confirmation(tmp_path):
         assert done.status == 0, done.err
         report = json.loads(done.out)
         charged = sum(entry.prompt_tokens * 2 + entry.completion_tokens * 8 for entry in server.ledger.values()) / 1e6
-        assert report["stopped"] == "budget_usd"
-        assert report["confirmed"]
+        assert report["end"]["why"] == "BUDGET_USD"
+        assert report["end"]["confirmation"]
         assert charged == pytest.approx(report["cost_usd"])
         assert charged <= 0.3
 
@@ -195,7 +204,7 @@ def test_it_goes_on_while_the_optimiser_is_useless_and_stops_after_three_steps(t
         done = zsd(other, "opro", *SMALL, *MODEL, "--json", env=at(server))
         assert done.status == 0, done.err
         report = json.loads(done.out)
-    assert (report["stopped"], report["refused"], report["n_steps"]) == ("unusable", {"repeated": 15}, 4)
+    assert (report["end"]["why"], report["refused"], report["n_steps"]) == ("UNUSABLE", {"repeated": 15}, 4)
 
 
 def test_another_optimiser_and_other_proposers(tmp_path):
@@ -203,7 +212,7 @@ def test_another_optimiser_and_other_proposers(tmp_path):
     with ScriptedServer(script) as server:
         for proposer in ("opro", "paraphrase", "reflect", "starters"):
             del server.bodies[:]
-            arguments = ("--iterations", "2", "--proposer", proposer, "--optimiser", "other.yaml", "--json")
+            arguments = ("--iterations", "3", "--proposer", proposer, "--optimiser", "other.yaml", "--json")
             done = zsd(tmp_path, "opro", *SMALL, *MODEL, *arguments, env=at(server))
             assert done.status == 0, done.err
             asked = [body for body in server.bodies if is_proposal(body)]
@@ -213,7 +222,7 @@ def test_another_optimiser_and_other_proposers(tmp_path):
             if proposer == "reflect":
                 assert any("the model's reply: A scripted reason" in body["messages"][0]["content"] for body in asked)
         report = json.loads(done.out)
-        assert report["stopped"] == "exhausted"
+        assert report["end"]["why"] == "EXHAUSTED"
         assert {line["template"] for line in report["tried"]} > {"starters-1-1", "starters-1-3", "starters-2-1"}
 
 
@@ -306,6 +315,7 @@ def test_answers_of_other_kinds_of_tasks():
 
 def test_the_last_marked_text_counts():
     assert read_candidate("<prompt>old</prompt> then <PROMPT>\n`new`\n</PROMPT>") == "new"
+    assert read_candidate("<prompt>an end without its mark") == "an end without its mark"
     for reply in ("", "<prompt>", "<prompt></prompt>", "</prompt><prompt>"):
         assert read_candidate(reply) is Refusal.NO_MARKS
 
@@ -334,5 +344,5 @@ def test_a_template_that_is_best_in_one_respect_stays_on_the_front():
         front = pareto_front(scores)
         assert max(scores, key=lambda id: (scores[id].accuracy, scores[id].explanation_rate, -scores[id].cost_usd)) in front or len(front) > 0
         assert min(scores, key=lambda id: scores[id].cost_usd) in front
-        best = max(Objective().value(one) for one in scores.values())
+        best = max(SearchObjective().value(one) for one in scores.values())
         assert best <= 1

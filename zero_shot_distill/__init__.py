@@ -26,7 +26,7 @@ _MODULES = {  # module -> its names that stand here
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
-    "prompt.objective": ("Objective",),
+    "prompt.objective": ("SearchObjective",),
     "prompt.search_job": ("OproSettings", "SearchJob"),
     "prompt.search_result": ("PromptSearch",),
     "prompt.opro": ("search_prompt",),

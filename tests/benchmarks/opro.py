@@ -27,11 +27,11 @@ from typing import Any
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.candidate import ReplyForm
 from zero_shot_distill.prompt.contest_rows import draw_contest
-from zero_shot_distill.prompt.objective import Objective
+from zero_shot_distill.prompt.objective import SearchObjective
 from zero_shot_distill.prompt.opro import search_prompt
 from zero_shot_distill.prompt.propose import PROPOSERS
 from zero_shot_distill.prompt.search_job import PRESETS, OproSettings, SearchBudget, SearchJob
-from zero_shot_distill.prompt.search_result import PromptSearch, refusal_text
+from zero_shot_distill.prompt.search_result import PromptSearch, SearchTotal, confirmed_share, refusal_text
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.prompt.trajectory import SearchError, tried_by_id
@@ -50,7 +50,7 @@ class Setting:
     teacher: TeacherSettings
     optimiser: TeacherSettings | None
     settings: OproSettings
-    objective: Objective
+    objective: SearchObjective
     n_confirm: int
     queries: int
     split: str
@@ -89,35 +89,36 @@ def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
             return str(error)
 
 
-def line(proposer: str, seed: int, found: PromptSearch, objective: Objective) -> dict[str, Any]:
+def line(proposer: str, seed: int, found: PromptSearch, objective: SearchObjective) -> dict[str, Any]:
     "One search in numbers: in-sample and confirmed shares in per cent, differences in points."
     goal, tried = objective.goal, tried_by_id(found.steps)
-    share = {"accuracy": "accuracy", "accuracy-with-explanation": "explained_accuracy"}[goal]
+    total, confirmed = SearchTotal.of(found), found.confirmation
     best = next((one for one in found.ranked if one.id not in {start.id for start in found.steps[0].tried}), found.ranked[0])
     numbers: dict[str, Any] = {
         "proposer": proposer,
         "seed": seed,
         "incumbent": found.incumbent,
-        "incumbent, in-sample": 100 * getattr(tried[found.incumbent].score, share),
-        "best found, in-sample": 100 * getattr(best.score, share),
-        "queries": found.n_questions,
-        "tokens": found.n_tokens,
-        "usd": found.cost_usd,
+        "incumbent, in-sample": 100 * getattr(tried[found.incumbent].score, goal),
+        "best found, in-sample": 100 * getattr(best.score, goal),
+        "queries": total.n_questions,
+        "tokens": total.n_tokens,
+        "usd": total.cost_usd,
         "refused": refusal_text(found.steps),
         "stopped": found.stop and found.stop.name.lower(),
         "chosen": found.chosen.id,
         "text": found.chosen.user_message,
     }
-    if found.confirmed and best.id in found.confirmed.scores:
-        gain = found.confirmed.difference(best.id, goal)
-        handed = found.confirmed.difference(found.confirmed.chosen, goal)
+    if confirmed and best.id in confirmed.scores:
+        gain, split = confirmed.difference(best.id), found.end.gain
         numbers |= {
-            "incumbent, confirmed": 100 * found.confirmed.share(found.incumbent, goal).value,
-            "best found, confirmed": 100 * found.confirmed.share(best.id, goal).value,
+            "incumbent, confirmed": 100 * confirmed_share(found, found.incumbent).value,
+            "best found, confirmed": 100 * confirmed_share(found, best.id).value,
             "difference": 100 * gain.value,
             "difference_low": 100 * gain.low,
             "difference_high": 100 * gain.high,
-            "handed out": 100 * handed.value,
+            "handed out": 100 * confirmed.difference(confirmed.chosen).value,
+            "format": 100 * split.format.value,
+            "label": 100 * split.label.value,
         }
     return numbers
 
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="that score every template")
     parser.add_argument("--candidates", type=int, help="proposals a step")
     parser.add_argument("--confirm", type=int, default=100, help="rows of the confirmation")
-    parser.add_argument("--objective", default="accuracy-with-explanation")
+    parser.add_argument("--objective", default="explained_accuracy")
     parser.add_argument("--split", default="train")
     parser.add_argument("--parallel", type=int, default=1, help="searches at once")
     parser.add_argument("--work-dir", type=Path, default=Path("zsd-work/benchmark-opro"))
@@ -198,7 +199,7 @@ def main() -> None:
         load_teacher_settings(given.teacher) if given.teacher else TeacherSettings(),
         load_teacher_settings(given.optimiser) if given.optimiser else None,
         replace(PRESETS[given.preset], iterations=10_000, plateau=None, **changes),
-        Objective(given.objective),
+        SearchObjective(given.objective),
         given.confirm,
         given.queries,
         given.split,

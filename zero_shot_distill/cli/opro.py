@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['opro']
 
-# %% ../../nbs/9_cli/02_opro.ipynb #9125f505
+# %% ../../nbs/9_cli/02_opro.ipynb #8a6c2030
 import json
 from contextlib import ExitStack
 from dataclasses import replace
@@ -38,51 +38,41 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.search_job import OproSettings
     from zero_shot_distill.prompt.search_result import PromptSearch
 
-# %% ../../nbs/9_cli/02_opro.ipynb #8499c9ff
+# %% ../../nbs/9_cli/02_opro.ipynb #ab0e1ea4
 def _begun_with(task: Task, named: dict[str, PromptTemplate], base: str) -> tuple[dict[str, PromptTemplate], PromptTemplate]:
     "Collect the templates that a search begins with, and the one whose way to reply it keeps."
     known = starter_templates(task) | named
     (kept,) = pick_templates(known, [base], task).values()
     return {id: template for id, template in ({kept.id: kept} | named).items() if not shows_label(template, task)}, kept
 
-# %% ../../nbs/9_cli/02_opro.ipynb #24de7723
+# %% ../../nbs/9_cli/02_opro.ipynb #68105667
 def _show(search: "PromptSearch", as_json: bool) -> None:
     "Print what a search found."
-    from zero_shot_distill.prompt.objective import pareto_rows
-    from zero_shot_distill.prompt.search_result import contest_rows_of, refusal_text, verdict
-    from zero_shot_distill.prompt.trajectory import refusals, tried_by_id
-    from zero_shot_distill.teacher.price import format_usd
+    from zero_shot_distill.prompt.search_result import SearchTotal, search_tables
+    from zero_shot_distill.prompt.trajectory import refusals
 
-    scores = {id: one.score for id, one in tried_by_id(search.steps).items()}
-    prompts = search.folder / "prompts.yaml"
+    prompts, total = search.folder / "prompts.yaml", SearchTotal.of(search)
     if as_json:
         content = {
             "chosen": search.chosen.model_dump(mode="json", exclude_defaults=True),
             "incumbent": search.incumbent,
-            "stopped": search.stop.name.lower(),
-            "verdict": verdict(search),
-            "confirmed": search.confirmed and search.confirmed.as_dict(),
+            "end": search.end.as_dict(),
             "tried": search.frame.to_dict("records"),
             "refused": {reason.name.lower(): n for reason, n in refusals(search.steps).items()},
             "n_steps": len(search.steps) - 1,
-            "n_questions": search.n_questions,
-            "n_tokens": search.n_tokens,
-            "cost_usd": search.cost_usd,
+            **vars(total),
             "folder": str(search.folder),
             "prompts": str(prompts),
         }
         print(json.dumps(without_nan(content), ensure_ascii=False, indent=1))
         return
-    show_rows([{name: text for name, text in row.items() if name != "text"} for row in contest_rows_of(search)], as_json=False)
-    goal = search.objective.goal.replace("-", " ")
-    print(f"{goal}; “chosen by”: on the {len(search.about['rows'])} rows of the search, which flatters it; differences to the incumbent, 95 % intervals\n")
-    print("Templates that no other one beats in every respect, on the rows of the search:")
-    show_rows(pareto_rows(scores, search.objective), as_json=False)
-    print(refusal_text(search.steps))
-    print(f"stopped: {search.stop}; {len(search.steps) - 1} steps, {search.n_questions:,} questions, {search.n_tokens:,} tokens, {format_usd(search.cost_usd)}")
-    print(f"{verdict(search)}\n\n{search.chosen.user_message}\n\n{search.chosen.id} and the best others: --prompts {prompts}")
+    for title, rows, note in search_tables(search):
+        print(title)
+        show_rows([{name: text for name, text in row.items() if name != "text"} for row in rows], as_json=False)
+        print(f"{note}\n")
+    print(f"{search.chosen.id}:\n\n{search.chosen.user_message}\n\nThis template and the best others: --prompts {prompts}")
 
-# %% ../../nbs/9_cli/02_opro.ipynb #63bfaede
+# %% ../../nbs/9_cli/02_opro.ipynb #764a4475
 _META_PROMPT_TOKENS = 4096  # of a meta-prompt with 15 templates, and of the proposal
 
 
@@ -101,11 +91,11 @@ def opro(
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Steps, at most; 20, by the paper 200.")] = None,
     candidates: Annotated[int | None, typer.Option("--candidates", min=1, help="Proposals a step; 8.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows that score every template; 25, by the paper 50.")] = None,
-    confirm: Annotated[int, typer.Option("--confirm", min=2, help="Other rows, for the best two and the incumbent.")] = 100,
+    confirm: Annotated[int | None, typer.Option("--confirm", min=2, help="Other rows, for the best two and the incumbent; 100.")] = None,
     plateau: Annotated[int | None, typer.Option("--plateau", min=1, help="Stop after so many steps without a better one; 10.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Whose settings: thesis or paper.")] = "thesis",
     proposer: Annotated[str, typer.Option("--proposer", help="Who proposes: opro, paraphrase, reflect or starters.")] = "opro",
-    objective: Annotated[str, typer.Option("--objective", help="accuracy or accuracy-with-explanation.")] = "accuracy-with-explanation",
+    objective: Annotated[str, typer.Option("--objective", help="explained_accuracy or accuracy.")] = "explained_accuracy",
     usd_price: Annotated[float, typer.Option("--usd-price", min=0, help="Points that a dollar for 1,000 rows takes away.")] = 0.0,
     word_price: Annotated[float, typer.Option("--word-price", min=0, help="Points a word of a rationale outside 20 to 40.")] = 0.0,
     optimiser: Annotated[Path | None, typer.Option("--optimiser", help="Another teacher's YAML file, which proposes.")] = None,
@@ -127,10 +117,11 @@ def opro(
     """
     from zero_shot_distill.prompt.candidate import ReplyForm
     from zero_shot_distill.prompt.contest_rows import draw_contest
-    from zero_shot_distill.prompt.objective import Objective
+    from zero_shot_distill.prompt.objective import SearchObjective
     from zero_shot_distill.prompt.opro import search_prompt
     from zero_shot_distill.prompt.propose import load_meta_prompt
     from zero_shot_distill.prompt.search_job import SearchBudget, SearchJob, plan_search
+    from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import connect
 
@@ -144,7 +135,7 @@ def opro(
         ReplyForm.of(kept),
         draw_contest(loaded, settings.rows, confirm, seed, split),
         settings,
-        Objective(objective, usd_price / 100, word_price / 100),
+        SearchObjective(objective, usd_price / 100, word_price / 100),
         proposer,
         meta_prompt and load_meta_prompt(meta_prompt),
         seed,
@@ -161,6 +152,8 @@ def opro(
             proposing = open_teacher(other, progress, common.work_dir / "optimiser.log", context_tokens=_META_PROMPT_TOKENS)
             opened_things.enter_context(proposing.teacher)
         client = connect(opened, store, teacher.sampling, on_message=progress.message)
+        pairs = [(template, row) for row in job.rows.selection for template in begun_with.values()]
+        client = with_stored_sampling(pairs, loaded, client, not teacher.has_own_sampling, progress.message)
         sampling = settings.optimiser_sampling(teacher.sampling, other.sampling if other and other.has_own_sampling else None)
         proposals = connect(proposing, store, sampling, on_message=progress.message)
         progress.message(f"  {plan_search(job, client, proposals)}. Ctrl-C is safe: the same command goes on")

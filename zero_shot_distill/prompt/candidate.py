@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'ReplyForm', 'Refusal', 'read_candidate', 'normal_text', 'refusal_of']
 
-# %% ../../nbs/3_prompt/10_candidate.ipynb #c2658fd2
+# %% ../../nbs/3_prompt/10_candidate.ipynb #7f115bc9
 import re
 import string
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +16,7 @@ from .template import PromptError, PromptTemplate
 from ..task.numbers import numeric_value
 from ..task.task import Example, Task
 
-# %% ../../nbs/3_prompt/10_candidate.ipynb #500c1777
+# %% ../../nbs/3_prompt/10_candidate.ipynb #759dbda3
 @dataclass(frozen=True)
 class ReplyForm:
     "Hold what stays below every candidate of a search: how to reply, and how that is read."
@@ -67,7 +67,7 @@ def _names(text: str) -> list[str]:
     "List the names of the {placeholders} of a text as often as they occur; `ValueError` where its braces do not pair."
     return [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
 
-# %% ../../nbs/3_prompt/10_candidate.ipynb #f3252297
+# %% ../../nbs/3_prompt/10_candidate.ipynb #ec7cbd7b
 class Refusal(StrEnum):
     "Say why a proposal is not tried."
 
@@ -84,7 +84,8 @@ class Refusal(StrEnum):
 
 
 MARKS = ("<prompt>", "</prompt>")
-_MARKED = re.compile(r"<prompt>(.*?)</prompt>", re.DOTALL | re.IGNORECASE)
+_MARKED = re.compile(r"<prompt>(.*?)(?:</prompt>|\Z)", re.DOTALL | re.IGNORECASE)  # a last mark that is missing: to the end
+_SCORE = re.compile(r"\n\s*score: *\d*\s*\Z", re.IGNORECASE)  # which a small model writes below, as it has seen it
 
 
 def read_candidate(
@@ -93,10 +94,10 @@ def read_candidate(
     "Take the text between the last pair of marks: an optimiser that thinks aloud may quote older prompts before."
     if reply is None:
         return Refusal.NO_REPLY
-    found = [text.strip().strip("`").strip() for text in _MARKED.findall(reply)]
+    found = [_SCORE.sub("", text).strip().strip("`").strip() for text in _MARKED.findall(reply)]
     return found[-1] if found and found[-1] else Refusal.NO_MARKS
 
-# %% ../../nbs/3_prompt/10_candidate.ipynb #74ed04ee
+# %% ../../nbs/3_prompt/10_candidate.ipynb #50efb500
 _LEAST_QUOTED = 6  # words in a row that a candidate shares with an example; fewer may be chance
 
 

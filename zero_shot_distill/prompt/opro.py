@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OutOfMoney', 'search_prompt']
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #aa556689
+# %% ../../nbs/3_prompt/15_opro.ipynb #0c4a23a0
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,13 @@ from ..core.files import fingerprint, write_text
 from ..core.progress import Progress
 from .candidate import normal_text, refusal_of
 from .collect import requests_for, run_experiment
-from .confirm import confirm
+from .confirm import confirmation_of
+from .headroom import gain_split, headroom
 from .objective import SearchScore, search_score
 from .propose import Proposal, SearchState, find_proposer
 from .replies import ReadReply, Replies
 from .search_job import N_CONTENDERS, SearchJob, SearchPlan, plan_search
-from .search_result import Confirmed, PromptSearch, StopReason, refusal_text
+from .search_result import PromptSearch, SearchEnd, StopReason, refusal_text
 from .starter import templates_text
 from .template import PromptTemplate
 from .trajectory import Candidate, SearchError, Step, TrajectoryFile, ranked, steps_since_best, steps_without_any, tried_by_id
@@ -32,7 +33,7 @@ from ..teacher.budget import Budget
 from ..teacher.client import TeacherClient
 from ..teacher.price import Usage, total_usage
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #c509034f
+# %% ../../nbs/3_prompt/15_opro.ipynb #e4f02c1c
 class OutOfMoney(Exception):
     "Report that the dollars do not reach for a round of questions; what was answered is stored."
 
@@ -100,7 +101,7 @@ class _Asker:
         usage = total_usage([response for response in found if response], self.optimiser.options.price)
         return [response.text if response else None for response in found], usage
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #10c0fac9
+# %% ../../nbs/3_prompt/15_opro.ipynb #90d81f33
 def _state(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> SearchState:
     "Gather what a proposer may use: the best templates above the threshold, examples of this step, mistakes of the best template."
     settings, number = job.settings, steps[-1].number + 1
@@ -162,7 +163,7 @@ def _first_step(job: SearchJob, asker: _Asker) -> Step:
     scores = asker.scores(templates, job.rows.selection, f"asking {len(templates)} templates to begin with")
     return Step(0, tuple(Candidate(id, job.form.text_of(template), None, template, scores[id]) for id, template in templates.items()))
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #b06d1f5e
+# %% ../../nbs/3_prompt/15_opro.ipynb #f592df7e
 _MOST_USELESS = 3  # steps in a row in which nothing could be tried
 _SPARE = 1.25  # times what a step has cost so far
 
@@ -194,7 +195,7 @@ def _stop_reason(job: SearchJob, plan: SearchPlan, steps: Sequence[Step], left_u
         return StopReason.BUDGET_USD
     return None
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #e2ca7f09
+# %% ../../nbs/3_prompt/15_opro.ipynb #44fdab35
 def search_prompt(
     job: SearchJob,
     client: TeacherClient,  # of the teacher whose prompt is searched; without a budget of its own
@@ -213,10 +214,9 @@ def search_prompt(
     asker = _Asker(job, client, optimiser, progress, job.budget.usd, plan.confirmation.usd or 0.0)
     stop = _search(job, plan, file, asker)
     asker.keep_usd = 0.0
-    confirmed = _confirm(job, file.steps, asker)
-    file.end({"why": stop.name, "confirmed": confirmed and confirmed.as_dict()})
+    file.end(_confirm(job, file.steps, asker, stop).as_dict())
     search = PromptSearch.read(folder)
-    write_text(folder / "prompts.yaml", templates_text(search.templates, job.task, job.task.name))
+    write_text(folder / "prompts.yaml", templates_text(search.templates, job.task, job.task.name, "zsd opro"))
     return search
 
 
@@ -225,6 +225,7 @@ def _search(job: SearchJob, plan: SearchPlan, file: TrajectoryFile, asker: _Aske
     try:
         if not file.steps:
             file.add(_first_step(job, asker))
+        _say_headroom(job, file.steps, asker)
         while (stop := _stop_reason(job, plan, file.steps, asker.left_usd)) is None:
             _, asker.keep_usd = _costs(job, plan, file.steps)
             step = _take_step(job, file.steps, asker)
@@ -243,6 +244,13 @@ def _search(job: SearchJob, plan: SearchPlan, file: TrajectoryFile, asker: _Aske
     return stop
 
 
+def _say_headroom(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> None:
+    "Say how much a better prompt could gain on the selection rows, before the first step; the replies are stored."
+    incumbent = ranked(steps[:1], job.objective)[0].id
+    replies = asker.replies(job.templates, job.rows.selection, "reading what is stored")
+    asker.progress.message(f"  headroom of {incumbent}: {headroom(job.task, replies, incumbent, job.objective.goal == 'explained_accuracy').sentence}")
+
+
 def _said_of(job: SearchJob, steps: Sequence[Step], plan: SearchPlan) -> str:
     "Say in one line what a step brought."
     step, best = steps[-1], ranked(steps, job.objective)[0]
@@ -255,18 +263,20 @@ def _said_of(job: SearchJob, steps: Sequence[Step], plan: SearchPlan) -> str:
         f"best so far {best.id} with {100 * job.objective.value(best.score):.0f} on {len(job.rows.selection)} rows, which flatters it"
     )
 
-# %% ../../nbs/3_prompt/15_opro.ipynb #2e263a84
-def _confirm(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> Confirmed | None:  # None: the dollars did not reach
+# %% ../../nbs/3_prompt/15_opro.ipynb #b3e83e77
+def _confirm(job: SearchJob, steps: Sequence[Step], asker: _Asker, stop: StopReason) -> SearchEnd:
     "Ask the incumbent and the best that was found on the confirmation rows."
-    incumbent = ranked(steps[:1], job.objective)[0]
-    others = [one for one in ranked(steps, job.objective) if one.id != incumbent.id]
-    found = [one for one in others if one.id not in job.templates][: N_CONTENDERS - 1]
-    contenders = {one.id: one.template for one in (incumbent, *found)}
-    rows = list(job.rows.confirmation)
+    best, goal = ranked(steps, job.objective), job.objective.goal
+    incumbent = ranked(steps[:1], job.objective)[0].id
+    found = [one.id for one in best if one.id not in job.templates][: N_CONTENDERS - 1]
+    contenders = {one.id: one.template for one in best if one.id in (incumbent, *found)}
+    rows = job.rows.confirmation
     try:
-        scores = asker.scores(contenders, rows, f"confirming {len(contenders)} templates on {len(rows)} other rows")
+        replies = asker.replies(contenders, rows, f"confirming {len(contenders)} templates on {len(rows)} other rows")
     except OutOfMoney:
-        asker.progress.message("  the dollars did not reach for the confirmation; the same command with more goes on")
-        return None
-    chosen = confirm(job.task, contenders, rows, asker.client, incumbent.id).chosen
-    return Confirmed(scores, tuple(job.task.group_of(row) for row in rows), incumbent.id, chosen)
+        asker.progress.message("  the dollars did not reach for the confirmation; the same command with more of them goes on")
+        return SearchEnd(stop.name)
+    confirmation = replace(confirmation_of(job.task, replies, incumbent, asker.client.options.price), objective=goal)
+    other = confirmation.challenger
+    gain = gain_split(job.task, replies[incumbent], replies[other], goal == "explained_accuracy") if other else None
+    return SearchEnd(stop.name, confirmation, gain)

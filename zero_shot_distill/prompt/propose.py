@@ -6,7 +6,7 @@
 __all__ = ['Ask', 'META_PROMPT', 'PROPOSERS', 'SearchState', 'Proposal', 'Proposer', 'load_meta_prompt', 'meta_prompt',
            'paraphrase_prompt', 'reflect_prompt', 'AskingProposer', 'propose_starters', 'find_proposer']
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #1468303c
+# %% ../../nbs/3_prompt/11_propose.ipynb #409feaf9
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .starter import starter_templates
 from .template import PromptTemplate
 from ..task.task import Example, Task
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #95f8cac5
+# %% ../../nbs/3_prompt/11_propose.ipynb #66c63758
 @dataclass(frozen=True)
 class SearchState:
     "Hold what a proposer may use in one step of a search."
@@ -63,12 +63,11 @@ class Proposer(Protocol):
     def __call__(self, state: SearchState, ask: Ask, /) -> list[Proposal]:  # empty: there will be no more
         ...
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #2dcedd2b
+# %% ../../nbs/3_prompt/11_propose.ipynb #07cf877c
 META_PROMPT = """\
-You improve the prompt that a language model is asked about each row of a data set.
+You write prompts for a language model. It is asked your prompt about each row of a data set, and its answers are compared with the right ones.
 
 Data set: $task
-The prompt shows a row by these placeholders, each exactly once: $placeholders
 
 Some rows and their right answers:
 
@@ -78,16 +77,18 @@ Prompts that were tried, each with its score from 0 to $top. The last one is the
 
 $history
 
-Below every prompt stands this, so do not say how to reply: $form
+Below every prompt this stands already, so leave it out: $form
 
-Write one new prompt that differs from those above and scores higher. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. Write nothing but the prompt, between <prompt> and </prompt>, with $placeholders in it."""
+Write one new prompt that scores higher than all of these. Say in your own words what the model is to look at. It is used for other rows than those above, so it must not quote them, and it must not give an answer away. $placeholders stand there in braces, each once; they are replaced by the texts of a row. Write nothing but the prompt, in this form:
 
-_PARTS = ("task", "placeholders", "examples", "history", "form", "top")
+$skeleton"""
+
+_PARTS = ("task", "placeholders", "examples", "history", "form", "top", "skeleton")
 _NEEDED = ("$history", "$placeholders", *MARKS)
 
 
 def load_meta_prompt(
-    path: Path,  # a text file with $history, $placeholders and the marks <prompt> and </prompt>; may have $task, $examples, $form, $top
+    path: Path,  # a text file with $history, $placeholders and the marks <prompt> and </prompt>; may have $task, $examples, $form, $top, $skeleton
 ) -> str:  # `DefinitionError` names what is missing, or not known
     "Read a meta-prompt of the user's own."
     try:
@@ -104,7 +105,7 @@ def load_meta_prompt(
         raise DefinitionError(f"{path}: the meta-prompt has ${strays[0]}, which is not known; there are {', '.join(f'${part}' for part in _PARTS)}")
     return text
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #1adfb126
+# %% ../../nbs/3_prompt/11_propose.ipynb #ed24dcb3
 def _task_text(task: Task) -> str:
     "Describe a task by its own definition."
     labels = [f"{label} ({task.label_descriptions[label]})" if label in task.label_descriptions else label for label in task.labels]
@@ -116,6 +117,11 @@ def _task_text(task: Task) -> str:
 
 def _placeholders_text(task: Task) -> str:
     return ", ".join(f"{{{name}}}" for name in task.fields)
+
+
+def _skeleton_text(task: Task) -> str:
+    "Show where the row stands in a prompt, between the marks: a small model keeps the braces if it sees them last."
+    return "\n".join([MARKS[0], "(your own words)", *(f"{name}: {{{name}}}" for name in task.fields), MARKS[1]])
 
 
 def _row_text(task: Task, example: Example) -> str:
@@ -145,10 +151,11 @@ def meta_prompt(
         "history": _history_text(state),
         "form": state.form.words.replace("{{", "{").replace("}}", "}"),
         "top": str(state.n_buckets),
+        "skeleton": _skeleton_text(state.task),
     }
     return Template(text).substitute(parts)
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #0e7af2d4
+# %% ../../nbs/3_prompt/11_propose.ipynb #4f99bbf9
 _PARAPHRASE = """\
 A language model is asked this prompt about each row of a data set. $placeholders stand for the texts of the row.
 
@@ -156,7 +163,9 @@ A language model is asked this prompt about each row of a data set. $placeholder
 $best
 </prompt>
 
-Write the prompt anew in other words, so that it asks the same. Use each of $placeholders exactly once, and do not say how to reply. Write nothing but the prompt, between <prompt> and </prompt>."""
+Write the prompt anew in other words, so that it asks the same; do not say how to reply. $placeholders stay there in braces, each once. Write nothing but the prompt, in this form:
+
+$skeleton"""
 
 _REFLECT = """\
 A language model is asked this prompt about each row of a data set. $placeholders stand for the texts of the row.
@@ -172,7 +181,9 @@ Rows for which the model's reply was wrong:
 
 $mistakes
 
-First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. Use each of $placeholders exactly once. Write the prompt between <prompt> and </prompt>."""
+First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. $placeholders stand there in braces, each once. Write the prompt in this form:
+
+$skeleton"""
 
 _MOST_REPLY = 300  # characters of a wrong reply that are shown
 
@@ -181,7 +192,7 @@ def paraphrase_prompt(
     state: SearchState,
 ) -> str:
     "Ask for the best prompt in other words."
-    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task))
+    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task), skeleton=_skeleton_text(state.task))
 
 
 def reflect_prompt(
@@ -195,10 +206,10 @@ def reflect_prompt(
 
     mistakes = "\n\n".join(map(shown, state.mistakes)) or "(none: it was right for all rows that were tried)"
     form = state.form.words.replace("{{", "{").replace("}}", "}")
-    words = {"task": _task_text(state.task), "placeholders": _placeholders_text(state.task), "form": form}
+    words = {"task": _task_text(state.task), "placeholders": _placeholders_text(state.task), "form": form, "skeleton": _skeleton_text(state.task)}
     return Template(_REFLECT).substitute(words, best=state.best, mistakes=mistakes)
 
-# %% ../../nbs/3_prompt/11_propose.ipynb #d951c8e5
+# %% ../../nbs/3_prompt/11_propose.ipynb #3d9f1f5c
 @dataclass(frozen=True)
 class AskingProposer:
     "Ask an optimiser one prompt as often as candidates are wanted; it must not answer twice the same way, so its temperature is above 0."

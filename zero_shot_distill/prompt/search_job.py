@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'N_CONTENDERS', 'OproSettings', 'SearchBudget', 'SearchJob', 'SearchCost', 'SearchPlan', 'plan_search']
 
-# %% ../../nbs/3_prompt/13_search_job.ipynb #ad8bfd2c
+# %% ../../nbs/3_prompt/13_search_job.ipynb #46bca087
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +13,16 @@ from typing import Any
 from .candidate import ReplyForm
 from .collect import requests_for
 from .contest_rows import ContestRows
-from .objective import Objective
+from .objective import SearchObjective
 from .propose import SearchState, find_proposer, meta_prompt
 from .template import PromptTemplate, shows_label
 from .trajectory import SearchError
+from ..stats.power import rows_needed
 from ..task.task import Task
 from ..teacher.client import TeacherClient
 from ..teacher.price import format_usd
 
-# %% ../../nbs/3_prompt/13_search_job.ipynb #e46c6dc8
+# %% ../../nbs/3_prompt/13_search_job.ipynb #739deb6b
 @dataclass(frozen=True)
 class OproSettings:
     "Set how long a search goes on, what the optimiser sees, and on how many rows a prompt is scored."
@@ -79,7 +80,7 @@ class SearchJob:
     form: ReplyForm  # how to reply, below every candidate
     rows: ContestRows  # to select on, and to confirm on
     settings: OproSettings = OproSettings()
-    objective: Objective = Objective()
+    objective: SearchObjective = SearchObjective()
     proposer: str = "opro"  # one of `propose.PROPOSERS`
     own_meta_prompt: str | None = None  # as `load_meta_prompt` reads it; None: the one made from the task
     seed: int = 42  # draws the examples, and is part of the optimiser's sampling
@@ -114,7 +115,8 @@ class SearchJob:
             "optimiser_sampling": dict(optimiser.sampling),
         }
 
-# %% ../../nbs/3_prompt/13_search_job.ipynb #c5128b15
+# %% ../../nbs/3_prompt/13_search_job.ipynb #ab404595
+_DISCORDANCE = 0.2  # share of rows that two templates of one task answer differently, about
 _CHARACTERS_A_TOKEN = 4  # of English text, about; used for what is said beforehand alone
 
 
@@ -154,6 +156,7 @@ class SearchPlan:
     step: SearchCost  # one step, at most
     confirmation: SearchCost  # at most
     iterations: int
+    n_confirmation: int  # rows
 
     @property
     def most(self) -> SearchCost:
@@ -166,9 +169,13 @@ class SearchPlan:
         return self.begin + self.step + self.confirmation
 
     def __str__(self) -> str:
+        # A gain that is greater than the share of rows that differ here would make as many rows differ.
+        gains = (gain for gain in range(1, 101) if rows_needed(gain / 100, max(gain / 100, _DISCORDANCE)) <= self.n_confirmation)
+        least = next(gains, None)
+        shows = f"shows a gain of {least} points or more in four of five cases" if least else "is too short to show any gain"
         return (
             f"at most {self.most} ({self.iterations} steps of {self.step.questions:,} questions, replies as long as they may be); "
-            f"at least, for one step: {self.least}"
+            f"at least, for one step: {self.least}; a confirmation on {self.n_confirmation} rows {shows}"
         )
 
 
@@ -196,6 +203,7 @@ def plan_search(
         proposals + _cost(settings.candidates * len(rows), each, client),
         _cost(N_CONTENDERS * len(job.rows.confirmation), each, client),
         settings.iterations,
+        len(job.rows.confirmation),
     )
     if job.budget.queries is not None and job.budget.queries < plan.least.questions:
         raise SearchError(f"a budget of {job.budget.queries:,} questions is below one step: {plan.least.questions:,} are needed; raise it, or take fewer rows")

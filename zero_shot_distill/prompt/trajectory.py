@@ -6,7 +6,7 @@
 __all__ = ['SearchError', 'Candidate', 'Step', 'tried_by_id', 'ranked', 'refusals', 'steps_since_best', 'steps_without_any',
            'TrajectoryFile', 'read_trajectory']
 
-# %% ../../nbs/3_prompt/12_trajectory.ipynb #b24c5673
+# %% ../../nbs/3_prompt/12_trajectory.ipynb #b87bd132
 import json
 import os
 from collections import Counter
@@ -17,16 +17,16 @@ from typing import Any
 
 from ..core.definition import ZsdError
 from .candidate import Refusal
-from .objective import Objective, SearchScore
+from .objective import SearchObjective, SearchScore
 from .template import PromptTemplate
 
-# %% ../../nbs/3_prompt/12_trajectory.ipynb #5c10d5f5
+# %% ../../nbs/3_prompt/12_trajectory.ipynb #211e9b77
 class SearchError(ZsdError):
     "A search that cannot begin, or cannot go on."
 
     exit_status = 2
 
-# %% ../../nbs/3_prompt/12_trajectory.ipynb #8c32f59e
+# %% ../../nbs/3_prompt/12_trajectory.ipynb #758a2c3d
 @dataclass(frozen=True)
 class Candidate:
     "Hold one proposal of a step, and what came of it."
@@ -85,7 +85,7 @@ class Step:
         "Read what `as_dict` wrote."
         return cls(**{**content, "candidates": tuple(map(Candidate.from_dict, content["candidates"]))})
 
-# %% ../../nbs/3_prompt/12_trajectory.ipynb #eaee99c0
+# %% ../../nbs/3_prompt/12_trajectory.ipynb #509911c4
 def tried_by_id(
     steps: Sequence[Step],
 ) -> dict[str, Candidate]:  # in the order in which they were tried
@@ -95,7 +95,7 @@ def tried_by_id(
 
 def ranked(
     steps: Sequence[Step],
-    objective: Objective,
+    objective: SearchObjective,
 ) -> list[Candidate]:  # best first; of equal ones the earlier
     "Order the candidates by the objective on the selection rows, which flatters the first ones."
     return sorted(tried_by_id(steps).values(), key=lambda candidate: -objective.value(candidate.score))
@@ -110,7 +110,7 @@ def refusals(
 
 def steps_since_best(
     steps: Sequence[Step],
-    objective: Objective,
+    objective: SearchObjective,
 ) -> int:  # 0: the last step found it
     "Count the steps since the best value was reached."
     best = ranked(steps, objective)
@@ -124,7 +124,7 @@ def steps_without_any(
     "Count the last steps in which no proposal could be tried."
     return next((n for n, step in enumerate(reversed(steps)) if step.tried), len(steps))
 
-# %% ../../nbs/3_prompt/12_trajectory.ipynb #66c33213
+# %% ../../nbs/3_prompt/12_trajectory.ipynb #1875f339
 class TrajectoryFile:
     "Append the steps of a search to a file, each on the disk before the next one begins."
 

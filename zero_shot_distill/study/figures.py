@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from ..prompt.by_label import trivial_shares
 from ..prompt.display import percent_text
-from ..prompt.search_result import PromptSearch, verdict
+from ..prompt.search_result import PromptSearch, confirmed_share, end_text
 from ..stats.interval import Interval
 from ..student.record import METHODS, RunRecord
 from .records import PromptRecord, RationaleEffect, group_students, rationale_effects
@@ -259,13 +259,13 @@ def training_figure(
 def _hundredfold(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
-# %% ../../nbs/7_study/01_figures.ipynb #3b21c821
+# %% ../../nbs/7_study/01_figures.ipynb #cdfcdf5e
 def search_figure(
     search: PromptSearch,
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
     "Draw what a prompt search tried, step by step, and what was confirmed on other rows."
-    frame, goal = search.frame, search.objective.goal.replace("-", " ")
+    frame, goal = search.frame, search.objective.name
     n_steps, n_rows = int(frame["step"].max()), len(search.about["rows"])
     with matplotlib.rc_context(_SETTINGS):
         figure = _Figure(figsize=(_WIDTH, 3.9), layout="constrained")
@@ -284,26 +284,26 @@ def search_figure(
         for one in (ax, confirmed_ax):
             one.grid(axis="y", color="#e4e4e4", linewidth=0.8)
             sns.despine(ax=one)
-        stopped = f"Stopped: {search.stop}." if search.stop else "Not finished."
-        _titled(figure, "", "\n".join(filter(None, [f"{verdict(search)} {stopped}", note])))
+        _titled(figure, "", "\n".join(filter(None, [end_text(search), note])))
     return figure
 
 
 def _draw_confirmed(ax: Axes, search: PromptSearch) -> None:
     "Draw the shares of the contenders on the confirmation rows, the incumbent in grey."
-    if search.confirmed is None:
+    if search.confirmation is None:
         ax.text(0.5, 0.5, "not confirmed", transform=ax.transAxes, ha="center", color=_GREY)
         ax.set_xticks([])
         return
-    for place, id in enumerate(search.confirmed.scores):
-        share = search.confirmed.share(id, search.objective.goal)
-        is_incumbent = id == search.confirmed.incumbent
+    found = search.confirmation
+    for place, id in enumerate(found.scores):
+        share = confirmed_share(search, id)
+        is_incumbent = id == found.incumbent
         color = _GREY if is_incumbent else _GREEN
         if share.has_ends:
             ax.plot([place, place], [100 * share.low, 100 * share.high], color=color, linewidth=2.2, zorder=3)
-        filled = color if id == search.confirmed.chosen else "white"
+        filled = color if id == found.chosen else "white"
         ax.plot(place, 100 * share.value, "D" if is_incumbent else "s", color=color, markersize=8, markerfacecolor=filled, zorder=4)
-    names = [fill(id, 12) + ("\n(incumbent)" if id == search.confirmed.incumbent else "") for id in search.confirmed.scores]
+    names = [fill(id, 12) + ("\n(incumbent)" if id == found.incumbent else "") for id in found.scores]
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9.5)
     ax.set_xlim(-0.6, len(names) - 0.4)
-    ax.set_title(f"{len(search.confirmed.groups)} other rows,\nfilled: handed out")
+    ax.set_title(f"{found.n_rows} other rows,\nfilled: handed out")
