@@ -29,8 +29,7 @@ from zero_shot_distill.thesis.importer import import_thesis
 N_ROWS = 40
 RESPONSE = Response("0" * 64, "", "stop", None, None, 0.0, 1, "2026-11-26T00:00:00+00:00", "simulated")
 TASK = load_task("pocket_nli").model_copy(update={"group_field": None})
-ROWS = [Example(f"r{row}", {}, "neutral", None) for row in range(N_ROWS)]
-LABELS = {True: "neutral", False: "contradiction"}
+ROWS = [Example(f"r{row}", {}, TASK.labels[row % 3], None) for row in range(N_ROWS)]
 World = tuple[np.ndarray, float]  # (templates, rows): whether each label is right, the incumbent first; what the best template really gains
 
 
@@ -52,10 +51,14 @@ def standout(rng: np.random.Generator, n: int) -> World:
 
 
 def simulated(right: np.ndarray) -> dict[str, list[ReadReply]]:
-    "Make replies of which some labels are right; all have a rationale."
-    reply = {is_right: Reply(label, "for a reason", None, None) for is_right, label in LABELS.items()}
+    "Make replies of which some labels are right, the others the next label of the task; all have a rationale."
+    replies = {label: Reply(label, "for a reason", None, None) for label in TASK.labels}
+    following = dict(zip(TASK.labels, [*TASK.labels[1:], TASK.labels[0]], strict=True))
     return {
-        str(id): [ReadReply(str(id), row, RESPONSE, reply[bool(is_right)], "") for row, is_right in zip(ROWS, rights, strict=True)]
+        str(id): [
+            ReadReply(str(id), row, RESPONSE, replies[row.label if is_right else following[row.label]], "")
+            for row, is_right in zip(ROWS, rights, strict=True)
+        ]
         for id, rights in enumerate(right)
     }
 
@@ -73,10 +76,10 @@ def figures(task: Task, replies: dict[str, list[ReadReply]], truth: float, with_
         "any": found.n_any / found.right.n,
         "guesses": found.n_guessed / found.right.n,
         "most": n_most / found.right.n,
-        "best elsewhere": found.label.value,
+        "best of the other half": found.label.value,
         "net gain": found.gain.total.value,
         "truth": truth,
-        "truth above interval": float(truth > found.in_reach.high),
+        "called better": float(found.gain.is_shown),
     }
 
 
