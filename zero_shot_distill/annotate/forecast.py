@@ -32,7 +32,9 @@ if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #1fada93b
-INTERVALS_SAY = "90 % prediction intervals; their upper ends allow for replies up to max_tokens, where it is set, that no stored reply reaches."
+INTERVALS_SAY = (
+    "90 % prediction intervals; their upper ends allow for replies up to max_tokens, where it is set, that no stored reply reaches."
+)
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ def summarise_annotations(
     "Count labels, rationales, agreement and reasons."
     both = [place for place, row in enumerate(rows) if row.label is not None and row.gold is not None]
     agree, explained = [is_right(rows[place].label, rows[place].gold) for place in both], [row.rationale is not None for row in rows]
-    worth = {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)} if groups else {}
+    worth = (
+        {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)} if groups else {}
+    )
     return AnnotationSummary(
         n_rows=len(rows),
         n_labels=sum(row.label is not None for row in rows),

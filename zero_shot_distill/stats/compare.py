@@ -48,7 +48,9 @@ def mean_over_seeds(
     return wilson(value * n, n, value * (1 - value) * Z**2 / square if 0 < value < 1 else found.n_groups)
 
 # %% ../../nbs/0_stats/01_compare.ipynb #0d86ae70
-MIN_SEEDS = 3  # of each method: with two, no interval is narrow enough to be of use, and what it says hangs on how alike two students happen to be
+MIN_SEEDS = (
+    3  # of each method: with two, no interval is narrow enough to be of use, and what it says hangs on how alike two students happen to be
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +58,9 @@ class Difference(Interval):
     "Hold the difference of two methods with its 95 % interval, and how many students it was estimated from."
 
     n_seeds: tuple[int, int] = (1, 1)  # of either method
-    detectable: float = float("nan")  # difference that a comparison as uncertain as this one sees with a probability of 80 %; NaN: not known
+    detectable: float = float(
+        "nan"
+    )  # difference that a comparison as uncertain as this one sees with a probability of 80 %; NaN: not known
 
     @property
     def reason(self) -> str:  # empty where the seeds are enough for one

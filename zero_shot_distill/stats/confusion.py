@@ -64,7 +64,9 @@ def _joined(
     "Add up what several sets of rows are worth."
     designs, n = [design for design, _ in parts], sum(rows for _, rows in parts)
     balanced = sum(design.balanced * rows for design, rows in parts) / n if n else 1.0
-    gold, given = (tuple(map(sum, zip(*of_each, strict=True))) for of_each in ([one.gold for one in designs], [one.given for one in designs]))
+    gold, given = (
+        tuple(map(sum, zip(*of_each, strict=True))) for of_each in ([one.gold for one in designs], [one.given for one in designs])
+    )
     return Design(gold, given, balanced)
 
 # %% ../../nbs/0_stats/03_confusion.ipynb #d21c6b43
@@ -87,7 +89,9 @@ class Confusion:
     ) -> "Confusion":
         "Count rows by gold label and label given."
         place, n = {label: number for number, label in enumerate(labels)}, len(labels)
-        pairs = np.array([(place.get(one, n), place.get(other, n)) for one, other in zip(gold, given, strict=True)], dtype=int).reshape(-1, 2)
+        pairs = np.array([(place.get(one, n), place.get(other, n)) for one, other in zip(gold, given, strict=True)], dtype=int).reshape(
+            -1, 2
+        )
         counts = np.zeros((n + 1, n + 1), dtype=int)
         np.add.at(counts, tuple(pairs.T), 1)
         design = _design(pairs, groups, n) if len(set(groups)) < len(groups) else None

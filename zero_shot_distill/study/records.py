@@ -293,7 +293,9 @@ def rationale_sentence(
         f"with {effect.labels} labels, step by step less label-only is {_points(effect.difference)} ({_seeds(effect.difference)})"
         for effect in effects
     ]
-    sentence = f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over rows and, from two seeds on, seeds."
+    sentence = (
+        f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over rows and, from two seeds on, seeds."
+    )
     if first.verdict == "undetermined" and not first.difference.reason and first.difference.detectable < 1:
         sentence += f" A difference of {100 * first.difference.detectable:.0f} points would have been seen four times in five."
     return sentence
