@@ -20,7 +20,7 @@ from ..student.record import METHODS, RunRecord
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
 
-# %% ../../nbs/7_study/02_tables.ipynb #ff441aef
+# %% ../../nbs/7_study/02_tables.ipynb #da17dd10
 def prompt_rows(
     prompts: PromptRecord,  # of one run
     n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
@@ -47,7 +47,7 @@ def prompt_rows(
     listed.append(row(f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation))
     return with_trivial_rows(listed, confusion, n_choices)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #db38c17b
 def annotation_rows(
     annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
     is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
@@ -73,7 +73,7 @@ def annotation_rows(
     ]
     return with_trivial_rows(listed, confusion)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #ff441aef
 def _train_rows(run: RunRecord) -> str:
     "Count the rows that a student learned from, and those that it could not use."
     parts = [f"{run.n_rationales} rationales"] if run.config.method == "step-by-step" else []
@@ -109,7 +109,7 @@ def student_rows(
     ]
     return with_trivial_rows(listed, confusion, n_choices)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #e706b2e5
 def cost_rows(
     run: Run,
 ) -> list[dict[str, str]]:  # for `table_html`
