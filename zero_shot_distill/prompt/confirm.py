@@ -176,7 +176,11 @@ def _numbers(found: Confirmation, id: str) -> dict[str, Any]:
     for name in OBJECTIVES:
         more = None if id == found.incumbent else found.difference(id, name)
         for what, interval in ((name, getattr(score, name)), (f"{name}_difference", more)):
-            line |= {what: interval and interval.value, f"{what}_low": interval and interval.low, f"{what}_high": interval and interval.high}
+            line |= {
+                what: interval and interval.value,
+                f"{what}_low": interval and interval.low,
+                f"{what}_high": interval and interval.high,
+            }
     return line | {"flattery": found.flattery(id), "cost_usd": score.usage.cost_usd}
 
 # %% ../../nbs/3_prompt/09_confirm.ipynb #7e7f8753
