@@ -215,7 +215,8 @@ class SearchProject(PromptProject):
 
     def headroom(
         self,
-        *templates: str | PromptTemplate,  # the incumbent, then the templates to compare it with; the incumbent alone: with all others; none: the first of all
+        *templates: str
+        | PromptTemplate,  # the incumbent, then the templates to compare it with; the incumbent alone: with all others; none: the first of all
         n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows

@@ -89,7 +89,9 @@ def is_right(task: Task, read: ReadReply) -> bool:
 
 def thesis_replies(shared: Path) -> tuple[Task, dict[str, dict[str, ReadReply]]]:
     "Read the thesis's replies to the 75 rows that every template answered; a label counts without a rationale."
-    gold = {str(line["idx"]): line["label"] for line in map(json.loads, (shared / "thesis" / "cqa_train_gold.jsonl").read_text().splitlines())}
+    gold = {
+        str(line["idx"]): line["label"] for line in map(json.loads, (shared / "thesis" / "cqa_train_gold.jsonl").read_text().splitlines())
+    }
     with tempfile.TemporaryDirectory() as folder, ResponseStore(Path(folder) / "responses.sqlite") as store:
         imported = ImportedFolder.of(Path(folder))
         import_thesis(shared / "thesis", store, imported)
@@ -123,14 +125,20 @@ def main() -> None:
     rng = np.random.default_rng(0)
     columns: list[str] = []
     for n in (1, 3, 7, 15, 31):
-        worlds = {make.__name__: [figures(TASK, simulated(right), truth) for right, truth in (make(rng, n + 1) for _ in range(n_draws))] for make in (guessing, noisy, standout)}
+        worlds = {
+            make.__name__: [figures(TASK, simulated(right), truth) for right, truth in (make(rng, n + 1) for _ in range(n_draws))]
+            for make in (guessing, noisy, standout)
+        }
         if shared.is_dir():
             worlds["thesis, cqa"] = list(thesis_draws(shared, n + 1, n_draws, rng))
         for name, draws in worlds.items():
             if not columns:
                 columns = list(draws[0])
                 print(f"| templates | others | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
-            print(f"| {name} | {n} | {' | '.join(f'{100 * np.mean([draw[column] for draw in draws]):.1f}' for column in columns)} |", flush=True)
+            print(
+                f"| {name} | {n} | {' | '.join(f'{100 * np.mean([draw[column] for draw in draws]):.1f}' for column in columns)} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
