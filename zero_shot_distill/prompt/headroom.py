@@ -144,7 +144,7 @@ def best_elsewhere(
         for read, group in zip(rows, groups, strict=True):
             other = asked.get(read.example.id)
             counts[id][half[group]] += other is not None and loss_of(task, other, with_rationale) is Loss.NONE
-    best = [max(counts, key=lambda id: counts[id][1 - side]) for side in (0, 1)]  # noqa: B023
+    best = [max(counts, key=lambda id: counts[id][1 - side]) for side in (0, 1)]
     chosen = [templates[best[half[group]]].get(read.example.id) for read, group in zip(rows, groups, strict=True)]
     return max(counts, key=lambda id: sum(counts[id])), chosen
 
