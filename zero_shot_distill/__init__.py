@@ -30,6 +30,7 @@ _MODULES = {  # module -> its names that stand here
     "prompt.search_job": ("OproSettings", "SearchJob"),
     "prompt.search_result": ("PromptSearch",),
     "prompt.opro": ("search_prompt",),
+    "prompt.headroom": ("gain_split", "headroom"),
     "annotate.plan": ("ExplanationRate",),
     "annotate.rows": ("read_annotations",),
     "annotate.job": ("AnnotationJob", "run_annotation"),
