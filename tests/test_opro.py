@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from scripted_server import Latency, Scripted, ScriptedServer
-from zsd_command import Project, environment, interrupt, is_one_line, rows_of, zsd
+from zsd_command import Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.prompt.candidate import Refusal, ReplyForm, normal_text, read_candidate, refusal_of
 from zero_shot_distill.prompt.objective import SearchObjective, SearchScore, pareto_front
@@ -47,9 +47,10 @@ def chance(*parts: object) -> float:
 
 def proposes(body: dict[str, Any]) -> Scripted:
     "One of several prompts, or one of several kinds of rubbish, by the request's seed."
+    number = body["seed"] % 1000
     texts = [
-        "<prompt>Read {premise} with care, scripted %d. Does {hypothesis} follow?</prompt>" % (body["seed"] % 1000),
-        "<prompt>Scripted %d: {premise} Think of {hypothesis}</prompt>" % (body["seed"] % 1000),
+        f"<prompt>Read {{premise}} with care, scripted {number}. Does {{hypothesis}} follow?</prompt>",
+        f"<prompt>Scripted {number}: {{premise}} Think of {{hypothesis}}</prompt>",
         "Thinking of <prompt>an older one</prompt>, better: <prompt>\nScripted {premise}\nGuess {hypothesis}\n</prompt>\nscore: 99",
         "no marks at all",
         "<prompt>only {premise}</prompt>",
@@ -148,7 +149,7 @@ def test_stopped_anywhere_it_goes_on_with_the_same_trajectory(tmp_path, by):
         reached = 0
         for _ in range(2):
             reached += stops.randrange(20, 80)
-            done = interrupt(cut, lambda process: len(server.bodies) >= reached, *arguments, by=by, env=at(server))
+            done = interrupt(cut, lambda process, n=reached: len(server.bodies) >= n, *arguments, by=by, env=at(server))
             assert done.status != 0
             if by == signal.SIGINT:
                 assert "the same command goes on from there" in done.last_line

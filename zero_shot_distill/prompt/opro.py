@@ -26,7 +26,16 @@ from .search_job import N_CONTENDERS, SearchJob, SearchPlan, plan_search
 from .search_result import PromptSearch, SearchEnd, StopReason, refusal_text
 from .starter import templates_text
 from .template import PromptTemplate
-from .trajectory import Candidate, SearchError, Step, TrajectoryFile, ranked, steps_since_best, steps_without_any, tried_by_id
+from zero_shot_distill.prompt.trajectory import (
+    Candidate,
+    SearchError,
+    Step,
+    TrajectoryFile,
+    ranked,
+    steps_since_best,
+    steps_without_any,
+    tried_by_id,
+)
 from ..store.request import Request
 from ..task.task import Example
 from ..teacher.budget import Budget
@@ -65,9 +74,8 @@ class _Asker:
         "Ask templates about rows, all in one round; `OutOfMoney` where the dollars do not reach."
         if not templates:
             return {}
-        with self._lend(self.client) as client:
-            with self.progress.bar(what, n_parallel=client.n_at_once) as on_progress:
-                found = run_experiment(self.job.task, templates, rows, client, on_progress)
+        with self._lend(self.client) as client, self.progress.bar(what, n_parallel=client.n_at_once) as on_progress:
+            found = run_experiment(self.job.task, templates, rows, client, on_progress)
             open_ones = [(templates[id], read.example) for id, replies in found.items() for read in replies if read.is_open]
             self._check_paid(client, open_ones)
         return found
@@ -92,11 +100,13 @@ class _Asker:
             Request.build(self.optimiser.model, [{"role": "user", "content": prompt}], **{**sampling, "seed": seeds.getrandbits(31)})
             for prompt in prompts
         ]
-        with self._lend(self.optimiser) as optimiser:
-            with self.progress.bar(f"step {step}: asking for {len(requests)} candidates", n_parallel=optimiser.n_at_once) as on_progress:
-                asked = optimiser.ask(requests, on_progress)
+        what = f"step {step}: asking for {len(requests)} candidates"
+        with self._lend(self.optimiser) as optimiser, self.progress.bar(what, n_parallel=optimiser.n_at_once) as on_progress:
+            asked = optimiser.ask(requests, on_progress)
         if asked.n_over_budget:
             raise OutOfMoney
+        for failure in dict.fromkeys(map(str, asked.failures.values())):
+            self.progress.message(f"  {optimiser.teacher.where}: {failure}")
         found = [asked.responses.get(request.key) for request in requests]
         usage = total_usage([response for response in found if response], self.optimiser.options.price)
         return [response.text if response else None for response in found], usage

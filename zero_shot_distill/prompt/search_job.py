@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'N_CONTENDERS', 'OproSettings', 'SearchBudget', 'SearchJob
 
 # %% ../../nbs/3_prompt/13_search_job.ipynb #46bca087
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .candidate import ReplyForm
@@ -80,7 +80,7 @@ class SearchJob:
     form: ReplyForm  # how to reply, below every candidate
     rows: ContestRows  # to select on, and to confirm on
     settings: OproSettings = OproSettings()
-    objective: SearchObjective = SearchObjective()
+    objective: SearchObjective = field(default_factory=SearchObjective)
     proposer: str = "opro"  # one of `propose.PROPOSERS`
     own_meta_prompt: str | None = None  # as `load_meta_prompt` reads it; None: the one made from the task
     seed: int = 42  # draws the examples, and is part of the optimiser's sampling
