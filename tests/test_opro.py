@@ -19,6 +19,7 @@ from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.prompt.trajectory import read_trajectory
+from zero_shot_distill.study.search_figure import search_figure
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import list_tasks, load_task
 
@@ -129,11 +130,12 @@ def test_what_is_printed(tmp_path):
     assert (most, least) == ("188", "136")  # 2 * 12 + steps * (4 + 4 * 12) + 3 * 20
     assert len(server.bodies) <= 188
     assert "headroom of " in done.err
-    for part in ("which flatters it", "proposals were refused", "Stopped: all iterations are done", "--prompts", "incumbent", "format: "):
+    for part in ("which flatters what was chosen", "proposals were refused", "Stopped: all iterations are done", "--prompts", "incumbent", "format: "):
         assert part in done.out
     search = PromptSearch.read(trajectory(tmp_path).parent)
     assert max(map(len, repr(search).splitlines()[1:4])) <= 80
     assert list(search.frame["step"])[:2] == [0, 0]
+    assert len(search_figure(search).axes) == 2
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
@@ -284,7 +286,19 @@ def test_no_text_slips_through_with_a_fault():
     "Random texts of parts: whatever is not refused shows every field once and nothing of the rows that were shown."
     rng = random.Random(11)
     shown = ROWS[:3]
-    parts = ["{premise}", "{hypothesis}", "{label}", "{", "}", "{{", "}}", "Is it so?", "entailment, neutral or contradiction", "neutral", "\n\n"]
+    parts = [
+        "{premise}",
+        "{hypothesis}",
+        "{label}",
+        "{",
+        "}",
+        "{{",
+        "}}",
+        "Is it so?",
+        "entailment, neutral or contradiction",
+        "neutral",
+        "\n\n",
+    ]
     parts += [*shown[0].fields.values(), shown[1].fields["premise"].upper(), "word " * 200]
     n_kept = 0
     for _ in range(3000):
@@ -343,7 +357,9 @@ def test_a_template_that_is_best_in_one_respect_stays_on_the_front():
     for _ in range(50):
         scores = {str(number): score() for number in range(8)}
         front = pareto_front(scores)
-        assert max(scores, key=lambda id: (scores[id].accuracy, scores[id].explanation_rate, -scores[id].cost_usd)) in front or len(front) > 0
+        assert (
+            max(scores, key=lambda id: (scores[id].accuracy, scores[id].explanation_rate, -scores[id].cost_usd)) in front or len(front) > 0
+        )
         assert min(scores, key=lambda id: scores[id].cost_usd) in front
         best = max(SearchObjective().value(one) for one in scores.values())
         assert best <= 1

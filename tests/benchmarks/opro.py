@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from zero_shot_distill.core.definition import ZsdError
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.candidate import ReplyForm
 from zero_shot_distill.prompt.contest_rows import draw_contest
@@ -34,7 +35,7 @@ from zero_shot_distill.prompt.search_job import PRESETS, OproSettings, SearchBud
 from zero_shot_distill.prompt.search_result import PromptSearch, SearchTotal, confirmed_share, refusal_text
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
-from zero_shot_distill.prompt.trajectory import SearchError, tried_by_id
+from zero_shot_distill.prompt.trajectory import tried_by_id
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.connect import connect
@@ -85,7 +86,7 @@ def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
         optimiser = connect(proposing, store, setting.settings.optimiser_sampling(setting.teacher.sampling, own))
         try:
             return search_prompt(job, client, optimiser, setting.work_dir, progress)
-        except SearchError as error:
+        except ZsdError as error:
             return str(error)
 
 
@@ -126,7 +127,13 @@ def line(proposer: str, seed: int, found: PromptSearch, objective: SearchObjecti
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     "A Markdown table."
     names = list(rows[0])
-    return "\n".join(["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows)])
+    return "\n".join(
+        [
+            "| " + " | ".join(names) + " |",
+            "|" + "---|" * len(names),
+            *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows),
+        ]
+    )
 
 
 def single(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +222,11 @@ def main() -> None:
     print(f"{about} Shares in per cent; differences to the incumbent in points on the confirmation rows, with 95 % intervals.\n")
     if lines:
         print(markdown([single(numbers) for numbers in lines]), end="\n\n")
-        print(markdown([summary(name, mine) for name in given.proposers.split(",") if (mine := [one for one in lines if one["proposer"] == name])]))
+        print(
+            markdown(
+                [summary(name, mine) for name in given.proposers.split(",") if (mine := [one for one in lines if one["proposer"] == name])]
+            )
+        )
     for pair, one in zip(grid, found, strict=True):
         if isinstance(one, str):
             print(f"\n{pair[0]}, seed {pair[1]}: {one}")
