@@ -21,7 +21,7 @@ from ..core.files import write_json
 from ..prompt.by_label import by_label_rows, trivial_shares, with_trivial_rows
 from ..prompt.display import percent_text, share_text
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval, wilson
+from ..stats.interval import Interval, share_of
 from .config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class StudentScore:
     n_correct: int  # right labels
     n_unreadable: int  # answers that are no label; counted as wrong
     accuracy: float  # share of right labels, 0 to 1
-    low: float  # lower end of the 95 % Wilson interval
+    low: float  # lower end of the 95 % interval; in records of before, without regard to the groups
     high: float  # upper end of it
     correct: tuple[int, ...]  # 0 or 1 for each row
     n_truncated: int = 0  # answers that were stopped before their end
@@ -115,22 +115,23 @@ class StudentScore:
         confusion: Confusion | None = None,  # answers by gold label, where the task has fixed labels
     ) -> "StudentScore":
         "Count the right answers and give their share its interval."
-        share = wilson(sum(correct), len(correct))
+        share = share_of(correct, groups)
         counts = {"n": share.n, "n_correct": sum(correct), "n_unreadable": n_unreadable, "n_truncated": n_truncated}
         ends = {"accuracy": share.value, "low": share.low, "high": share.high}
         return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, **ends, **counts)
 
     @property
     def interval(self) -> Interval:
-        "Give the accuracy with its interval."
-        return Interval(self.accuracy, self.low, self.high, self.n)
+        "Give the accuracy with its interval over test rows, those of a group kept together. It is about this student: another seed gives another one."
+        return share_of(self.correct, self.groups)
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
         "Give the figures as a table."
         import pandas as pd
 
-        shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": self.low, "high": self.high}
+        ends = self.interval
+        shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": ends.low, "high": ends.high}
         if self.confusion:
             (label, share), balanced = self.confusion.majority, self.confusion.balanced_accuracy
             shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}

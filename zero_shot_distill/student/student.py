@@ -189,12 +189,13 @@ def evaluate_student(
         raise UnusableInput(f"{n_rows} test rows, none with a gold label: there is nothing to measure by")
     task, answers = load_student(student_dir).task, predict(student_dir, examples)
     gold, given = [example.label for example in examples], [answer.label for answer in answers]
+    groups = [task.group_of(example) for example in examples]
     return StudentScore.of(
         [task.is_right(*pair) for pair in zip(given, gold, strict=True)],
-        [task.group_of(example) for example in examples],
+        groups,
         n_unreadable=given.count(None),
         n_truncated=sum(answer.is_truncated for answer in answers),
-        confusion=Confusion.of(task.labels, gold, given) if task.labels else None,
+        confusion=Confusion.of(task.labels, gold, given, groups) if task.labels else None,
     )
 
 # %% ../../nbs/5_student/05_student.ipynb #421002b3
