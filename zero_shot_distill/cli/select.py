@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import BudgetUsd, CommonOptions, OneSplit, PromptsFile, Seed, TaskName, TeacherOptions, TemplateIds, names_in, with_options
+from zero_shot_distill.cli.options import (
+    BudgetUsd,
+    CommonOptions,
+    OneSplit,
+    PromptsFile,
+    Seed,
+    TaskName,
+    TeacherOptions,
+    TemplateIds,
+    names_in,
+    with_options,
+)
 from .tables import show_rows
 from ..core.files import without_nan
 from ..prompt.library import find_templates, pick_templates
@@ -57,13 +68,19 @@ def select(
     confirm_rows: Annotated[
         int | None, typer.Option("--confirm-rows", min=1, help="Other rows that confirm the choice; 100 by default, or all that there are.")
     ] = None,
-    incumbent: Annotated[str, typer.Option("--incumbent", help="The template in use, that a better one must beat; the first by default.")] = "",
+    incumbent: Annotated[
+        str, typer.Option("--incumbent", help="The template in use, that a better one must beat; the first by default.")
+    ] = "",
     objective: Annotated[
         str, typer.Option("--objective", help="What decides: explained_accuracy (right, with a rationale) or accuracy.")
     ] = "explained_accuracy",
-    halving: Annotated[bool, typer.Option("--halving", help="Drop the worse half at 8, 16, ... rows: the cost is known beforehand.")] = False,
+    halving: Annotated[
+        bool, typer.Option("--halving", help="Drop the worse half at 8, 16, ... rows: the cost is known beforehand.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would take to tell templates apart, and ask nothing.")] = False,
-    budget_queries: Annotated[int | None, typer.Option("--budget-queries", min=1, help="Never ask more questions than so many, stored ones included.")] = None,
+    budget_queries: Annotated[
+        int | None, typer.Option("--budget-queries", min=1, help="Never ask more questions than so many, stored ones included.")
+    ] = None,
     budget_usd: BudgetUsd = None,
     seed: Seed = 42,
     split: OneSplit = "train",

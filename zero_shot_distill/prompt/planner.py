@@ -42,7 +42,9 @@ class ContestPlan:
     def about(self) -> str:
         "Say where the numbers come from."
         known = f"as in the stored replies ({self.n_pairs} pairs of templates)" if self.n_pairs else "assumed, because too little is stored"
-        cost = "unknown" if self.usd_each is None else f"{'at most ' if self.usd_is_most and self.usd_each else ''}{format_usd(self.usd_each)}"
+        cost = (
+            "unknown" if self.usd_each is None else f"{'at most ' if self.usd_is_most and self.usd_each else ''}{format_usd(self.usd_each)}"
+        )
         return f"one of two templates alone is right on {self.discordance:.0%} of the rows ({known}); a question costs {cost}"
 
     def usd(

@@ -135,7 +135,9 @@ def check_contest(
     "Refuse a contest that cannot begin."
     first = plan.looks(n_rows)[0]
     if len(ids) < 2:
-        raise DataError(f"one template ({ids[0]}): there is nothing to choose from; write a second one" if ids else "no template to choose from")
+        raise DataError(
+            f"one template ({ids[0]}): there is nothing to choose from; write a second one" if ids else "no template to choose from"
+        )
     if plan.max_questions is not None and plan.max_questions < len(ids) * first:
         raise DataError(
             f"{len(ids)} templates on {first} rows, the first look, are {len(ids) * first} questions, and {plan.max_questions} may be asked; "
