@@ -8,7 +8,6 @@ __all__ = ['select']
 # %% ../../nbs/9_cli/01_select.ipynb #9d1fc641
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
