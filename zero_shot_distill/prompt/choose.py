@@ -7,7 +7,7 @@ __all__ = ['N_CONTENDERS', 'ContestJob', 'Choice', 'choose_prompt']
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #765e54e3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class ContestJob:
     templates: Mapping[str, PromptTemplate]  # by id, two at least
     rows: ContestRows
     incumbent: str  # id of the template in use, one of `templates`
-    plan: SelectionPlan = SelectionPlan()
+    plan: SelectionPlan = field(default_factory=SelectionPlan)
 
     def __post_init__(self) -> None:
         if self.incumbent not in self.templates:
