@@ -6,10 +6,10 @@
 __all__ = ['LEAST_GAIN', 'SECOND_TEMPERATURE', 'HeadroomError', 'Loss', 'loss_of', 'GainSplit', 'gain_split', 'best_elsewhere',
            'chance_of_any', 'Worth', 'Headroom', 'headroom', 'sample_again']
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #2155ef6b
+# %% ../../nbs/3_prompt/09_headroom.ipynb #720fb9c2
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -118,24 +118,20 @@ def gain_split(
         lost = [a is Loss.NONE and b in of for a, b in pairs]
         return paired_shares(gained, lost, groups)
 
-    return GainSplit(
-        difference([Loss.UNREAD, Loss.NO_RATIONALE]), difference([Loss.LABEL]), difference([one for one in Loss if one is not Loss.NONE])
-    )
+    return GainSplit(difference([Loss.UNREAD, Loss.NO_RATIONALE]), difference([Loss.LABEL]), difference([one for one in Loss if one is not Loss.NONE]))
 
 
 def _answered(replies: Sequence[ReadReply]) -> dict[str, ReadReply]:
     "Keep the replies that say something of a prompt, by row."
     return {read.example.id: read for read in replies if read.response is not None and read.example.label is not None}
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #1f0a1b35
+# %% ../../nbs/3_prompt/09_headroom.ipynb #15299d0f
 def best_elsewhere(
     task: Task,
     rows: Sequence[ReadReply],  # the incumbent's replies
     templates: Mapping[str, Mapping[str, ReadReply]],  # the others, at least one: id -> replies by row
     with_rationale: bool = True,  # False: the label alone counts
-) -> tuple[
-    str, list[ReadReply | None]
-]:  # the best on all rows; for each row the reply of the one that is best on the other half of the groups
+) -> tuple[str, list[ReadReply | None]]:  # the best on all rows; for each row the reply of the one that is best on the other half of the groups
     "Choose the best of other templates for each row on rows that have nothing to do with it; of equals the first."
     groups = [task.group_of(read.example) for read in rows]
     half = {group: place % 2 for place, group in enumerate(dict.fromkeys(groups))}
@@ -163,7 +159,7 @@ def chance_of_any(
     shares = [sum(read.reply is not None and read.reply.label == row.label for read in other.values()) / len(other) for other in asked]
     return 1 - prod(1 - share for share in shares)
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #02d6ddd8
+# %% ../../nbs/3_prompt/09_headroom.ipynb #c73d6422
 # 100 confirmation rows show a gain of 8 points at 80 % power only where the better prompt loses no row (`stats.power.smallest_difference`).
 LEAST_GAIN = 0.08
 
@@ -204,16 +200,14 @@ class Headroom:
     @property
     def sentence(self) -> str:
         "Say in one line what the headroom means for a search."
-        reach, least = f"at most {percent_text(self.in_reach)} of the rows in reach", f"{100 * self.least_gain:g} points"
+        most = f"a better prompt could gain {percent_text(self.in_reach)} of the rows at most"
         if self.worth is Worth.NO:
-            return f"A search is not worth its cost here: {reach}, and a gain of less than {least} could hardly be shown."
+            return f"A search is not worth its cost here: {most}, and less than {100 * self.least_gain:g} points could hardly be shown."
         if self.worth is Worth.OPEN:
-            return f"Undetermined: {reach}, and no template that was asked is shown to gain anything."
+            return f"Undetermined: {most}, and no template that was asked is shown to gain anything."
         if self.gain and self.gain.is_shown:
-            return f"A better prompt is there already: {reach}, and {self.others[0]} gains some of it; use it, or begin the search with it."
-        return (
-            f"A better prompt is to be had: {reach}, much of it format; change the form of the reply, or how it is read, before a search."
-        )
+            return f"A better prompt is there already: {most}, and {self.others[0]} gains some of it; use it, or begin the search with it."
+        return f"A better prompt is to be had: {most}, much of it by format; change the form of the reply, or how it is read, before a search."
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each part
@@ -221,6 +215,10 @@ class Headroom:
         import pandas as pd
 
         return pd.DataFrame([_numbers(name, getattr(self, name)) for name in ("right", "format", "label", "in_reach")])
+
+    def as_dict(self) -> dict[str, Any]:
+        "Give everything as plain values, for JSON."
+        return asdict(self) | {"worth": self.worth.name.lower(), "sentence": self.sentence}
 
     def __repr__(self) -> str:
         return result_text(*_headroom_table(self))
@@ -239,12 +237,7 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
     shares = [
         ("right", found.right, None, "counts already"),
         ("lost by format", found.format, gains[0], causes),
-        (
-            "lost by label, in reach",
-            found.label,
-            gains[1],
-            why if found.others else "a wrong label; no other template was asked, so each counts",
-        ),
+        ("lost by label, in reach", found.label, gains[1], why if found.others else "a wrong label; no other template was asked, so each counts"),
         ("format or label", found.in_reach, gains[2], "the most that a better prompt could gain"),
     ]
     cells = [
@@ -258,13 +251,7 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
         for part, share, gain, what in shares
     ]
     if found.others:
-        out = {
-            "rows": "lost by label, out of reach",
-            "n": str(n_out),
-            "share": "",
-            "net gain, points": "",
-            "what it is": "a wrong label that it gets wrong, too",
-        }
+        out = {"rows": "lost by label, out of reach", "n": str(n_out), "share": "", "net gain, points": "", "what it is": "a wrong label that it gets wrong, too"}
         cells.insert(3, out)
     return f"headroom of {found.incumbent} on {n} rows", cells, " ".join([found.sentence, *_remarks(found)])
 
@@ -276,17 +263,13 @@ def _remarks(found: Headroom) -> list[str]:
         said.append(f"Net gain: of the best other template ({found.others[0]} on all rows), chosen on the other half of the rows.")
     if len(found.others) > 1 and found.n_wrong:
         n = len(found.others)
-        said.append(
-            f"Of {found.n_wrong} wrong labels {found.n_any} are right with at least one of {n} others; guesses alone: {found.n_guessed:.0f}."
-        )
+        said.append(f"Of {found.n_wrong} wrong labels {found.n_any} are right with at least one of {n} others; guesses alone: {found.n_guessed:.0f}.")
     return said
 
 # %% ../../nbs/3_prompt/09_headroom.ipynb #b87d91d5
 def headroom(
     task: Task,
-    replies: Mapping[
-        str, Sequence[ReadReply]
-    ],  # template id -> its replies to the same rows; a second sample is another template (`sample_again`)
+    replies: Mapping[str, Sequence[ReadReply]],  # template id -> its replies to the same rows; a second sample is another template (`sample_again`)
     incumbent: str,  # id of the template that is to be bettered
     with_rationale: bool = True,  # False: the label alone counts
     least_gain: float = LEAST_GAIN,  # a smaller gain, as a share of the rows, is not worth a search
@@ -298,11 +281,7 @@ def headroom(
     rows = list(by_row.pop(incumbent).values())
     if not rows:
         raise HeadroomError(f"template {incumbent!r} has no reply to a row with a gold label; ask it about labelled rows first")
-    others = {
-        id: found
-        for id, asked in by_row.items()
-        if (found := {read.example.id: asked[read.example.id] for read in rows if read.example.id in asked})
-    }
+    others = {id: found for id, asked in by_row.items() if (found := {read.example.id: asked[read.example.id] for read in rows if read.example.id in asked})}
     best, chosen = best_elsewhere(task, rows, others, with_rationale) if others else ("", [])
     losses = [loss_of(task, read, with_rationale) for read in rows]
     groups = [task.group_of(read.example) for read in rows]
