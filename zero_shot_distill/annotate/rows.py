@@ -106,6 +106,12 @@ class AnnotationSummary:
     errors: dict[str, int]  # reason for a missing label or rationale -> rows
     read_by: dict[str, int]  # "schema" or "pattern" -> labels
     confusion: Confusion | None = None  # the teacher's labels by gold label; None: the task has no fixed labels, or a report of before
+    n_without: int = 0  # rows with a gold label and no teacher label: wrong where an accuracy is measured
+
+    @property
+    def n_with_gold(self) -> int:
+        "Count the rows that an accuracy is measured on."
+        return self.n_gold + self.n_without
 
 
 def summarise_annotations(
@@ -124,4 +130,5 @@ def summarise_annotations(
         errors=dict(Counter(row.label_error or row.rationale_error for row in rows if row.label_error or row.rationale_error)),
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),
         confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows]) if labels else None,
+        n_without=sum(row.label is None and row.gold is not None for row in rows),
     )

@@ -210,13 +210,13 @@ def annotate(
     if common.as_json:
         print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
-        _show_report(report, budget_usd)
+        _show_report(report, budget_usd, chosen.task)
     write_release(job, report)
     if report.n_rows_left:
         raise typer.Exit(1)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
-def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
+def _show_report(report: "AnnotationReport", budget_usd: float | None, task: str) -> None:
     "Print what came, what it cost and what is left."
     from zero_shot_distill.annotate.job import annotation_rows
     from zero_shot_distill.prompt.by_label import by_label_rows
@@ -249,3 +249,7 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
         print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")
+    if {"train", "valid"} <= report.splits.keys():
+        print(f"Next: zsd train --task {task} --annotations {report.id}")
+    elif "train" in report.splits:
+        print("To train a student on it, annotate validation rows, too: --splits train,valid (what is stored is not asked again)")

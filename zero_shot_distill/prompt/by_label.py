@@ -75,13 +75,16 @@ def with_trivial_rows(
     rows: Sequence[Mapping[str, str]],  # for `table_html`; the first column names a row
     confusion: Confusion | None,  # as for `trivial_shares`
     n_choices: int = 0,  # as for `trivial_shares`
+    valid: Confusion | None = None,  # of validation rows, whose columns end in "(valid)"; None: not known
 ) -> list[dict[str, str]]:  # the rows, then the trivial answers in the columns of accuracies on these rows
     "End a table of accuracies with what needs no model."
     found = [dict(row) for row in rows]
+    on_valid = {name: (accuracy, balanced) for name, accuracy, balanced in trivial_answers(valid)}
     for name, accuracy, balanced in trivial_answers(confusion, n_choices) if rows else []:
-        texts = {"accuracy": accuracy, "gold accuracy": accuracy, "balanced accuracy": balanced}
-        line = {column: texts.get(column.removesuffix(" (test)"), "") for column in rows[0]}
-        found.append(line | {next(iter(rows[0])): name})
+        texts = {}
+        for end, (plain, even) in {"": (accuracy, balanced), " (test)": (accuracy, balanced), " (valid)": on_valid.get(name, ("", ""))}.items():
+            texts |= {f"accuracy{end}": plain, f"gold accuracy{end}": plain, f"balanced accuracy{end}": even}
+        found.append({column: texts.get(column, "") for column in rows[0]} | {next(iter(rows[0])): name})
     return found
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #1970c248

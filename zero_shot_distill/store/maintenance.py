@@ -81,7 +81,7 @@ class StoreInfo:
             for use in uses
         ]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply"
+        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply; {self.n_bytes / 1e6:,.1f} MB in {Path(self.path).name}"
         return result_html(sent, [{name: row.get(name, 0) for name in columns} for row in rows])
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #0e1695ef

@@ -312,6 +312,14 @@ class ResponseStore(StoredReplies):
         super().__init__(path, timeout_s)
         self._claimant = _claimant()
 
+    def __repr__(self) -> str:
+        return f"ResponseStore({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        from zero_shot_distill.store.maintenance import store_info  # imports this module
+
+        return store_info(self)._repr_html_()
+
     def put(
         self,
         request: Request,  # what was asked
