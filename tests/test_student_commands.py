@@ -85,7 +85,7 @@ def test_agreement_with_the_teacher_and_gold_accuracy_on_the_test_rows(folder):
     "Both where the teacher annotated the test rows, too; beside them what needs no model."
     done = train(folder, "--method", "standard", splits="train,valid,test")
     said = " ".join(done.out.split())
-    for part in ("teacher agreement (valid)", "gold accuracy (valid)", "teacher agreement (test)", "gold accuracy (test)", "always “bad”", "chance"):
+    for part in ("teacher agreement (valid)", "gold accuracy (valid)", "teacher agreement (test)", "gold accuracy (test)", "always “good”", "chance"):
         assert part in said, (part, done.out, done.err)
     record = json.loads(train(folder, "--method", "standard", "--json", splits="train,valid,test").out)
     assert (record["test"]["n_teacher"], record["test"]["n"]) == (8, 8)

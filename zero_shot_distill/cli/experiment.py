@@ -81,9 +81,11 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str
 def _table(task: Task, lines: list[dict[str, Any]], confusion: "Confusion | None") -> list[dict[str, Any]]:
     "Add the trivial answers, and leave out the columns that say nothing here."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.teacher.price import format_usd
 
     lines = with_trivial_rows(lines, confusion, len(task.choices))
     needless = {"rules"} if len({line["rules"] for line in lines if line["rules"]}) == 1 else set()
+    needless |= {"cost"} if {line["cost"] for line in lines} <= {"", format_usd(0)} else set()
     needless |= {"balanced accuracy"} if confusion is None or not confusion.is_uneven else set()
     return [{name: text for name, text in line.items() if name not in needless} for line in lines]
 

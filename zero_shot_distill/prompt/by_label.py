@@ -79,10 +79,12 @@ def with_trivial_rows(
 ) -> list[dict[str, str]]:  # the rows, then the trivial answers in the columns of accuracies on these rows
     "End a table of accuracies with what needs no model."
     found = [dict(row) for row in rows]
-    on_valid = {name: (accuracy, balanced) for name, accuracy, balanced in trivial_answers(valid)}
+    n_valid = sum(valid.n_gold.values()) if valid else 0
     for name, accuracy, balanced in trivial_answers(confusion, n_choices) if rows else []:
+        # The same label on the validation rows, where another one may be the most frequent.
+        same = accuracy if name == "chance" else f"{100 * valid.n_gold[confusion.majority[0]] / n_valid:.0f} %\nn {n_valid}" if n_valid else ""
         texts = {}
-        for end, (plain, even) in {"": (accuracy, balanced), " (test)": (accuracy, balanced), " (valid)": on_valid.get(name, ("", ""))}.items():
+        for end, plain, even in (("", accuracy, balanced), (" (test)", accuracy, balanced), (" (valid)", same, balanced)):
             texts |= {f"accuracy{end}": plain, f"gold accuracy{end}": plain, f"balanced accuracy{end}": even}
         found.append({column: texts.get(column, "") for column in rows[0]} | {next(iter(rows[0])): name})
     return found

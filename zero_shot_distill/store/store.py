@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from html import escape
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -318,7 +319,10 @@ class ResponseStore(StoredReplies):
     def _repr_html_(self) -> str:
         from zero_shot_distill.store.maintenance import store_info  # imports this module
 
-        return store_info(self)._repr_html_()
+        try:
+            return store_info(self)._repr_html_()
+        except StoreError as error:  # e.g. it is closed
+            return f"<p>{escape(str(error))}</p>"
 
     def put(
         self,
