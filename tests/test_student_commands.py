@@ -88,8 +88,7 @@ def test_agreement_with_the_teacher_and_gold_accuracy_on_the_test_rows(folder):
     for part in ("teacher agreement (valid)", "gold accuracy (valid)", "teacher agreement (test)", "gold accuracy (test)", "always “good”", "chance"):
         assert part in said, (part, done.out, done.err)
     record = json.loads(train(folder, "--method", "standard", "--json", splits="train,valid,test").out)
-    assert (record["test"]["n_teacher"], record["test"]["n"]) == (8, 8)
-    assert record["test"]["n_agree"] == record["test"]["n_correct"]  # this teacher is always right
+    assert record["test"]["agrees"] == record["test"]["correct"]  # this teacher is always right
     assert sum(map(sum, record["valid_confusion"]["counts"])) == 3
     assert "teacher agreement (test)" not in train(folder, "--method", "standard").out
 

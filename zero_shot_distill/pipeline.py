@@ -67,7 +67,7 @@ class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_setti
     "Which students are trained: each method with each seed, all with the same settings of `TrainingConfig`."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
-    seeds: tuple[int, ...] = (0, 1)  # with teacher labels, each method
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # with teacher labels, each method; below three there is no verdict on a difference
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
 
     @model_validator(mode="after")
@@ -416,6 +416,12 @@ def _write_report(run: _Run, annotation: Path, run_ids: Sequence[str]) -> Path:
     return page
 
 # %% ../nbs/80_pipeline.ipynb #28151edc
+def _groups(run: _Run) -> dict[str, dict[str, str]]:  # split -> row -> group; empty where the task names no groups
+    "Name the groups of the annotated rows, and of those that the prompt was chosen on."
+    rows = {"train": [*run.rows.selection, *run.rows.train], "valid": run.rows.valid}
+    return {split: {row.id: run.task.group_of(row) for row in part} for split, part in rows.items()} if run.task.group_field else {}
+
+
 REFERENCE_MODEL = "gpt-4o-mini"  # a cheap hosted model: what an embedded run would have cost there
 
 
@@ -441,6 +447,8 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
             "metric": run.task.metric,
             "teacher": {"model": job.model, "title": opened.title, "note": opened.note},
             "annotation": job.id,
+            "selection_rows": [row.id for row in run.rows.selection],
+            "groups": _groups(run),
             "n_test": len(run.rows.test),
             "runs": list(run_ids),
             "usage": asdict(usage),

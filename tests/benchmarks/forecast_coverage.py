@@ -37,7 +37,7 @@ from zero_shot_distill.teacher.teacher import StoredTeacher
 
 MODEL = "gpt-3.5-turbo"
 PRICE = replace(price_of(MODEL), batch=None)  # without it, as nobody looks at the comparison here
-SAMPLING = {"temperature": 0, "max_tokens": 1000}
+SAMPLING = {"temperature": 0}  # without max_tokens: the interval itself, without what is added for replies up to a limit
 CHAT_TOKENS = 8  # marks of OpenAI's chat format around one message
 QUANTITIES = ("prompt tokens", "reply tokens", "dollars")
 CountTokens = Callable[[str], int]

@@ -23,7 +23,7 @@ from ..prompt.display import percent_text
 from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import shows_label
 from ..stats.confusion import Confusion
-from ..stats.interval import wilson
+from ..stats.interval import Interval
 from ..task.task import Task
 from ..teacher.price import format_usd
 
@@ -126,9 +126,9 @@ _OUTCOME_FAULTS = {
 }
 
 
-def _share(n: int, of: int) -> str:
+def _share(n: int, share: Interval) -> str:
     "Write a share with its interval."
-    return f"{n:,} of {of:,}: {percent_text(wilson(n, of), 1)}" if of else "-"
+    return f"{n:,} of {share.n:,}: {percent_text(share, 1)}" if share.n else "-"
 
 
 def _by_label(
@@ -173,8 +173,8 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
                 _code(each.name),
                 f"{each.summary.n_rows:,}",
                 f"{each.summary.n_labels:,}",
-                _share(each.summary.n_rationales, each.summary.n_rows),
-                _share(each.summary.n_agree, each.summary.n_gold),
+                _share(each.summary.n_rationales, each.summary.explanation_rate),
+                _share(each.summary.n_agree, each.summary.agreement),
             ]
             for each in counts.values()
         ],

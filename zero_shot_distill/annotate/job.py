@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from zero_shot_distill.annotate.plan import (
@@ -46,11 +47,12 @@ from ..prompt.mix import PromptMix
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval, bootstrap_mean, wilson
-from ..store.request import Request
+from ..stats.total import Estimate, Stratum, predict_total
+from ..store.request import Request, Response
 from ..task.task import Example, Task
+from ..teacher.budget import reply_limit
 from ..teacher.client import TeacherClient
-from ..teacher.price import Usage, format_usd, total_usage
+from ..teacher.price import Price, Usage, format_usd, total_usage
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
@@ -187,7 +189,7 @@ class AnnotationReport:
     usage: Usage  # of the replies that were asked for here
     price: str | None  # source of the prices; None: unknown
     n_rows_left: int  # rows without a reply
-    left_usd: Interval | None  # unanswered questions × mean cost of a reply, with the 95 % interval of that mean; None: unknown
+    left_usd: Estimate | None  # US dollars that the unanswered questions will take, with a 90 % prediction interval; None: unknown
     notes: tuple[str, ...]  # messages of the last run, e.g. that the model takes no temperature
     n_choices: int = 0  # of a row, where each has its own
 
@@ -223,6 +225,21 @@ def find_unanswered(
     ]
 
 
+def _left_usd(
+    responses: Sequence[Response],  # that were asked for here
+    n_left: int,  # unanswered questions
+    price: Price | None,
+    sampling: Mapping[str, Any],
+) -> Estimate | None:  # None: unknown
+    "Predict what the unanswered questions will take in all from what the others took."
+    costs = [cost for response in responses if price and (cost := price.cost_of(response)) is not None]
+    if not costs:
+        return None
+    lengths, n = [response.completion_tokens or 0 for response in responses], len(costs)
+    longer, shorter = (price.cost_usd(0, tokens) for tokens in (max((reply_limit(sampling) or 0) - max(lengths), 0), min(lengths)))
+    return predict_total([Stratum(np.arange(n), np.array(costs), n + np.arange(n_left), np.zeros(n_left), longer, shorter)])
+
+
 def report_annotation(
     job: AnnotationJob,
     splits: dict[str, AnnotationSummary],  # summaries of the annotated rows
@@ -236,8 +253,6 @@ def report_annotation(
     # Each reply once, for rows with the same words share one.
     used = {reply.response.key: reply.response for questions in read.values() for reply in questions.values() if reply.response}
     responses = [response for response in used.values() if response.via != "import"]
-    costs = [cost for response in responses if price and (cost := price.cost_of(response)) is not None]
-    mean = bootstrap_mean(costs) if costs else None
     left = find_unanswered(read)
     open_attempts = client.store.open_attempts(request.key for request in job.requests(read))
     return AnnotationReport(
@@ -251,7 +266,7 @@ def report_annotation(
         usage=total_usage(responses, price),
         price=price and price.source,
         n_rows_left=len({(question.split, question.row) for question in left}),
-        left_usd=mean and Interval(mean.value * len(left), mean.low * len(left), mean.high * len(left), mean.n),
+        left_usd=_left_usd(responses, len(left), price, job.sampling),
         notes=tuple(dict.fromkeys(notes)),
         n_choices=len(job.task.choices),
     )
@@ -282,7 +297,8 @@ def run_annotation(
             read[split] = ask_split(job, split, noting, on_progress, read_again)
         rows = annotated_rows(job, split, read[split])
         write_annotations(rows, folder / f"{split}.jsonl")
-        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels)
+        groups = [job.task.group_of(example) for example in examples]
+        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels, groups)
     report = report_annotation(job, splits, read, client, folder, notes)
     write_json(folder / "report.json", asdict(report))
     lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
@@ -301,14 +317,14 @@ def annotation_rows(
             "split": split,
             "rows": f"{found.n_rows:,}",
             "labels": f"{found.n_labels:,}",
-            "gold accuracy": share_text(wilson(found.n_agree, found.n_with_gold)),
+            "gold accuracy": share_text(found.accuracy),
             **({"balanced accuracy": share_text(found.confusion.balanced_accuracy)} if uneven and found.confusion else {}),
-            "explanation rate": share_text(wilson(found.n_rationales, found.n_rows)),
+            "explanation rate": share_text(found.explanation_rate),
             "missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-",
         }
         for split, found in report.splits.items()
     ]
-    measured = any(found.n_with_gold for found in report.splits.values())
+    measured = any(found.accuracy.n for found in report.splits.values())
     return with_trivial_rows(cells, report.confusion if measured else None, report.n_choices if measured else 0)
 
 

@@ -16,6 +16,7 @@ from .job import AnnotationJob
 from ..prompt.collect import requests_for
 from ..stats.total import Estimate, Stratum, predict_total
 from ..store.request import Request, Response
+from ..teacher.budget import reply_limit
 from ..teacher.client import TeacherClient
 from ..teacher.price import Price
 
@@ -30,12 +31,19 @@ class Questions:
     rows: np.ndarray  # (n,) row numbers
     sizes: np.ndarray  # (n,) UTF-8 bytes of the rendered prompt
     responses: list[Response | None]  # (n,) None: no reply is stored
+    limit: int | None = None  # tokens that a reply may have; None: any number
 
     @cached_property
     def is_answered(self) -> np.ndarray:
         "Tell for each question whether a reply with token counts is stored."
         counted = [r is not None and r.prompt_tokens is not None and r.completion_tokens is not None for r in self.responses]
         return np.array(counted, dtype=bool)
+
+    @cached_property
+    def unseen_tokens(self) -> tuple[int, int]:  # 0 where the limit is unknown, or reached
+        "Tell how many tokens a reply may have above the longest and below the shortest that is stored."
+        lengths = [response.completion_tokens for response, is_there in zip(self.responses, self.is_answered, strict=True) if is_there]
+        return max((self.limit or 0) - max(lengths, default=0), 0), min(lengths, default=0)
 
 
 def look_up_questions(
@@ -60,7 +68,7 @@ def look_up_questions(
             kept = {key: response for key, response in stored.items() if response.outcome not in client.options.retry_outcomes}
             sizes += [prompt_size(way[-1]) for way in ways]
             replies += [next((kept[request.key] for request in way if request.key in kept), None) for way in ways]
-        found[id] = Questions(np.array(rows), np.array(sizes), replies)
+        found[id] = Questions(np.array(rows), np.array(sizes), replies, reply_limit(client.sampling))
     return found
 
 
@@ -114,14 +122,16 @@ def predict_totals(
 ) -> Totals:
     "Predict tokens and dollars of some questions from those that are answered."
     prompts = {id: _predicted_prompts(questions[id]) for id in wanted}
-    prompt_tokens, _ = _total(questions, wanted, prompts, lambda response: response.prompt_tokens)
+    prompt_tokens, _ = _total(questions, wanted, prompts, lambda response: response.prompt_tokens, lambda tokens: 0.0)
     nothing = {id: np.zeros(len(prompts[id])) for id in wanted}
-    completion_tokens, _ = _total(questions, wanted, nothing, lambda response: response.completion_tokens)
+    completion_tokens, _ = _total(questions, wanted, nothing, lambda response: response.completion_tokens, float)
     cost, open_cost = None, None
     answered = [r for id in wanted for r, known in zip(questions[id].responses, questions[id].is_answered, strict=True) if known]
     if price is not None and all(_chat_usd(price, response) is not None for response in answered):
         costs = {id: price.cost_usd(1, 0) * tokens for id, tokens in prompts.items()}
-        cost, open_cost = _total(questions, wanted, costs, lambda response: _chat_usd(price, response))
+        cost, open_cost = _total(
+            questions, wanted, costs, lambda response: _chat_usd(price, response), lambda tokens: price.cost_usd(0, tokens)
+        )
     return Totals(sum(len(rows) for rows in wanted.values()), prompt_tokens, completion_tokens, cost, open_cost)
 
 
@@ -135,6 +145,7 @@ def _total(
     wanted: Mapping[str, Sequence[int]],
     predicted: Mapping[str, np.ndarray],  # template id -> prediction from the size, for all its questions
     value_of: Callable[[Response], float],  # tokens or dollars
+    reply_value: Callable[[int], float],  # tokens or dollars of some tokens of a reply
 ) -> tuple[Estimate, Estimate]:  # of all wanted questions, and of those without a reply
     "Sum up answered questions as they are and open ones as predicted."
     strata, known = [], 0.0
@@ -143,6 +154,7 @@ def _total(
         values = _values(asked, value_of)
         known += values[there & is_wanted].sum()
         is_open = ~there & is_wanted
-        strata.append(Stratum(asked.rows[there], (values - predicted[id])[there], asked.rows[is_open], predicted[id][is_open]))
+        unseen = map(reply_value, asked.unseen_tokens)
+        strata.append(Stratum(asked.rows[there], (values - predicted[id])[there], asked.rows[is_open], predicted[id][is_open], *unseen))
     open_total = predict_total(strata)
     return open_total.shifted(float(known)), open_total

@@ -10,7 +10,7 @@ __all__ = ['AnnotatedRow', 'RationaleFault', 'annotated_row', 'write_annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from operator import eq
 from pathlib import Path
@@ -18,7 +18,9 @@ from pathlib import Path
 from ..core.definition import DataError
 from ..core.files import write_text
 from ..prompt.replies import ReadReply
+from ..stats.cluster import effective_rows
 from ..stats.confusion import Confusion
+from ..stats.interval import Interval, wilson
 from ..task.task import Example, Task
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #1f539614
@@ -106,29 +108,51 @@ class AnnotationSummary:
     errors: dict[str, int]  # reason for a missing label or rationale -> rows
     read_by: dict[str, int]  # "schema" or "pattern" -> labels
     confusion: Confusion | None = None  # the teacher's labels by gold label; None: the task has no fixed labels, or a report of before
+    # "n_gold", "n_with_gold" or "n_rows" -> independent rows that these are worth in the share of agreement, of right labels, or of rationales;
+    # empty: no groups, or a report of before
+    n_effective: dict[str, float] = field(default_factory=dict)
     n_without: int = 0  # rows with a gold label and no teacher label: wrong where an accuracy is measured
 
     @property
-    def n_with_gold(self) -> int:
-        "Count the rows that an accuracy is measured on."
-        return self.n_gold + self.n_without
+    def agreement(self) -> Interval:  # n: rows with a teacher label and a gold label
+        "Estimate how often a teacher's label agrees with the gold label."
+        return wilson(self.n_agree, self.n_gold, self.n_effective.get("n_gold"))
+
+    @property
+    def accuracy(self) -> Interval:  # n: rows with a gold label
+        "Estimate how often the teacher's label is right; a row without one is wrong."
+        return wilson(self.n_agree, self.n_gold + self.n_without, self.n_effective.get("n_with_gold"))
+
+    @property
+    def explanation_rate(self) -> Interval:  # n: rows
+        "Estimate the share of rows that have a rationale."
+        return wilson(self.n_rationales, self.n_rows, self.n_effective.get("n_rows"))
 
 
 def summarise_annotations(
     rows: Sequence[AnnotatedRow],  # of one split or several
     is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
     labels: Sequence[str] = (),  # of the task, to count by label; empty: it has no fixed ones
+    groups: Sequence[str] = (),  # group of each row; empty: every row is a group of its own
 ) -> AnnotationSummary:  # counts, of which rates with intervals can be made
     "Count labels, rationales, agreement and reasons."
-    both = [row for row in rows if row.label is not None and row.gold is not None]
+    both = [place for place, row in enumerate(rows) if row.label is not None and row.gold is not None]
+    agree, explained = [is_right(rows[place].label, rows[place].gold) for place in both], [row.rationale is not None for row in rows]
+    gold = [place for place, row in enumerate(rows) if row.gold is not None]
+    right = [rows[place].label is not None and is_right(rows[place].label, rows[place].gold) for place in gold]
+    worth = {}
+    if groups:
+        worth = {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)}
+        worth |= {"n_with_gold": effective_rows(right, [groups[place] for place in gold])}
     return AnnotationSummary(
         n_rows=len(rows),
         n_labels=sum(row.label is not None for row in rows),
-        n_rationales=sum(row.rationale is not None for row in rows),
-        n_agree=sum(is_right(row.label, row.gold) for row in both),
+        n_rationales=sum(explained),
+        n_agree=sum(agree),
         n_gold=len(both),
         errors=dict(Counter(row.label_error or row.rationale_error for row in rows if row.label_error or row.rationale_error)),
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),
-        confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows]) if labels else None,
-        n_without=sum(row.label is None and row.gold is not None for row in rows),
+        confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows], groups) if labels else None,
+        n_effective=worth,
+        n_without=len(gold) - len(both),
     )

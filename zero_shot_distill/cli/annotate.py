@@ -151,6 +151,7 @@ def forecast(
     answered = ", ".join(f"{n} of {id}" for id, n in made.pilot.items())
     if answered:
         print(f"{made.n_rows} rows, totals with 90 % prediction intervals; from {answered} that are stored and will not be asked again")
+        print("upper ends allow for replies up to max_tokens, where it is set, that no stored reply reaches")
     if made.open_usd is not None:
         low, high = format_usd(made.open_usd.low), format_usd(made.open_usd.high)
         source = opened.price.source if opened.price else "unknown, but all replies are stored"
@@ -244,8 +245,7 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None, task: str
         print(f"{report.n_open_attempts} attempts brought nothing and may have been charged")
     if report.n_rows_left:
         left = report.left_usd
-        ends = f" [{format_usd(left.low)}, {format_usd(left.high)}]" if left and left.has_ends else ""
-        cost = f"about {format_usd(left.value)}{ends}" if left else "at unknown cost"
+        cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
         goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
         print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")

@@ -16,7 +16,7 @@ from .fault import ReadFault, UnreadError
 from .reader import own_marker
 from ..task.numbers import numeric_value, same_value
 
-# %% ../../nbs/3_prompt/02_amounts.ipynb #ee67e46d
+# %% ../../nbs/3_prompt/02_amounts.ipynb #a54cdfd2
 _LATEX = (
     (regex.compile(r"<<[^<>]*>>"), " "),  # GPT-3.5 and others write <<3+4=7>>7, as in their training data
     (regex.compile(r"\{,\}"), ","),
@@ -35,6 +35,16 @@ _LATEX = (
 _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": "*", "⋅": "*", "·": "*", "∙": "*", "÷": "/", "½": "(1/2)", "¼": "(1/4)", "¾": "(3/4)", "⁄": "/"}
 )
+
+
+def _plain(text: str) -> str:
+    "Write a calculation with plain signs."
+    text = text.translate(_SIGNS)
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    return regex.sub(r"\s+", " ", text).strip()
+
+# %% ../../nbs/3_prompt/02_amounts.ipynb #ee67e46d
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![\d,.]*\d)"
 _EXPRESSION = regex.compile(
     rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*"
@@ -50,19 +60,6 @@ _SCALE = regex.compile(
 _ATTACHED = regex.compile(
     r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE
 )
-_END = regex.compile(
-    r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—",
-    regex.IGNORECASE,
-)
-_PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
-
-
-def _plain(text: str) -> str:
-    "Write a calculation with plain signs."
-    text = text.translate(_SIGNS)
-    for pattern, replacement in _LATEX:
-        text = pattern.sub(replacement, text)
-    return regex.sub(r"\s+", " ", text).strip()
 
 
 def _one_expression(text: str) -> str | None:
@@ -98,6 +95,20 @@ def _one_expression(text: str) -> str | None:
     return expression
 
 
+def _as_expression(text: str) -> str | None:
+    "Return a text that ends in an expression and holds no other number, or None."
+    found = list(_EXPRESSION.finditer(text))
+    is_one = len(found) == 1 and not text[found[0].end() :].strip() and numeric_value(found[0][0]) is not None
+    return found[0][0].strip() if is_one else None
+
+# %% ../../nbs/3_prompt/02_amounts.ipynb #a165525a
+_END = regex.compile(
+    r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—",
+    regex.IGNORECASE,
+)
+_PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
+
+
 def read_amount(
     text: str,  # what stands behind the name of an answer
     is_plan: bool = False,  # the calculation is asked for, not its result
@@ -131,14 +142,7 @@ def read_amount(
         raise UnreadError(ReadFault.AMBIGUOUS)
     return result
 
-
-def _as_expression(text: str) -> str | None:
-    "Return a text that ends in an expression and holds no other number, or None."
-    found = list(_EXPRESSION.finditer(text))
-    is_one = len(found) == 1 and not text[found[0].end() :].strip() and numeric_value(found[0][0]) is not None
-    return found[0][0].strip() if is_one else None
-
-# %% ../../nbs/3_prompt/02_amounts.ipynb #cefa9f5f
+# %% ../../nbs/3_prompt/02_amounts.ipynb #59d98b78
 @dataclass(frozen=True)
 class StatedAmount:
     "A number that a reply gives as its answer."
@@ -151,12 +155,53 @@ class StatedAmount:
     fault: ReadFault | None = None
 
 
+def _read_place(text: str, start: int, begin: int, stop: int, is_plan: bool) -> StatedAmount:
+    value_start = begin + len(text[begin:stop]) - len(text[begin:stop].lstrip(" *_`$"))
+    end = begin + len(text[begin:stop].rstrip())
+    number = regex.compile(r"[\s\S]*\d[)}*]*(?:[^\n.!?;,:—]{0,40}\Z)?").match(text, value_start, end)
+    try:
+        return StatedAmount(read_amount(text[begin:stop], is_plan), start, value_start, number.end() if number else end, True)
+    except UnreadError as error:
+        return StatedAmount(None, start, value_start, end, True, error.fault)
+
+# %% ../../nbs/3_prompt/02_amounts.ipynb #793b9cad
+_CONCLUDES = regex.compile(
+    r"\W*(?:so|therefore|thus|hence|consequently|in total|altogether|finally|in conclusion|in all|also|daher|donc)\b", regex.IGNORECASE
+)
+_SENTENCE = regex.compile(r"[.!?](?=\s+[\p{Lu}\d$\\])")
+
+
+def _first_alone(text: str) -> StatedAmount | None:
+    "Read the number with which a reply begins."
+    match = regex.match(r"\s*(?P<value>[^\n.!?;]*(?:[.,]\d[^\n.!?;]*)*)", text)
+    value = match["value"].strip()
+    if not regex.match(r"(?:about |\*\*|[`$€£(\\−-])*\s*\d", value):
+        return None
+    try:
+        return StatedAmount(read_amount(value), match.start("value"), match.start("value"), match.end("value"), False)
+    except UnreadError as error:
+        return StatedAmount(None, match.start("value"), match.start("value"), match.end("value"), False, error.fault)
+
+
+def _last_alone(text: str) -> StatedAmount | None:
+    "Read the number that is alone on the last line, behind its last equals sign, or the only one of a last sentence that concludes."
+    stripped = text.rstrip()
+    begin = stripped.rfind("\n") + 1
+    begin = max([begin, *(match.end() for match in _SENTENCE.finditer(stripped, begin))])
+    line = stripped[begin:]
+    has_words = regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line))
+    if not regex.search(r"\d", line) or (has_words and "=" not in line and not _CONCLUDES.match(line)):
+        return None
+    try:
+        return StatedAmount(read_amount(line), begin, begin, len(stripped), False)
+    except UnreadError as error:
+        return StatedAmount(None, begin, begin, len(stripped), False, error.fault)
+
+# %% ../../nbs/3_prompt/02_amounts.ipynb #cefa9f5f
 _MARKS = regex.compile(
     rf"{phrases.MARKER.pattern}|####|\b(?:answer|final result)\s+(?:\w+\s+){{0,3}}?(?:is|equals|would be|comes to)\b\s*:?|\b(?:antwort|ergebnis) (?:ist|lautet)\b:?|\bréponse est\b:?|\brespuesta es\b:?|答案是|答えは",
     regex.IGNORECASE | regex.V1,
 )
-
-
 _MAX_PLACES = 60  # at either end of a reply; one with more repeats itself
 
 
@@ -187,50 +232,7 @@ def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
         stated = [one for one in ends if one][:1]
     return stated
 
-
-def _read_place(text: str, start: int, begin: int, stop: int, is_plan: bool) -> StatedAmount:
-    value_start = begin + len(text[begin:stop]) - len(text[begin:stop].lstrip(" *_`$"))
-    end = begin + len(text[begin:stop].rstrip())
-    number = regex.compile(r"[\s\S]*\d[)}*]*(?:[^\n.!?;,:—]{0,40}\Z)?").match(text, value_start, end)
-    try:
-        return StatedAmount(read_amount(text[begin:stop], is_plan), start, value_start, number.end() if number else end, True)
-    except UnreadError as error:
-        return StatedAmount(None, start, value_start, end, True, error.fault)
-
-
-def _first_alone(text: str) -> StatedAmount | None:
-    "Read the number with which a reply begins."
-    match = regex.match(r"\s*(?P<value>[^\n.!?;]*(?:[.,]\d[^\n.!?;]*)*)", text)
-    value = match["value"].strip()
-    if not regex.match(r"(?:about |\*\*|[`$€£(\\−-])*\s*\d", value):
-        return None
-    try:
-        return StatedAmount(read_amount(value), match.start("value"), match.start("value"), match.end("value"), False)
-    except UnreadError as error:
-        return StatedAmount(None, match.start("value"), match.start("value"), match.end("value"), False, error.fault)
-
-
-_CONCLUDES = regex.compile(
-    r"\W*(?:so|therefore|thus|hence|consequently|in total|altogether|finally|in conclusion|in all|also|daher|donc)\b", regex.IGNORECASE
-)
-_SENTENCE = regex.compile(r"[.!?](?=\s+[\p{Lu}\d$\\])")
-
-
-def _last_alone(text: str) -> StatedAmount | None:
-    "Read the number that is alone on the last line, behind its last equals sign, or the only one of a last sentence that concludes."
-    stripped = text.rstrip()
-    begin = stripped.rfind("\n") + 1
-    begin = max([begin, *(match.end() for match in _SENTENCE.finditer(stripped, begin))])
-    line = stripped[begin:]
-    has_words = regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line))
-    if not regex.search(r"\d", line) or (has_words and "=" not in line and not _CONCLUDES.match(line)):
-        return None
-    try:
-        return StatedAmount(read_amount(line), begin, begin, len(stripped), False)
-    except UnreadError as error:
-        return StatedAmount(None, begin, begin, len(stripped), False, error.fault)
-
-
+# %% ../../nbs/3_prompt/02_amounts.ipynb #b7dc8a92
 def _is_followed(text: str, chosen: StatedAmount) -> bool:
     "Tell whether a reply ends with another number than the one behind the name of an answer."
     if not chosen.is_marked or not regex.search(r"\d", text[chosen.end :]):

@@ -15,10 +15,9 @@ import regex
 from .visible import same_characters
 from ..task.task import Example, Task, normal_words
 
-# %% ../../nbs/3_prompt/02_forms.ipynb #dc48a37d
+# %% ../../nbs/3_prompt/02_forms.ipynb #4e669617
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"  # scripts without spaces between words
 _BETWEEN = r"[\s_\-*`\"']{1,4}"  # what may stand between the words of a label: not_spam, not-spam, not **spam**
-_ENCLOSING = "()[]{}\"'“”«»「」『』【】"
 
 
 def _key(words: str) -> str:
@@ -53,7 +52,7 @@ def _pattern(form: str) -> str:
         tail += r"(?![+#]|\.[\p{Latin}\p{N}]|--(?:\s|$))"
     return f"{head}{pattern}{tail}"
 
-
+# %% ../../nbs/3_prompt/02_forms.ipynb #29446f88
 @dataclass(frozen=True)
 class Mention:
     "A label's words in a text."
@@ -64,6 +63,60 @@ class Mention:
     is_letter: bool = False  # a choice by its letter or number alone
     is_alias: bool = False
     n_words: int = 1
+
+
+def _apart(found: Iterable[Mention], others: Iterable[Mention], n_characters: int) -> list[Mention]:
+    "Leave out what overlaps with others."
+    taken = bytearray(n_characters)
+    for one in others:
+        taken[one.start : one.end] = b"\1" * (one.end - one.start)
+    return [one for one in found if not any(taken[one.start : one.end])]
+
+# %% ../../nbs/3_prompt/02_forms.ipynb #2f1b04d8
+class _Letters:
+    "The letters and numbers that stand for the choices of a row, alone or before their words."
+
+    def __init__(
+        self,
+        choices: Sequence[str],  # labels, in the order of the letters
+        labels: Mapping[str, str],  # key of words -> label
+        texts: Sequence[str],  # words that may stand behind a letter, the longest first
+    ):
+        self._choices, self._labels = choices, labels
+        self._reach = 4 * max(map(len, texts), default=0) + 40  # a search to the end of the text takes long
+        last = chr(ord("a") + len(choices) - 1)
+        marks = [] if any(len(key) == 1 and key.isalpha() for key in labels) else [f"[a-{last}]"]
+        if not any(regex.fullmatch(r"\d{1,2}", key) for key in labels):
+            marks.append("|".join(str(number) for number in range(len(choices), 0, -1)))
+        mark = "|".join(marks) or "(?!)"
+        words = "|".join(map(_pattern, texts))
+        sign = rf"(?<![\p{{L}}\p{{N}}'.,$€£/-])(?P<mark>{mark})(?![\p{{L}}\p{{N}}'%]|[.,:/-]\d|-\p{{L}}|\.\p{{L}})"
+        self._behind = regex.compile(rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?P<words>{words})", regex.IGNORECASE | regex.V1)
+        self._sign = regex.compile(sign, regex.IGNORECASE | regex.V1)
+
+    def find(self, text: str) -> list[Mention]:
+        "Find choices by their letters or numbers, and the words behind them where there are any."
+        found, end = [], 0
+        for match in self._sign.finditer(text):
+            mark, start = match["mark"], match.start()
+            if start < end:
+                continue
+            by_mark = self._choices[int(mark) - 1 if mark.isdigit() else ord(mark.lower()) - ord("a")]
+            behind = self._behind.match(text, match.end(), match.end() + self._reach)
+            if behind is None:
+                found.append(Mention(by_mark, *match.span(), is_letter=True))
+                continue
+            end, words = behind.end(), behind["words"]
+            by_words, n_words = self._labels.get(_key(words)), len(words.split())
+            if mark in "aA" and match.end() + 1 == behind.start("words"):  # "a pond" is a pond
+                found.append(Mention(by_words, *behind.span("words"), n_words=n_words))
+                continue
+            opens = text[max(0, start - 1) : start] in {"(", "["}
+            found.append(Mention(by_words if by_words == by_mark else None, start - opens, end, n_words=n_words))
+        return found
+
+# %% ../../nbs/3_prompt/02_forms.ipynb #dc48a37d
+_ENCLOSING = "()[]{}\"'“”«»「」『』【】"
 
 
 class Forms:
@@ -93,7 +146,7 @@ class Forms:
         )
         self._choices = [label for _, label in choices]
         self._words = regex.compile("|".join(map(_pattern, ordered)), regex.IGNORECASE | regex.V1) if ordered else None
-        self._letters = self._letter_pattern(ordered) if choices else None
+        self._letters = _Letters(self._choices, self._labels, ordered) if choices else None
 
     @property
     def has_choices(self) -> bool:
@@ -123,18 +176,6 @@ class Forms:
         "Tell whether nothing can be found."
         return self._words is None
 
-    def _letter_pattern(self, ordered: Sequence[str]) -> regex.Pattern:
-        keys = set(self._labels)
-        last = chr(ord("a") + len(self._choices) - 1)
-        marks = [] if any(len(key) == 1 and key.isalpha() for key in keys) else [f"[a-{last}]"]
-        if not any(regex.fullmatch(r"\d{1,2}", key) for key in keys):
-            marks.append("|".join(str(number) for number in range(len(self._choices), 0, -1)))
-        mark = "|".join(marks) or "(?!)"
-        words = "|".join(map(_pattern, ordered))
-        sign = rf"(?<![\p{{L}}\p{{N}}'.,$€£/-])(?P<mark>{mark})(?![\p{{L}}\p{{N}}'%]|[.,:/-]\d|-\p{{L}}|\.\p{{L}})"
-        self._behind = regex.compile(rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?P<words>{words})", regex.IGNORECASE | regex.V1)
-        return regex.compile(sign, regex.IGNORECASE | regex.V1)
-
     def find(
         self,
         text: str,  # as `visible` gives it
@@ -143,7 +184,7 @@ class Forms:
         found = [self._mention(match[0], *match.span()) for match in self._words.finditer(text)] if self._words else []
         if self._letters is None:
             return found
-        by_letter = self._lettered(text)
+        by_letter = self._letters.find(text)
         combined = [mention for mention in by_letter if not mention.is_letter]
         taken = combined + _apart(found, combined, len(text))
         return sorted(taken + _apart([one for one in by_letter if one.is_letter], taken, len(text)), key=lambda one: one.start)
@@ -152,37 +193,7 @@ class Forms:
         key = _key(words)
         return Mention(self._labels.get(key), start, end, is_alias=key in self._aliases, n_words=len(key.split()))
 
-    def _lettered(self, text: str) -> list[Mention]:
-        "Find choices by their letters or numbers, and the words behind them where there are any."
-        found, end = [], 0
-        reach = 4 * max(map(len, self._texts)) + 40  # a search to the end of the text takes long
-        for match in self._letters.finditer(text):
-            mark, start = match["mark"], match.start()
-            if start < end:
-                continue
-            by_mark = self._choices[int(mark) - 1 if mark.isdigit() else ord(mark.lower()) - ord("a")]
-            behind = self._behind.match(text, match.end(), match.end() + reach)
-            if behind is None:
-                found.append(Mention(by_mark, *match.span(), is_letter=True))
-                continue
-            end, words = behind.end(), behind["words"]
-            by_words, n_words = self._labels.get(_key(words)), len(words.split())
-            if mark in "aA" and match.end() + 1 == behind.start("words"):  # "a pond" is a pond
-                found.append(Mention(by_words, *behind.span("words"), n_words=n_words))
-                continue
-            opens = text[max(0, start - 1) : start] in {"(", "["}
-            found.append(Mention(by_words if by_words == by_mark else None, start - opens, end, n_words=n_words))
-        return found
-
-
-def _apart(found: Iterable[Mention], others: Iterable[Mention], n_characters: int) -> list[Mention]:
-    "Leave out what overlaps with others."
-    taken = bytearray(n_characters)
-    for one in others:
-        taken[one.start : one.end] = b"\1" * (one.end - one.start)
-    return [one for one in found if not any(taken[one.start : one.end])]
-
-
+# %% ../../nbs/3_prompt/02_forms.ipynb #4aad8671
 @lru_cache(maxsize=256)
 def _forms(labels: tuple[str, ...], aliases: tuple[tuple[str, str], ...], choices: tuple[tuple[str, str], ...]) -> Forms:
     return Forms(labels, dict(aliases), choices)

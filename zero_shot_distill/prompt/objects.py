@@ -15,20 +15,7 @@ import regex
 
 from .fault import ReadFault, UnreadError
 
-# %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
-_BEGIN = regex.compile(r"\{\s*(?:[\"'“”„«`‘’}]|[\p{L}_][\w -]*:|\Z)|\[\s*\{")  # prose has no brace before a quotation mark or a key
-_QUOTES = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "„": '“”"', "«": "»", "`": "`'", "‘": "’'", "’": "’'"}
-_BARE = regex.compile(r"[^\s,{}\[\]\"“”:][^,{}\[\]\"“”\n]*")
-_AFTER_KEY = regex.compile(r"\s*[:：]")
-_AFTER_VALUE = regex.compile(
-    r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]*[\"'“”»`‘’]?\s*[:：]|\Z)|\n\s*[\"'“„]?\w[\w -]*[\"'”“]?\s*[:：]|\Z)"
-)
-_AFTER_ITEM = regex.compile(r"\s*[,\]]")
-_ESCAPED = regex.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", regex.DOTALL)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-_MAX_DEPTH = 20
-
-
+# %% ../../nbs/3_prompt/02_objects.ipynb #ad828df8
 @dataclass(frozen=True)
 class Value:
     "A text or a number in an object, and its place."
@@ -45,6 +32,40 @@ class Object:
     items: list[tuple[str, Any]] = field(default_factory=list)  # key and value: `Value`, `Object` or a list of them; a key may occur twice
     start: int = 0
     end: int = 0
+
+# %% ../../nbs/3_prompt/02_objects.ipynb #08ca2a60
+_ESCAPED = regex.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", regex.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
+
+def _literal(word: str) -> Any:
+    "Read a word without quotation marks."
+    known = {"true": True, "false": False, "null": None, "none": None}
+    if word.lower() in known:
+        return known[word.lower()]
+    if regex.fullmatch(r"-?\d{1,300}(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?", word):
+        return ast.literal_eval(word.lstrip("0") or "0") if "." not in word and not word.startswith("-") else float(word)
+    return word
+
+
+def _unescaped(text: str) -> str:
+    def plain(match: regex.Match) -> str:
+        sign = match[0][1:]
+        return chr(int(sign[1:], 16)) if len(sign) == 5 else _ESCAPES.get(sign, sign)
+
+    # An escape sequence can stand for half a character, which no file takes.
+    whole = _ESCAPED.sub(plain, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole
+
+# %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
+_QUOTES = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "„": '“”"', "«": "»", "`": "`'", "‘": "’'", "’": "’'"}
+_BARE = regex.compile(r"[^\s,{}\[\]\"“”:][^,{}\[\]\"“”\n]*")
+_AFTER_KEY = regex.compile(r"\s*[:：]")
+_AFTER_VALUE = regex.compile(
+    r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]*[\"'“”»`‘’]?\s*[:：]|\Z)|\n\s*[\"'“„]?\w[\w -]*[\"'”“]?\s*[:：]|\Z)"
+)
+_AFTER_ITEM = regex.compile(r"\s*[,\]]")
+_MAX_DEPTH = 20
 
 
 class _Reader:
@@ -135,25 +156,8 @@ class _Reader:
             self.place += 1
         raise UnreadError(ReadFault.BROKEN_JSON)
 
-
-def _literal(word: str) -> Any:
-    "Read a word without quotation marks."
-    known = {"true": True, "false": False, "null": None, "none": None}
-    if word.lower() in known:
-        return known[word.lower()]
-    if regex.fullmatch(r"-?\d{1,300}(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?", word):
-        return ast.literal_eval(word.lstrip("0") or "0") if "." not in word and not word.startswith("-") else float(word)
-    return word
-
-
-def _unescaped(text: str) -> str:
-    def plain(match: regex.Match) -> str:
-        sign = match[0][1:]
-        return chr(int(sign[1:], 16)) if len(sign) == 5 else _ESCAPES.get(sign, sign)
-
-    # An escape sequence can stand for half a character, which no file takes.
-    whole = _ESCAPED.sub(plain, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return whole
+# %% ../../nbs/3_prompt/02_objects.ipynb #b7be5324
+_BEGIN = regex.compile(r"\{\s*(?:[\"'“”„«`‘’}]|[\p{L}_][\w -]*:|\Z)|\[\s*\{")  # prose has no brace before a quotation mark or a key
 
 
 def find_objects(

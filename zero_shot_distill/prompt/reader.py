@@ -16,7 +16,7 @@ from . import phrases
 from .fault import ReadFault, UnreadError
 from .forms import Forms, Mention
 
-# %% ../../nbs/3_prompt/02_reader.ipynb #ec67a5c4
+# %% ../../nbs/3_prompt/02_reader.ipynb #d6c8a734
 @dataclass(frozen=True)
 class Statement:
     "A place that states a label, or should."
@@ -31,31 +31,25 @@ class Statement:
     is_named: bool = False  # as the answer, the label, the relation ...
     fault: ReadFault | None = None  # why there is no label
 
+# %% ../../nbs/3_prompt/02_reader.ipynb #d9f31ebc
+def own_marker(
+    after: str,  # words that the label follows; empty: none
+) -> regex.Pattern | None:
+    "Write the expression that finds the template's marker."
+    words = [regex.escape(word) for word in after.rstrip(" :：").split()]
+    if not words:
+        return None
+    colon = r"[\"'”]*[ ]*(?::|=|(?=\n)|\s+(?:is|ist|est|es)\b:?)" if after.rstrip().endswith((":", "：")) else r"[ ]*:?"
+    return regex.compile(r"(?<![\p{L}\p{N}])" + r"\s+".join(words) + colon, regex.IGNORECASE)
 
+# %% ../../nbs/3_prompt/02_reader.ipynb #ec67a5c4
 _SENTENCE_END = regex.compile(
     r"(?<!\b(?:e\.g|i\.e|vs|etc|cf|mr|mrs|dr|st|no))[.!?…]+[\"'”»」』)\]*]*(?=\s|$|[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])",
     regex.IGNORECASE,
 )
-_CLOSE = regex.compile(r"[\"'”“‘»›«」』】》)\]〉~ ]+")
-_LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
 _ITEM = regex.compile(r"[^\S\n]*[(\[]?(?:[a-j]|\d{1,2})[).:]\s*\S", regex.IGNORECASE)
-_MAX_LEAD = 400  # characters between the beginning of a sentence and a label that it states
 _MAX_MENTIONS = 60  # at either end of a reply; one with more repeats itself
 _SCORED = regex.compile(r"[\"'”)\]]*\s*[:=(-]\s*(?:\d|true\b|false\b)", regex.IGNORECASE)
-_NEXT_WORD = regex.compile(r"[\s,;:(–—-]*([\p{L}']+)(?=\s*(?:[.,;:)!?\n]|$))")
-_OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
-_LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b)")
-_STRICT = regex.compile(
-    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。", regex.IGNORECASE
-)
-_BAD_COLON = regex.compile(
-    r"(?:option|choice|label|wrong|reject|exclud|ruled|example|e\.g|possib|either|hypothes|premise|unlike|says|said|states|writes|asks|word|question|class|categor|following|between)",
-    regex.IGNORECASE,
-)
-_UNREAL = regex.compile(
-    r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly|unless)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
-    regex.IGNORECASE | regex.DOTALL,
-)
 
 
 def _blank_echo(line: regex.Match) -> str:
@@ -124,18 +118,18 @@ class _Page:
         "Tell whether a sentence is the first that says anything."
         return not any(character.isalnum() for character in self.text[:sentence])
 
+# %% ../../nbs/3_prompt/02_reader.ipynb #0d6916a3
+_MAX_LEAD = 400  # characters between the beginning of a sentence and a label that it states
+_BAD_COLON = regex.compile(
+    r"(?:option|choice|label|wrong|reject|exclud|ruled|example|e\.g|possib|either|hypothes|premise|unlike|says|said|states|writes|asks|word|question|class|categor|following|between)",
+    regex.IGNORECASE,
+)
+_UNREAL = regex.compile(
+    r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly|unless)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
+    regex.IGNORECASE | regex.DOTALL,
+)
 
-def own_marker(
-    after: str,  # words that the label follows; empty: none
-) -> regex.Pattern | None:
-    "Write the expression that finds the template's marker."
-    words = [regex.escape(word) for word in after.rstrip(" :：").split()]
-    if not words:
-        return None
-    colon = r"[\"'”]*[ ]*(?::|=|(?=\n)|\s+(?:is|ist|est|es)\b:?)" if after.rstrip().endswith((":", "：")) else r"[ ]*:?"
-    return regex.compile(r"(?<![\p{L}\p{N}])" + r"\s+".join(words) + colon, regex.IGNORECASE)
 
-# %% ../../nbs/3_prompt/02_reader.ipynb #5570cc81
 def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, int, bool]:
     "Say how strongly the words before a mention state it (0: not at all), where they begin, and whether they name an answer."
     lead = page.text[sentence : mention.start]
@@ -183,6 +177,12 @@ def _lead_strength(page: _Page, mention: Mention, sentence: int) -> tuple[int, i
         return 1, sentence, False
     return 0, sentence, False
 
+# %% ../../nbs/3_prompt/02_reader.ipynb #697fa345
+_CLOSE = regex.compile(r"[\"'”“‘»›«」』】》)\]〉~ ]+")
+_STRICT = regex.compile(
+    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。", regex.IGNORECASE
+)
+
 
 def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> bool:
     "Tell whether the words after a mention leave it stated."
@@ -217,6 +217,46 @@ def _goes_on(page: _Page, mention: Mention, sentence: int, is_marked: bool) -> b
     if phrases.VERB_CUE.search(page.text[sentence : mention.start]) and page.text[mention.start : mention.end].split()[0].endswith("s"):
         return True
     return bool(phrases.FOLLOWER.match(tail))
+
+# %% ../../nbs/3_prompt/02_reader.ipynb #2199bd59
+_NEXT_WORD = regex.compile(r"[\s,;:(–—-]*([\p{L}']+)(?=\s*(?:[.,;:)!?\n]|$))")
+
+
+def _is_line_start(page: _Page, sentence: int) -> bool:
+    "Tell whether a sentence begins a line, in a task with labels; a choice at the beginning of a line may begin its discussion."
+    return not page.forms.has_choices and page.text[:sentence].endswith("\n")
+
+
+def _is_taken_back(page: _Page, mention: Mention, sentence: int, end: int) -> bool:
+    'Tell whether the sentence denies the same label, or goes on with another one: "good for the food, bad for the service".'
+    rest = [other for other in page.mentions if mention.end <= other.start < end and other not in page.listed]
+    denied = [
+        other for other in rest if regex.search(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", page.text[: other.start], regex.IGNORECASE)
+    ]
+    if any(other.label == mention.label for other in denied):
+        return True
+    is_part = regex.match(r"\W*(?:for|with|in|at|by|from|under|where|while|when|about|on)\b", page.text[mention.end :], regex.IGNORECASE)
+    return bool(is_part) and any(other.label != mention.label for other in rest if other not in denied)
+
+
+def _is_called_otherwise(page: _Page, mention: Mention) -> bool:
+    'Tell whether the words behind a label make another one of it: "true (mostly)", "pond (B)", "C) Java".'
+    own = page.text[mention.start : mention.end]
+    word = _NEXT_WORD.match(page.text, mention.end)
+    if word and page.forms.label_of(f"{word[1]} {own}") not in (None, mention.label):
+        return True
+    other = next((one for one in page.mentions if one.start >= mention.end), None)
+    if other is None or other.label == mention.label:
+        return False
+    between, rest = page.text[mention.end : other.start], page.text[other.end :]
+    in_brackets = regex.fullmatch(r"\s*[(\[]\s*[\"']*", between) and regex.match(r"[\s\"']*[)\]]", rest)
+    is_lettered = len(own) == 1 and regex.fullmatch(r"[).]\s*", between) and regex.match(r"\s*(?:[.)\n]|$)", rest)
+    return bool(in_brackets or is_lettered)
+
+# %% ../../nbs/3_prompt/02_reader.ipynb #a6f8e935
+_LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
+_OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
+_LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b)")
 
 
 def _statement(page: _Page, mention: Mention) -> Statement | None:
@@ -272,39 +312,7 @@ def _statement(page: _Page, mention: Mention) -> Statement | None:
         return replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     return place
 
-
-def _is_line_start(page: _Page, sentence: int) -> bool:
-    "Tell whether a sentence begins a line, in a task with labels; a choice at the beginning of a line may begin its discussion."
-    return not page.forms.has_choices and page.text[:sentence].endswith("\n")
-
-
-def _is_taken_back(page: _Page, mention: Mention, sentence: int, end: int) -> bool:
-    'Tell whether the sentence denies the same label, or goes on with another one: "good for the food, bad for the service".'
-    rest = [other for other in page.mentions if mention.end <= other.start < end and other not in page.listed]
-    denied = [
-        other for other in rest if regex.search(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", page.text[: other.start], regex.IGNORECASE)
-    ]
-    if any(other.label == mention.label for other in denied):
-        return True
-    is_part = regex.match(r"\W*(?:for|with|in|at|by|from|under|where|while|when|about|on)\b", page.text[mention.end :], regex.IGNORECASE)
-    return bool(is_part) and any(other.label != mention.label for other in rest if other not in denied)
-
-
-def _is_called_otherwise(page: _Page, mention: Mention) -> bool:
-    'Tell whether the words behind a label make another one of it: "true (mostly)", "pond (B)", "C) Java".'
-    own = page.text[mention.start : mention.end]
-    word = _NEXT_WORD.match(page.text, mention.end)
-    if word and page.forms.label_of(f"{word[1]} {own}") not in (None, mention.label):
-        return True
-    other = next((one for one in page.mentions if one.start >= mention.end), None)
-    if other is None or other.label == mention.label:
-        return False
-    between, rest = page.text[mention.end : other.start], page.text[other.end :]
-    in_brackets = regex.fullmatch(r"\s*[(\[]\s*[\"']*", between) and regex.match(r"[\s\"']*[)\]]", rest)
-    is_lettered = len(own) == 1 and regex.fullmatch(r"[).]\s*", between) and regex.match(r"\s*(?:[.)\n]|$)", rest)
-    return bool(in_brackets or is_lettered)
-
-
+# %% ../../nbs/3_prompt/02_reader.ipynb #287886f4
 def statements(
     text: str,  # as `visible` gives it
     forms: Forms,

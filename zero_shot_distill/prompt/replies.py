@@ -7,7 +7,7 @@ __all__ = ['ReadReply', 'unanswered', 'read_each', 'mark_reply', 'replies_html',
 
 # %% ../../nbs/3_prompt/04_replies.ipynb #03b93300
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from operator import eq
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -32,6 +32,7 @@ class ReadReply:
     reply: Reply | None  # None where there is no response or it could not be read
     error: str  # why `reply` is None, for people; empty otherwise
     fault: ReadFault | None = None  # why `reply` is None, for decisions; None otherwise, and in records of before
+    group: str = ""  # rows that share it were made together; empty: the task names no groups, or a record of before
 
     @property
     def read_by(self) -> str:  # "schema" or "pattern"; empty where it was not read
@@ -95,12 +96,13 @@ def read_each(
     "Read responses one by one; a template whose pattern takes too long on five of them is not tried on the others."
     timeouts = PatternTimeouts()
     for template, example, response in asked:
+        group = task.group_of(example) if task.group_field else ""
         if reason := timeouts.exhausted(template.id):
-            yield ReadReply(template.id, example, response, None, reason, ReadFault.NOT_TRIED)
+            yield ReadReply(template.id, example, response, None, reason, ReadFault.NOT_TRIED, group)
             continue
         read = _read(template, example, task, response, timeout_s)
         timeouts.note(template.id, read.fault is ReadFault.TIMED_OUT)
-        yield read
+        yield replace(read, group=group)
 
 # %% ../../nbs/3_prompt/04_replies.ipynb #e11697a9
 def mark_reply(

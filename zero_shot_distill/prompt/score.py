@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
+from statsmodels.stats.proportion import proportion_confint
+
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
 from .by_label import by_label_rows, reply_warnings, with_trivial_rows
 from .display import mean_text, share_text
 from .replies import ReadReply
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval, bootstrap_mean, wilson
+from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..store.request import Response
 from ..teacher.price import Price, Usage, format_usd, total_usage
 
@@ -38,6 +40,7 @@ class Reading:
     gold: str | None  # the gold label; None: the row has none
     fault: str = ""  # why there is no label
     read_by: str = ""  # "schema" or "pattern"; empty where that is not told apart
+    group: str = ""  # rows that share it were made together; empty: the row is a group of its own
 
 
 def our_reading(
@@ -45,7 +48,7 @@ def our_reading(
 ) -> Reading:
     "Take what our rules have read."
     label, rationale = (read.reply.label, read.reply.rationale) if read.reply else (None, None)
-    return Reading(read.example.id, read.response, label, rationale, read.example.label, read.error, read.read_by)
+    return Reading(read.example.id, read.response, label, rationale, read.example.label, read.error, read.read_by, read.group)
 
 # %% ../../nbs/3_prompt/06_score.ipynb #b655a701
 class ScoreError(ZsdError):
@@ -98,24 +101,38 @@ def score_readings(
     "Score one template from what some rules have read; rows without a gold label count for the explanation rate alone."
     labelled = [one for one in readings if one.gold is not None]
     right = [one.label is not None and is_right(one.label, one.gold) for one in labelled]
-    explained = [one.rationale for one in readings if one.rationale is not None]
-    both = sum(is_it and one.rationale is not None for is_it, one in zip(right, labelled, strict=True))
+    both = [is_it and one.rationale is not None for is_it, one in zip(right, labelled, strict=True)]
     responses = [one.response for one in readings]
     return PromptScore(
         template_id=template_id,
-        accuracy=wilson(sum(right), len(labelled)),
-        explanation_rate=wilson(len(explained), len(readings)),
-        explained_accuracy=wilson(both, len(labelled)),
-        rationale_words=bootstrap_mean([len(text.split()) for text in explained]),
-        prompt_tokens=bootstrap_mean([n for response in responses if (n := response.prompt_tokens) is not None]),
-        completion_tokens=bootstrap_mean([n for response in responses if (n := response.completion_tokens) is not None]),
+        accuracy=share_of(right, _groups(labelled)),
+        explanation_rate=share_of([one.rationale is not None for one in readings], _groups(readings)),
+        explained_accuracy=share_of(both, _groups(labelled)),
+        rationale_words=_mean(readings, lambda one: None if one.rationale is None else len(one.rationale.split())),
+        prompt_tokens=_mean(readings, lambda one: one.response.prompt_tokens),
+        completion_tokens=_mean(readings, lambda one: one.response.completion_tokens),
         # Rows with the same words share a response, which was paid for once.
         usage=total_usage({response.key: response for response in responses}.values(), price),
         unreadable=dict(Counter(one.fault for one in readings if one.fault)),
         n_unanswered=n_unanswered,
         read_by=dict(Counter(one.read_by for one in readings if one.read_by)),
-        confusion=Confusion.of(labels, [one.gold for one in readings], [one.label for one in readings]) if labels else None,
+        confusion=Confusion.of(labels, *_gold_and_given(readings), _groups(readings)) if labels else None,
     )
+
+
+def _groups(readings: Sequence[Reading]) -> list[str]:
+    "Name the group of each row."
+    return [one.group or f"row {place}" for place, one in enumerate(readings)]
+
+
+def _gold_and_given(readings: Sequence[Reading]) -> tuple[list[str | None], list[str | None]]:
+    return [one.gold for one in readings], [one.label for one in readings]
+
+
+def _mean(readings: Sequence[Reading], number: Callable[[Reading], float | None]) -> Interval:
+    "Average what is known of each row."
+    known = [(value, one) for one in readings if (value := number(one)) is not None]
+    return bootstrap_mean([value for value, _ in known], _groups([one for _, one in known]))
 
 
 def score_replies(
@@ -136,8 +153,12 @@ def score_replies(
 def merit(
     score: PromptScore,
 ) -> tuple[float, float]:  # the greater, the better
-    "Give what templates are chosen by: accuracy with explanation, then accuracy; -1 where there are no rows."
-    return _or_least(score.explained_accuracy), _or_least(score.accuracy)
+    """Give what templates are chosen by: accuracy with explanation, then accuracy; -1 where there are no rows.
+
+    Each counts by the lower end of Wilson's interval, every row for itself. On equally many rows that is the order of the shares themselves; a template
+    that answered one row of sixteen, and that one right, does not win by it.
+    """
+    return _at_least(score.explained_accuracy), _at_least(score.accuracy)
 
 
 def best_templates(
@@ -149,9 +170,11 @@ def best_templates(
     return [score for score in known if merit(score) == best and best[0] > 0]
 
 
-def _or_least(interval: Interval) -> float:
-    "Take the estimate, or -1 where there are no rows."
-    return interval.value if interval.n else -1.0
+def _at_least(share: Interval) -> float:
+    "Take the lower end of a share, or -1 where there are no rows."
+    if not share.n:
+        return -1.0
+    return float(proportion_confint(round(share.value * share.n), share.n, method="wilson")[0]) if share.value > 0 else 0.0
 
 
 TIE_RULE = "fewer tokens in a reply, then the order of the file"

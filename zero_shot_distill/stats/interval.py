@@ -64,10 +64,11 @@ def share_of(
     "Estimate a share of rows that may have been made together, with Wilson's interval at the number of independent rows that they are worth."
     return wilson(sum(map(bool, hits)), len(hits), effective_rows(hits, groups))
 
-# %% ../../nbs/0_stats/00_interval.ipynb #3837b97f
-_N_RESAMPLES = 2000
-_MANY = 2000  # groups: from here on the mean is as good as normal, and resampling only takes time
-_LEAST = 16  # a resample's variance counts as this part of the sample's at least: one of nearly equal values would know its error to be nothing at all
+# %% ../../nbs/0_stats/00_interval.ipynb #39e34ef4
+_N_RESAMPLES = 1000
+_MANY = 1000  # groups: from here on the mean is as good as normal, and resampling only takes time
+_LEAST = 16  # a resample's variance counts as a sixteenth of the sample's at least: one of nearly equal values would know its error to be nothing at all
+_GUARD = 1.5  # times the largest deviation seen: a value that resamples may have besides those of the sample, which lacks the longest ones
 
 
 def bootstrap_mean(
@@ -75,24 +76,36 @@ def bootstrap_mean(
     groups: Sequence[Hashable] = (),  # group of each row; empty: every row is a group of its own
     seed: int = 0,  # seed of the bootstrap: the same values and seed give the same interval
 ) -> Interval:  # in the unit of the values; no ends where all values are equal
-    "Estimate a mean, with its bootstrap-t interval (Efron and Tibshirani 1993, section 12.5) over groups; of 2,000 groups or more, with the normal interval."
+    """Estimate a mean, with its bootstrap-t interval (Efron and Tibshirani 1993, section 12.5) over groups, which is Student's at least; of 1,000 groups or
+    more, Student's.
+    """
     array = np.asarray(values, dtype=float)
     if len(array) < 2 or array.min() == array.max():
         return Interval(float(array[0]) if len(array) else _NAN, _NAN, _NAN, len(array))
     found, numbers = clustered_mean(array, groups), group_numbers(groups, len(array))
-    if found.n_groups < 2:
-        return Interval(found.value, _NAN, _NAN, len(array))
-    if found.n_groups >= _MANY:
-        return Interval(found.value, found.value - found.reach, found.value + found.reach, len(array))
     sums, sizes = np.bincount(numbers, weights=array - found.value), np.bincount(numbers).astype(float)
-    deviation = (found.n_groups / (found.n_groups - 1) * (sums**2).sum()) ** 0.5 / len(array)
-    if deviation == 0:
+    deviation = (found.n_groups / max(found.n_groups - 1, 1) * (sums**2).sum()) ** 0.5 / len(array)
+    if found.n_groups < 2 or deviation == 0:
         return Interval(found.value, _NAN, _NAN, len(array))
-    counts = np.random.default_rng(seed).multinomial(found.n_groups, np.full(found.n_groups, 1 / found.n_groups), _N_RESAMPLES)
-    rows = counts @ sizes
-    errors = counts @ sums / rows
-    squares = counts @ sums**2 - 2 * errors * (counts @ (sums * sizes)) + errors**2 * (counts @ sizes**2)
-    variances = found.n_groups / (found.n_groups - 1) * squares / rows**2
-    ratios = errors / np.sqrt(np.maximum(variances, deviation**2 / _LEAST))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(found.value, float(found.value - high * deviation), float(found.value - low * deviation), len(array))
+    low, high = -found.reach, found.reach
+    if found.n_groups < _MANY:
+        ratios = _ratios(np.append(sums, _GUARD * sums.max()), np.append(sizes, sizes.mean()), deviation, np.random.default_rng(seed))
+        low, high = min(low, -deviation * np.quantile(ratios, 0.975)), max(high, -deviation * np.quantile(ratios, 0.025))
+    # Lengths and costs are never below zero.
+    least = 0.0 if array.min() >= 0 else -np.inf
+    return Interval(found.value, float(max(least, found.value + low)), float(found.value + high), len(array))
+
+
+def _ratios(
+    sums: np.ndarray,  # (groups + 1,) of each group's deviations from the mean; the guard is the last
+    sizes: np.ndarray,  # (groups + 1,) rows of each
+    deviation: float,  # standard error of the sample's mean
+    generator: np.random.Generator,
+) -> np.ndarray:  # (resamples,)
+    "Draw errors of the mean in units of the standard error that their own resample states."
+    sums, n = sums - sizes * sums.sum() / sizes.sum(), len(sums) - 1
+    drawn = generator.integers(0, n + 1, size=(_N_RESAMPLES, n))
+    rows, parts = sizes[drawn].sum(axis=1), sums[drawn]
+    errors = parts.sum(axis=1) / rows
+    squares = ((parts - errors[:, None] * sizes[drawn]) ** 2).sum(axis=1)
+    return errors / np.sqrt(np.maximum(n / (n - 1) * squares / rows**2, deviation**2 / _LEAST))

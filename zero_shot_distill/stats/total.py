@@ -41,6 +41,8 @@ class Stratum:
     rest: np.ndarray  # (n,) tokens or dollars of each answer, less what was predicted for it
     open_rows: np.ndarray  # (m,) row that each open question is about
     open_predicted: np.ndarray  # (m,) tokens or dollars that are predicted for each open question
+    longer: float = 0.0  # most that an open answer may bring above the largest that was seen; 0: no more, or unknown
+    shorter: float = 0.0  # most that an open answer may bring below the smallest that was seen
 
 # %% ../../nbs/0_stats/02_total.ipynb #8672ffb5
 _LEVEL = 0.9
@@ -56,18 +58,24 @@ def predict_total(
     """Predict the total of the open questions, with an interval for that total itself, not for its mean.
 
     A difference estimator (Särndal, Swensson and Wretman 1992, section 6.3) in every stratum; the interval is a bootstrap-t (Efron and Tibshirani 1993,
-    section 12.5) of the prediction error, in which the answered and the open rows are drawn anew.
+    section 12.5) of the prediction error, in which the answered and the open rows are drawn anew. Its upper end is raised by what answers longer than all
+    that were seen could bring: n answers of one kind leave room for a share of 1 − 0.05^(1/n) of another (the exact form of the rule of three, Hanley and
+    Lippman-Hand 1983, Journal of the American Medical Association 249).
     """
     strata = [stratum for stratum in strata if len(stratum.open_rows)]
     if not strata:
         return Estimate(0.0, 0.0, 0.0)
     value = float(sum(stratum.open_predicted.sum() + len(stratum.open_rows) * stratum.rest.mean() for stratum in strata))
+    # Answers of a kind that n answers did not show are at most this share of all (95 %).
+    unseen = [len(stratum.open_rows) * (1 - 0.05 ** (1 / len(stratum.rows))) for stratum in strata]
+    above = sum(n * stratum.longer for n, stratum in zip(unseen, strata, strict=True))
     answered = _Answered(strata)
     open_groups = answered.groups([stratum.open_rows for stratum in strata])
     variance_now, degrees = answered.variance()
     variance = variance_now + sum(n * answered.source(group).var() for group, n in open_groups.items())
     if variance == 0:
-        return Estimate(value, value, value)
+        below = sum(n * stratum.shorter for n, stratum in zip(unseen, strata, strict=True))
+        return Estimate(value, float(max(0.0, value - below)), float(value + above))
     low, high = (side * student_t.ppf((1 + _LEVEL) / 2, degrees) for side in (-1, 1))
     if len(answered.rows) < _N_PLENTY:
         generator = np.random.default_rng(seed)
@@ -80,7 +88,7 @@ def predict_total(
         ratios = errors / np.sqrt(variances * variance / variance_now)
         low, high = np.minimum(low, np.quantile(ratios, (1 - _LEVEL) / 2)), np.maximum(high, np.quantile(ratios, (1 + _LEVEL) / 2))
     spread = np.sqrt(variance)
-    return Estimate(value, float(max(0.0, value + low * spread)), float(value + high * spread))
+    return Estimate(value, float(max(0.0, value + low * spread)), float(value + high * spread + above))
 
 # %% ../../nbs/0_stats/02_total.ipynb #ee39fc99
 def _membership(lists: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:  # rows (n,), and whether each is in each list (n, lists)

@@ -21,7 +21,7 @@ from ..core.files import write_json
 from ..prompt.by_label import by_label_rows, trivial_shares, with_trivial_rows
 from ..prompt.display import percent_text, share_text
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval, wilson
+from ..stats.interval import Interval, share_of
 from .config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -91,15 +91,15 @@ class StudentScore:
     n_correct: int  # right labels
     n_unreadable: int  # answers that are no label; counted as wrong
     accuracy: float  # share of right labels, 0 to 1
-    low: float  # lower end of the 95 % Wilson interval
+    low: float  # lower end of the 95 % interval; in records of before, without regard to the groups
     high: float  # upper end of it
     correct: tuple[int, ...]  # 0 or 1 for each row
     n_truncated: int = 0  # answers that were stopped before their end
     # group of each row, where rows were made together; intervals over rows keep them together
     groups: tuple[str, ...] = ()
     confusion: Confusion | None = None  # answers by gold label; None: the task has no fixed labels, or a record of before
-    n_teacher: int = 0  # of the rows, those that the teacher labelled, too
-    n_agree: int = 0  # of these, answers that are the teacher's label
+    # 1 or 0 for each row that the teacher labelled, too: whether the answer is its label; None for the others. Empty: it labelled none
+    agrees: tuple[int | None, ...] = ()
 
     def __post_init__(self):
         if len(self.correct) != self.n or sum(self.correct) != self.n_correct:
@@ -115,36 +115,37 @@ class StudentScore:
         n_unreadable: int = 0,
         n_truncated: int = 0,
         confusion: Confusion | None = None,  # answers by gold label, where the task has fixed labels
-        agrees: Sequence[bool] = (),  # of the rows that the teacher labelled, too: whether the answer is its label
+        agrees: Sequence[bool | None] = (),  # row by row: whether the answer is the teacher's label; None: it gave none
     ) -> "StudentScore":
         "Count the right answers and give their share its interval."
-        share = wilson(sum(correct), len(correct))
+        share = share_of(correct, groups)
         counts = {"n": share.n, "n_correct": sum(correct), "n_unreadable": n_unreadable, "n_truncated": n_truncated}
-        counts |= {"n_teacher": len(agrees), "n_agree": sum(agrees)}
         ends = {"accuracy": share.value, "low": share.low, "high": share.high}
         return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, **ends, **counts)
 
     @property
     def interval(self) -> Interval:
-        "Give the accuracy with its interval."
-        return Interval(self.accuracy, self.low, self.high, self.n)
+        "Give the accuracy with its interval over test rows, those of a group kept together. It is about this student: another seed gives another one."
+        return share_of(self.correct, self.groups)
 
     @property
     def agreement(self) -> Interval | None:  # None: the teacher labelled none of the rows
         "Give the share of the teacher's labels that the student gave: agreement, not accuracy."
-        return wilson(self.n_agree, self.n_teacher) if self.n_teacher else None
+        known = [place for place, one in enumerate(self.agrees) if one is not None]
+        return share_of([bool(self.agrees[place]) for place in known], [self.groups[place] for place in known if self.groups]) if known else None
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
         "Give the figures as a table."
         import pandas as pd
 
-        shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": self.low, "high": self.high}
+        ends = self.interval
+        shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": ends.low, "high": ends.high}
         if self.confusion:
             (label, share), balanced = self.confusion.majority, self.confusion.balanced_accuracy
             shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}
         if self.agreement:
-            shown |= {"teacher agreement": self.agreement.value, "rows with a teacher label": self.n_teacher}
+            shown |= {"teacher agreement": self.agreement.value, "rows with a teacher label": self.agreement.n}
         return pd.DataFrame([shown | {"unreadable": self.n_unreadable, "truncated": self.n_truncated}])
 
     def as_row(self) -> dict[str, str]:  # for `table_html`
@@ -167,7 +168,7 @@ class StudentScore:
 
     def __repr__(self) -> str:
         always = "".join(f", {name} {100 * share:.1f} %" for name, share in trivial_shares(self.confusion).items())
-        agreement = f"; {percent_text(self.agreement, 1)} of {self.n_teacher} teacher labels" if self.agreement else ""
+        agreement = f"; {percent_text(self.agreement, 1)} of {self.agreement.n} teacher labels" if self.agreement else ""
         right = f"{self.n_correct} of {self.n} right: {percent_text(self.interval, 1)}{always}"
         return f"StudentScore({right}{agreement}, {self.n_unreadable} unreadable)"
 

@@ -183,6 +183,12 @@ def _input_text(student: Student, example: Example) -> str:
     return student.task.input_text(example)
 
 # %% ../../nbs/5_student/05_student.ipynb #9f2bec3b
+def _agrees(task: Task, examples: Sequence[Example], given: Sequence[str | None], teacher: Mapping[str, str]) -> list[bool | None]:
+    "Compare answers with the teacher's labels; an empty list where there are none."
+    found = [task.is_right(label, teacher[row.id]) if row.id in teacher else None for label, row in zip(given, examples, strict=True)]
+    return found if any(one is not None for one in found) else []
+
+
 def evaluate_student(
     student_dir: Path,  # a trained student
     examples: Sequence[Example],  # rows of its task; those without a gold label do not count
@@ -194,15 +200,14 @@ def evaluate_student(
         raise UnusableInput(f"{n_rows} test rows, none with a gold label: there is nothing to measure by")
     task, answers = load_student(student_dir).task, predict(student_dir, examples)
     gold, given = [example.label for example in examples], [answer.label for answer in answers]
+    groups = [task.group_of(example) for example in examples]
     return StudentScore.of(
         [task.is_right(*pair) for pair in zip(given, gold, strict=True)],
-        [task.group_of(example) for example in examples],
+        groups,
         n_unreadable=given.count(None),
         n_truncated=sum(answer.is_truncated for answer in answers),
-        confusion=Confusion.of(task.labels, gold, given) if task.labels else None,
-        agrees=[
-            task.is_right(label, teacher[example.id]) for label, example in zip(given, examples, strict=True) if example.id in (teacher or {})
-        ],
+        confusion=Confusion.of(task.labels, gold, given, groups) if task.labels else None,
+        agrees=_agrees(task, examples, given, teacher or {}),
     )
 
 # %% ../../nbs/5_student/05_student.ipynb #421002b3

@@ -64,10 +64,10 @@ def _share_axis(ax: Axes, ticks: Sequence[int]) -> None:
     sns.despine(ax=ax, left=True)
 
 
-def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True) -> None:
+def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True, line: str = "-") -> None:
     "Draw a mean and its interval, in per cent."
     if interval.has_ends:
-        ax.plot([100 * interval.low, 100 * interval.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
+        ax.plot([100 * interval.low, 100 * interval.high], [y, y], line, color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
     ax.plot(
         100 * interval.value,
         y,
@@ -130,7 +130,7 @@ def accuracy_figure(
             names.append(("the teacher itself" + (f",\n{teacher_rows}" if teacher_rows else ""), teacher))
         for group in groups:
             y, (color, marker) = len(names), _LOOKS[group.method]
-            _whisker(ax, group.accuracy, y, color, marker)
+            _whisker(ax, group.accuracy, y, color, marker, line="-" if len(group.runs) > 1 else ":")
             for place, run in enumerate(group.runs):  # one below the other, so that equal ones are all seen
                 below = 0.23 + 0.2 * place / max(len(group.runs) - 1, 2)
                 ax.plot(
@@ -143,7 +143,7 @@ def accuracy_figure(
                     zorder=4,
                     clip_on=False,
                 )
-            n_seeds = f"{len(group.runs)} seed{'s' * (len(group.runs) != 1)}"
+            n_seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one student"
             names.append((f"{METHODS[group.method]}, {n_seeds},\n{group.labels} labels", group.accuracy))
         for y, (_, interval) in enumerate(names):
             ax.text(1.015, y, percent_text(interval), transform=ax.get_yaxis_transform(), va="center")
@@ -152,7 +152,11 @@ def accuracy_figure(
         _share_axis(ax, (0, 20, 40, 60, 80, 100))
         ax.set_xlabel(f"gold accuracy on {groups[0].runs[0].test.n} test rows, %")
         _trivial_lines(ax, trivial or {}, "x")
-        lines = ["Large marks: means with 95 % intervals over test rows and, where there are two, seeds; small marks: single seeds.", note]
+        lines = [
+            "Large marks: means with 95 % intervals over test rows and seeds; two or three seeds make them wide.",
+            "Small marks: single seeds. Dotted: one student, over test rows alone: it says nothing of other seeds.",
+            note,
+        ]
         _titled(figure, _accuracy_title(rationale_effects(students)), "\n".join(filter(None, lines)))
     return figure
 

@@ -8,9 +8,8 @@ __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord
            'rationale_effects', 'rationale_sentence', 'teacher_accuracy', 'teacher_confusion', 'trivial_on_test']
 
 # %% ../../nbs/7_study/00_records.ipynb #db4f5e79
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import eq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ from ..prompt.by_label import trivial_shares, with_trivial_rows
 from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
-from ..stats.compare import mean_over_seeds, paired_difference, verdict
+from ..stats.compare import Difference, mean_over_seeds, paired_difference, verdict
 from ..stats.confusion import Confusion
-from ..stats.interval import Interval, wilson
+from ..stats.interval import Interval, share_of
 from ..student.record import METHODS, RecordsError, RunRecord, as_record, read_json_file, trivial_counts
 from ..task.numbers import same_value
 from ..teacher.price import Usage
@@ -69,6 +68,8 @@ class RunInfo:
     n_choices: int = 0  # of a row, where each has its own
     metric: str = "exact"  # "numeric": a label is right where it has the value of the gold one
     annotation: str = ""  # id of the annotation, which lies beside the run's folder; empty: its rows lie in the run's folder
+    selection_rows: tuple[str, ...] = ()  # ids of the training rows that the prompt was chosen on; empty: a record of before
+    groups: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row -> group; empty: no groups, or a record of before
 
     @property
     def answers(self) -> str:
@@ -114,6 +115,24 @@ class Run:
         import pandas as pd
 
         return pd.DataFrame([student.as_row() for student in self.students])
+
+    def group_of(
+        self,
+        split: str,  # one of `annotations`
+        row: str,  # id
+    ) -> str:  # a name that is equal for rows that were made together
+        "Name the group of an annotated row: the row itself where none is known."
+        return self.info.groups.get(split, {}).get(row, f"{split}/{row}")
+
+    @property
+    def selection_groups(self) -> set[str]:  # as `group_of` names them
+        "Name the groups of the rows that the prompt was chosen on."
+        ids = self.info.selection_rows
+        if not ids:
+            # Records of before do not name them: they were the first with a gold label of the rows that were annotated for training.
+            n = max(score.accuracy.n + score.n_unanswered for score in self.prompts.selection)
+            ids = [row.id for row in self.annotations.get("train", ()) if row.gold is not None][:n]
+        return {self.group_of("train", id) for id in ids}
 
     def __repr__(self) -> str:
         teacher = f"{self.info.teacher.title} with {self.prompts.winner}"
@@ -225,13 +244,12 @@ class RationaleEffect:
     "Accuracy step by step less accuracy label-only, on the same labels and test rows."
 
     labels: str
-    difference: Interval
-    n_seeds: tuple[int, int]  # step by step, label-only
+    difference: Difference  # its seeds: step by step, label-only
 
     @property
     def verdict(self) -> str:
-        'Judge the claim that rationales helped: "holds", "fails" or "undetermined"; one seed alone determines nothing.'
-        return verdict(self.difference) if min(self.n_seeds) > 1 else "undetermined"
+        'Judge the claim that rationales helped: "holds", "fails" or "undetermined", which it always is below three seeds of each method.'
+        return verdict(self.difference)
 
 
 def rationale_effects(
@@ -246,7 +264,7 @@ def rationale_effects(
             difference = paired_difference(
                 [one.test.correct for one in with_rationales], [one.test.correct for one in without], without[0].test.groups
             )
-            effects.append(RationaleEffect(labels, difference, (len(with_rationales), len(without))))
+            effects.append(RationaleEffect(labels, difference))
     return effects
 
 # %% ../../nbs/7_study/00_records.ipynb #3331e455
@@ -255,15 +273,17 @@ def _points(difference: Interval) -> str:
     return f"{100 * difference.value:+.1f} points{ends}".replace("-", "−")
 
 
-def _seeds(n_seeds: tuple[int, int]) -> str:
-    a, b = n_seeds
-    return f"{a} seed{'s' * (a != 1)} each" if a == b else f"{a} and {b} seeds"
+def _seeds(difference: Difference) -> str:
+    "Say how many seeds there were, what follows, and why nothing does."
+    a, b = difference.n_seeds
+    seeds = f"{a} seed{'s' * (a != 1)} each" if a == b else f"{a} and {b} seeds"
+    return f"{seeds}: {verdict(difference)}" + (f"; {difference.reason}" if difference.reason else "")
 
 
 def rationale_sentence(
     effects: Sequence[RationaleEffect],  # as of `rationale_effects`
-) -> str:  # one sentence
-    "Say whether the rationales helped, as far as these runs can tell."
+) -> str:  # one sentence or two
+    "Say whether the rationales helped, as far as these runs can tell, and what they could have seen."
     if not effects:
         return "These runs cannot say whether the rationales helped: no label source has students of both methods."
     first = effects[0]
@@ -273,28 +293,41 @@ def rationale_sentence(
         "undetermined": "At this size it is undetermined whether the rationales helped",
     }[first.verdict]
     parts = [
-        f"with {effect.labels} labels, step by step less label-only is {_points(effect.difference)} ({_seeds(effect.n_seeds)}: {effect.verdict})"
+        f"with {effect.labels} labels, step by step less label-only is {_points(effect.difference)} ({_seeds(effect.difference)})"
         for effect in effects
     ]
-    return f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over rows and, where there are two, seeds."
+    sentence = (
+        f"{answer}: {'; '.join(parts)}, on {first.difference.n} test rows with 95 % intervals over rows and, from two seeds on, seeds."
+    )
+    if first.verdict == "undetermined" and not first.difference.reason and first.difference.detectable < 1:
+        sentence += f" A difference of {100 * first.difference.detectable:.0f} points would have been seen four times in five."
+    return sentence
 
 # %% ../../nbs/7_study/00_records.ipynb #278511cb
 def teacher_accuracy(
-    annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
-    is_right: Callable[[str | None, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
-) -> Interval:  # n: annotated rows that have a gold label
-    "Measure how often the teacher's labels are right."
-    rows = [row for split in annotations.values() for row in split if row.gold is not None]
-    return wilson(sum(is_right(row.label, row.gold) for row in rows), len(rows))
+    run: Run,
+    splits: Sequence[str] = (),  # of its annotations; empty: all
+) -> Interval:  # n: annotated rows that have a gold label and no part in the choice of the prompt
+    "Measure how often the teacher's labels are right, on rows of groups that the prompt was not chosen on."
+    chosen_on = run.selection_groups
+    rows = [
+        (run.info.is_right(row.label, row.gold), group)
+        for split in splits or run.annotations
+        for row in run.annotations.get(split, ())
+        if row.gold is not None and (group := run.group_of(split, row.id)) not in chosen_on
+    ]
+    return share_of([is_right for is_right, _ in rows], [group for _, group in rows])
 
 
 def teacher_confusion(
-    annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
-    labels: Sequence[str],  # of the task; empty: it has no fixed ones
+    run: Run,
+    splits: Sequence[str] = (),  # of its annotations; empty: all
 ) -> Confusion | None:  # None where the task has no fixed labels
-    "Count the teacher's labels by gold label over all splits."
-    rows = [row for split in annotations.values() for row in split]
-    return Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows]) if labels else None
+    "Count the teacher's labels by gold label, on all rows that it annotated."
+    if not run.info.labels:
+        return None
+    rows = [(row, run.group_of(split, row.id)) for split in splits or run.annotations for row in run.annotations.get(split, ())]
+    return Confusion.of(run.info.labels, [row.gold for row, _ in rows], [row.label for row, _ in rows], [group for _, group in rows])
 
 
 def trivial_on_test(
@@ -305,5 +338,5 @@ def trivial_on_test(
     if counted:
         return trivial_shares(counted)
     # Records of before do not say which labels their test rows have.
-    others = trivial_shares(teacher_confusion(run.annotations, run.info.labels), run.info.n_choices)
+    others = trivial_shares(teacher_confusion(run), run.info.n_choices)
     return {name if name == "chance" else f"{name} (annotated rows)": share for name, share in others.items()}

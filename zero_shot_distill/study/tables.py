@@ -6,21 +6,19 @@
 __all__ = ['prompt_rows', 'annotation_rows', 'student_rows', 'cost_rows']
 
 # %% ../../nbs/7_study/02_tables.ipynb #f388191d
-from collections.abc import Callable, Mapping, Sequence
-from operator import eq
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..annotate.rows import AnnotatedRow
 from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, share_text
 from ..prompt.score import PromptScore, share_cells
-from ..stats.interval import wilson
+from ..stats.interval import share_of
 from ..student.record import METHODS, RunRecord, trivial_counts
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
 
-# %% ../../nbs/7_study/02_tables.ipynb #ff441aef
+# %% ../../nbs/7_study/02_tables.ipynb #da17dd10
 def prompt_rows(
     prompts: PromptRecord,  # of one run
     n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
@@ -47,33 +45,28 @@ def prompt_rows(
     listed.append(row(f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation))
     return with_trivial_rows(listed, confusion, n_choices)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #db38c17b
 def annotation_rows(
-    annotations: Mapping[str, Sequence[AnnotatedRow]],  # by split
-    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `RunInfo.is_right`
-    labels: Sequence[str] = (),  # of the task; empty: it has no fixed ones
+    run: Run,
 ) -> list[dict[str, str]]:  # for `table_html`, one for each split, then the trivial answers
-    "Count the rows that have a label and a rationale, and how often the label is right."
-    confusion = teacher_confusion(annotations, labels)
-    balanced = (
-        {split: teacher_confusion({split: rows}, labels) for split, rows in annotations.items()}
-        if confusion and confusion.is_uneven
-        else {}
-    )
+    "Count the rows that have a label and a rationale, and how often the label is right where the row had no part in the choice of the prompt."
+    confusion = teacher_confusion(run)
+    balanced = {split: teacher_confusion(run, [split]) for split in run.annotations} if confusion and confusion.is_uneven else {}
+    groups = {split: [run.group_of(split, row.id) for row in rows] for split, rows in run.annotations.items()}
     listed = [
         {
             "split": split,
             "rows": str(len(rows)),
-            "with a label": share_text(wilson(sum(row.label is not None for row in rows), len(rows))),
-            "with a rationale": share_text(wilson(sum(row.rationale is not None for row in rows), len(rows))),
-            "gold accuracy": share_text(teacher_accuracy({split: rows}, is_right)),
+            "with a label": share_text(share_of([row.label is not None for row in rows], groups[split])),
+            "with a rationale": share_text(share_of([row.rationale is not None for row in rows], groups[split])),
+            "gold accuracy": share_text(teacher_accuracy(run, [split])),
             **({"balanced accuracy": share_text(balanced[split].balanced_accuracy)} if balanced else {}),
         }
-        for split, rows in annotations.items()
+        for split, rows in run.annotations.items()
     ]
     return with_trivial_rows(listed, confusion)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #ff441aef
 def _train_rows(run: RunRecord) -> str:
     "Count the rows that a student learned from, and those that it could not use."
     parts = [f"{run.n_rationales} rationales"] if run.config.method == "step-by-step" else []
@@ -104,7 +97,7 @@ def student_rows(
     ]
     return with_trivial_rows(listed, confusion, n_choices, valid)
 
-
+# %% ../../nbs/7_study/02_tables.ipynb #e706b2e5
 def cost_rows(
     run: Run,
 ) -> list[dict[str, str]]:  # for `table_html`

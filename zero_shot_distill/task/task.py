@@ -293,7 +293,8 @@ class Task(TaskLabels):
         example: Example,  # any row of this task
     ) -> str:  # a name that is equal for rows that were made together
         "Name the group of a row, which a resampling must keep together: the row itself if the task names no group."
-        return example.fields[self.group_field] if self.group_field else example.id
+        # A row that is only to be predicted may lack the column.
+        return example.fields.get(self.group_field, example.id) if self.group_field else example.id
 
     def __repr__(self) -> str:
         labels = ", ".join(self.labels) or (f"{len(self.choices)} choices a row" if self.choices else "numbers")
