@@ -121,7 +121,8 @@ class StudentScore:
         share = share_of(correct, groups)
         counts = {"n": share.n, "n_correct": sum(correct), "n_unreadable": n_unreadable, "n_truncated": n_truncated}
         ends = {"accuracy": share.value, "low": share.low, "high": share.high}
-        return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, **ends, **counts)
+        known = tuple(None if one is None else int(one) for one in agrees)
+        return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, agrees=known, **ends, **counts)
 
     @property
     def interval(self) -> Interval:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmptyField', 'scan_examples', 'read_examples', 'own_copy', 'divide', 'load_whole', 'load_examples', 'count_rows',
-           'is_here', 'sample_examples', 'sample_labelled']
+           'is_here', 'sample_examples', 'draw_order', 'sample_labelled']
 
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
@@ -265,13 +265,22 @@ def sample_examples(
     return order[:n]
 
 
+def draw_order(
+    examples: Sequence[Example],  # rows to draw from
+    seed: int,  # seed of the draw
+) -> list[Example]:  # all of them
+    "Put rows into drawn order, those with a gold label first: what is measured on the first ones is then part of what is annotated."
+    drawn = sample_examples(examples, len(examples), seed)
+    return sorted(drawn, key=lambda example: example.label is None)
+
+
 def sample_labelled(
     examples: Sequence[Example],  # rows to draw from
     n: int | None,  # number of rows to draw; None: all that have a label
     seed: int,  # seed of the draw
-) -> list[Example]:  # in the order in which `sample_examples` draws them; `DataError` if there are fewer than `n`
+) -> list[Example]:  # the first ones of `draw_order`; `DataError` if there are fewer than `n`
     "Draw rows to measure on: those with a gold label, or any if no row has one."
-    drawn = sample_examples(examples, len(examples), seed)
+    drawn = draw_order(examples, seed)
     labelled = [example for example in drawn if example.label is not None] or drawn
     if n is not None and n > len(labelled):
         has = "there" if len(labelled) == len(drawn) else f"of {len(drawn)} have a label"
