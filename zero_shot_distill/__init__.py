@@ -26,6 +26,7 @@ _MODULES = {  # module -> its names that stand here
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
+    "prompt.headroom": ("gain_split", "headroom"),
     "annotate.plan": ("ExplanationRate",),
     "annotate.rows": ("read_annotations",),
     "annotate.job": ("AnnotationJob", "run_annotation"),
