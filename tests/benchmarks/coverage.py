@@ -21,7 +21,6 @@ from zero_shot_distill.stats.paired import paired_shares
 from zero_shot_distill.stats.total import Stratum, predict_total
 from zero_shot_distill.store.request import Response
 
-
 Number = tuple[float, float]  # a figure of the table, and its standard error
 
 

@@ -62,7 +62,9 @@ def clustered_mean(
     numbers = np.append(numbers, len(sizes) + np.arange(len(pseudo_rows)))
     residuals = np.bincount(numbers, weights=rows - rows.mean())
     sizes = np.append(sizes, np.ones(len(pseudo_rows)))
-    return ClusteredMean(float(np.mean(values)), _sum_of_squares(residuals, sizes / len(rows)) / len(rows) ** 2, len(sizes) - len(pseudo_rows), freedom)
+    return ClusteredMean(
+        float(np.mean(values)), _sum_of_squares(residuals, sizes / len(rows)) / len(rows) ** 2, len(sizes) - len(pseudo_rows), freedom
+    )
 
 
 def _freedom(sizes: np.ndarray) -> float:
