@@ -85,7 +85,14 @@ def test_agreement_with_the_teacher_and_gold_accuracy_on_the_test_rows(folder):
     "Both where the teacher annotated the test rows, too; beside them what needs no model."
     done = train(folder, "--method", "standard", splits="train,valid,test")
     said = " ".join(done.out.split())
-    for part in ("teacher agreement (valid)", "gold accuracy (valid)", "teacher agreement (test)", "gold accuracy (test)", "always “good”", "chance"):
+    for part in (
+        "teacher agreement (valid)",
+        "gold accuracy (valid)",
+        "teacher agreement (test)",
+        "gold accuracy (test)",
+        "always “good”",
+        "chance",
+    ):
         assert part in said, (part, done.out, done.err)
     record = json.loads(train(folder, "--method", "standard", "--json", splits="train,valid,test").out)
     assert record["test"]["agrees"] == record["test"]["correct"]  # this teacher is always right
@@ -102,7 +109,7 @@ def test_a_row_without_text_comes_back_without_a_label(folder):
     assert [row["name"] for row in rows] == ["a", "", "c"]
     assert rows[1] == {"name": "", "text": "", "label": "good", "predicted_label": ""}
     assert "new.csv was read with semicolons between the columns" in done.err
-    (folder / "empty.csv").write_text("text\n\"\"\n")
+    (folder / "empty.csv").write_text('text\n""\n')
     is_one_line(zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "empty.csv"), 2, "'text' is empty")
     (folder / "other.csv").write_text("body\nIt broke.\n")
     is_one_line(zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "other.csv"), 2, "no column 'text'")

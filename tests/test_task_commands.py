@@ -113,7 +113,10 @@ def test_each_kind_of_file(tmp_path, suffix):
 
 FORMS = {  # how a program writes a table -> what is said of it
     "semicolons": ({"sep": ";"}, "with semicolons between the columns"),
-    "a spreadsheet in Western Europe": ({"sep": ";", "encoding": "cp1252"}, "as Windows-1252 (“Café” in line 2), with semicolons between the columns"),
+    "a spreadsheet in Western Europe": (
+        {"sep": ";", "encoding": "cp1252"},
+        "as Windows-1252 (“Café” in line 2), with semicolons between the columns",
+    ),
     "a spreadsheet's Unicode text": ({"sep": "\t", "encoding": "utf-16"}, "as UTF-16, with tabs between the columns"),
     "without quotation marks": ({"sep": "\t", "quoting": 3}, "with tabs between the columns and quotation marks taken as they stand"),
     "backslashes": ({"doublequote": False, "escapechar": "\\"}, "with backslashes before quotation marks"),
@@ -503,8 +506,15 @@ REFUSED = {
     "empty file": ({"train.csv": ""}, "train.csv: no rows; give at least one"),
     "header alone": ({"train.csv": "text,label\n"}, "train.csv: no rows; give at least one"),
     "one column": ({"train.csv": "text\nIt rains.\n"}, "train.csv: only one column, 'text'; a task needs a text and a label"),
-    "semicolons, not in all rows": ({"train.csv": "text;label\nx;y\nIt rains; badly.;y\n"}, "only one column, 'text;label'", "each row needs as many"),
-    "two delimiters": ({"train.csv": "text;score,label\ngood;1,x\nbad;2,y\n"}, "train.csv:1: commas or semicolons could divide its columns"),
+    "semicolons, not in all rows": (
+        {"train.csv": "text;label\nx;y\nIt rains; badly.;y\n"},
+        "only one column, 'text;label'",
+        "each row needs as many",
+    ),
+    "two delimiters": (
+        {"train.csv": "text;score,label\ngood;1,x\nbad;2,y\n"},
+        "train.csv:1: commas or semicolons could divide its columns",
+    ),
     "no label column": (
         {"train.csv": "text,more\n" + "".join(f"Row {n} of many.,More of row {n} here.\n" for n in range(30))},
         "no column is called label or answer; say with --label which of 'text', 'more' it is",

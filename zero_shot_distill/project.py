@@ -190,7 +190,9 @@ class PromptProject(Workspace):
         by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices))
+        return ScoredTemplates(
+            scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
+        )
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = {one.id: one for one in map(self._template, templates or self.templates)}

@@ -123,7 +123,8 @@ def train(
 def predict(
     student: Annotated[Path, typer.Option("--student", help="Folder of a trained student.")],
     input_file: Annotated[
-        Path, typer.Option("--input", help="A .csv, .tsv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text.")
+        Path,
+        typer.Option("--input", help="A .csv, .tsv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", help="A .csv, .tsv, .jsonl or .json file; standard output by default, CSV where CSV came in.")
@@ -152,4 +153,6 @@ def predict(
     write_rows(rows, written, form)
     write_text(output, written.getvalue())
     n_unread = sum(row["predicted_label"] is None for row in rows)
-    print(f"wrote {output} (rows: {len(rows):,}; without a label, for a field is empty or the answer is no label of the task: {n_unread:,})")
+    print(
+        f"wrote {output} (rows: {len(rows):,}; without a label, for a field is empty or the answer is no label of the task: {n_unread:,})"
+    )

@@ -102,8 +102,12 @@ def _row_tried(task: Task, number: int) -> Example | None:
     if not task.choices:
         return None
     if not is_here(task, split):
-        print(f"The rows of task {task.name!r} are not on this machine: letters are read, words of a row's choices are not.", file=sys.stderr)
-        return Example("typed", {name: f"choice {letter}" for name, letter in zip(task.choices, string.ascii_lowercase, strict=False)}, None, None)
+        print(
+            f"The rows of task {task.name!r} are not on this machine: letters are read, words of a row's choices are not.", file=sys.stderr
+        )
+        return Example(
+            "typed", {name: f"choice {letter}" for name, letter in zip(task.choices, string.ascii_lowercase, strict=False)}, None, None
+        )
     rows = load_examples(task, split)
     if number > len(rows):
         raise DataError(f"--row {number}: there are {len(rows):,} rows")

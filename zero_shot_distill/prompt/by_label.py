@@ -82,7 +82,9 @@ def with_trivial_rows(
     n_valid = sum(valid.n_gold.values()) if valid else 0
     for name, accuracy, balanced in trivial_answers(confusion, n_choices) if rows else []:
         # The same label on the validation rows, where another one may be the most frequent.
-        same = accuracy if name == "chance" else f"{100 * valid.n_gold[confusion.majority[0]] / n_valid:.0f} %\nn {n_valid}" if n_valid else ""
+        same = (
+            accuracy if name == "chance" else f"{100 * valid.n_gold[confusion.majority[0]] / n_valid:.0f} %\nn {n_valid}" if n_valid else ""
+        )
         texts = {}
         for end, plain, even in (("", accuracy, balanced), (" (test)", accuracy, balanced), (" (valid)", same, balanced)):
             texts |= {f"accuracy{end}": plain, f"gold accuracy{end}": plain, f"balanced accuracy{end}": even}

@@ -36,9 +36,7 @@ def predict_rows(
     rows, examples = _lines(student, source) if _holds_lines(source) else _rows(student, source)
     answers = iter(predict(student_dir, [example for example in examples if example], explain))
     found = [next(answers) if example else None for example in examples]
-    added = [
-        {"predicted_label": one and one.label} | ({"predicted_rationale": one and one.rationale} if explain else {}) for one in found
-    ]
+    added = [{"predicted_label": one and one.label} | ({"predicted_rationale": one and one.rationale} if explain else {}) for one in found]
     return [row | new for row, new in zip(rows, added, strict=True)]
 
 

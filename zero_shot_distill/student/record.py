@@ -133,7 +133,11 @@ class StudentScore:
     def agreement(self) -> Interval | None:  # None: the teacher labelled none of the rows
         "Give the share of the teacher's labels that the student gave: agreement, not accuracy."
         known = [place for place, one in enumerate(self.agrees) if one is not None]
-        return share_of([bool(self.agrees[place]) for place in known], [self.groups[place] for place in known if self.groups]) if known else None
+        return (
+            share_of([bool(self.agrees[place]) for place in known], [self.groups[place] for place in known if self.groups])
+            if known
+            else None
+        )
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
@@ -164,7 +168,9 @@ class StudentScore:
         "Give agreement with the teacher, gold accuracy and balanced accuracy, each in a column of its own."
         agreement = {"teacher agreement": share_text(self.agreement, with_n) if self.agreement else "–"} if with_agreement else {}
         balanced = share_text(self.confusion.balanced_accuracy, with_n) if self.confusion else "–"
-        found = agreement | {"gold accuracy": share_text(self.interval, with_n)} | ({"balanced accuracy": balanced} if with_balanced else {})
+        found = (
+            agreement | {"gold accuracy": share_text(self.interval, with_n)} | ({"balanced accuracy": balanced} if with_balanced else {})
+        )
         return {f"{name}{end}": text for name, text in found.items()}
 
     def __repr__(self) -> str:
@@ -325,7 +331,9 @@ class RunRecord(TrainingReport):
         "Give what a table of runs shows."
         config = self.config
         what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed), "steps": str(config.steps)}
-        return what | {"train rows": f"{self.n_train}\n{self.n_rationales} rationales"} | self.valid_row(self.is_uneven) | self.test.as_row()
+        return (
+            what | {"train rows": f"{self.n_train}\n{self.n_rationales} rationales"} | self.valid_row(self.is_uneven) | self.test.as_row()
+        )
 
     def _repr_html_(self) -> str:
         return styled(table_html(with_trivial_rows([self.as_row()], self.test.confusion, valid=self.valid_confusion)))

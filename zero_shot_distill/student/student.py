@@ -73,7 +73,9 @@ class Student(TrainingReport):
     title: str  # what it was trained from, for reports
     task: Task  # what it answers; without the task's splits
     test_rows: Sequence[Example] = field(default=(), repr=False, compare=False)  # what `evaluate` measures on; not stored
-    test_labels: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # id of a test row -> the teacher's label; not stored
+    test_labels: Mapping[str, str] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # id of a test row -> the teacher's label; not stored
 
     def predict(
         self,
@@ -247,7 +249,9 @@ class TrainingJob:
     rows: Sequence[AnnotatedRow]  # to train on
     valid_rows: Sequence[AnnotatedRow]  # to choose the checkpoint by; none of `rows`
     test_rows: Sequence[Example] = ()  # what the finished student is measured on; no part in the training
-    test_labels: Mapping[str, str] = field(default_factory=dict)  # id of a test row -> the teacher's label, where it was asked about them, too
+    test_labels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # id of a test row -> the teacher's label, where it was asked about them, too
 
     def fingerprint(
         self,

@@ -57,7 +57,11 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
     name = next(iter(table.columns))
     in_one = len(table.columns) == 1 and re.search(r"[;\t|]", name)
     if len(table.columns) == 1 and (in_one or not options.say_labels):
-        hint = f"if {in_one[0]!r} is to divide the columns, each row needs as many of it as the header" if in_one else "say with --labels what the labels are if no row has one yet"
+        hint = (
+            f"if {in_one[0]!r} is to divide the columns, each row needs as many of it as the header"
+            if in_one
+            else "say with --labels what the labels are if no row has one yet"
+        )
         raise DataError(f"{table.where}: only one column, {name!r}; a task needs a text and a label; {hint}")
 
 # %% ../../nbs/1_task/06_add.ipynb #62ae972a

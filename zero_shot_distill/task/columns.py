@@ -117,7 +117,11 @@ def find_label(
         raise DataError(f"{table.where}: {listed(names)} could each hold the label; name one, e.g. --label {shlex.quote(names[0])}")
     if not named and not options.say_labels:
         few = [column.name for column in table.columns.values() if column.kind in {"words", "number", "yes/no"} and _repeats(column)]
-        which = f"say --label {shlex.quote(few[0])} if it is that" if len(few) == 1 else f"say with --label which of {listed(few or table.columns)} it is"
+        which = (
+            f"say --label {shlex.quote(few[0])} if it is that"
+            if len(few) == 1
+            else f"say with --label which of {listed(few or table.columns)} it is"
+        )
         raise DataError(
             f"{table.where}: no column is called label or answer; {which}, or with --labels what the labels are if no row has one yet"
         )
@@ -151,7 +155,9 @@ def find_fields(
         raise DataError(f"{table.where}: the input could be in {listed(found)}; say which, e.g. --fields {example}")
     if not found and not has_choices:
         why = f" ({', '.join(map(repr, left_out))} would give the label away)" if left_out else ""
-        raise DataError(f"{table.where}: no column is left for the input text{why}; say which of {listed(table.columns)} it is with --fields")
+        raise DataError(
+            f"{table.where}: no column is left for the input text{why}; say which of {listed(table.columns)} it is with --fields"
+        )
     return found
 
 

@@ -182,7 +182,8 @@ def divide(
     source: str,  # a split that has rows of its own
     n_rows: int,  # number of its rows
     groups: Sequence[Hashable] | None = None,  # group of each row, rows of one group stay in one split; None: every row alone
-    labels: Sequence[Hashable] | None = None,  # what each row's label is counted as (`Task.answer_of`), None where it has none; needed by shares that are stratified
+    labels: Sequence[Hashable]
+    | None = None,  # what each row's label is counted as (`Task.answer_of`), None where it has none; needed by shares that are stratified
 ) -> dict[str, list[int]]:  # split -> row numbers, for the source and each share of it
     "Divide the rows of a split between itself and its shares."
     shares = dict(task.shares_of(source))

@@ -241,7 +241,9 @@ def holds_labels(
         return False
 
     def is_vote(value: str) -> bool:
-        return any({*map(normal_words, filter(None, re.split(marks, value)))} <= known for marks in (_BETWEEN_VOTES, rf"{_BETWEEN_VOTES}|\s+"))
+        return any(
+            {*map(normal_words, filter(None, re.split(marks, value)))} <= known for marks in (_BETWEEN_VOTES, rf"{_BETWEEN_VOTES}|\s+")
+        )
 
     n_votes = sum(n for value, n in column.values.items() if is_vote(value))
     return n_votes >= 0.9 * sum(column.values.values()) > 0
