@@ -147,9 +147,8 @@ class TrainableAnnotation(Annotation):
         begun_with = pull_weights(self.workspace.progress, resolve_path(Path("here"), weights))
         rows, valid_rows = self.rows["train"], self.rows["valid"]
         task = self.workspace.task
-        job = TrainingJob(
-            begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
-        )
+        test_rows = load_examples(task, "test") if "test" in task.splits else ()
+        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.labels_of("test"))
         name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
@@ -193,7 +192,9 @@ class PromptProject(Workspace):
         by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(
+            scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
+        )
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = self._chosen(templates)
