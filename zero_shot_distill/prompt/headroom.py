@@ -118,7 +118,9 @@ def gain_split(
         lost = [a is Loss.NONE and b in of for a, b in pairs]
         return paired_shares(gained, lost, groups)
 
-    return GainSplit(difference([Loss.UNREAD, Loss.NO_RATIONALE]), difference([Loss.LABEL]), difference([one for one in Loss if one is not Loss.NONE]))
+    return GainSplit(
+        difference([Loss.UNREAD, Loss.NO_RATIONALE]), difference([Loss.LABEL]), difference([one for one in Loss if one is not Loss.NONE])
+    )
 
 
 def _answered(replies: Sequence[ReadReply]) -> dict[str, ReadReply]:
@@ -131,7 +133,9 @@ def best_elsewhere(
     rows: Sequence[ReadReply],  # the incumbent's replies
     templates: Mapping[str, Mapping[str, ReadReply]],  # the others, at least one: id -> replies by row
     with_rationale: bool = True,  # False: the label alone counts
-) -> tuple[str, list[ReadReply | None]]:  # the best on all rows; for each row the reply of the one that is best on the other half of the groups
+) -> tuple[
+    str, list[ReadReply | None]
+]:  # the best on all rows; for each row the reply of the one that is best on the other half of the groups
     "Choose the best of other templates for each row on rows that have nothing to do with it; of equals the first."
     groups = [task.group_of(read.example) for read in rows]
     half = {group: place % 2 for place, group in enumerate(dict.fromkeys(groups))}
@@ -207,7 +211,9 @@ class Headroom:
             return f"Undetermined: {most}, and no template that was asked is shown to gain anything."
         if self.gain and self.gain.is_shown:
             return f"A better prompt is there already: {most}, and {self.others[0]} gains some of it; use it, or begin the search with it."
-        return f"A better prompt is to be had: {most}, much of it by format; change the form of the reply, or how it is read, before a search."
+        return (
+            f"A better prompt is to be had: {most}, much of it by format; change the form of the reply, or how it is read, before a search."
+        )
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each part
@@ -237,7 +243,12 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
     shares = [
         ("right", found.right, None, "counts already"),
         ("lost by format", found.format, gains[0], causes),
-        ("lost by label, in reach", found.label, gains[1], why if found.others else "a wrong label; no other template was asked, so each counts"),
+        (
+            "lost by label, in reach",
+            found.label,
+            gains[1],
+            why if found.others else "a wrong label; no other template was asked, so each counts",
+        ),
         ("format or label", found.in_reach, gains[2], "the most that a better prompt could gain"),
     ]
     cells = [
@@ -251,7 +262,13 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
         for part, share, gain, what in shares
     ]
     if found.others:
-        out = {"rows": "lost by label, out of reach", "n": str(n_out), "share": "", "net gain, points": "", "what it is": "a wrong label that it gets wrong, too"}
+        out = {
+            "rows": "lost by label, out of reach",
+            "n": str(n_out),
+            "share": "",
+            "net gain, points": "",
+            "what it is": "a wrong label that it gets wrong, too",
+        }
         cells.insert(3, out)
     return f"headroom of {found.incumbent} on {n} rows", cells, " ".join([found.sentence, *_remarks(found)])
 
@@ -263,13 +280,17 @@ def _remarks(found: Headroom) -> list[str]:
         said.append(f"Net gain: of the best other template ({found.others[0]} on all rows), chosen on the other half of the rows.")
     if len(found.others) > 1 and found.n_wrong:
         n = len(found.others)
-        said.append(f"Of {found.n_wrong} wrong labels {found.n_any} are right with at least one of {n} others; guesses alone: {found.n_guessed:.0f}.")
+        said.append(
+            f"Of {found.n_wrong} wrong labels {found.n_any} are right with at least one of {n} others; guesses alone: {found.n_guessed:.0f}."
+        )
     return said
 
 # %% ../../nbs/3_prompt/09_headroom.ipynb #b87d91d5
 def headroom(
     task: Task,
-    replies: Mapping[str, Sequence[ReadReply]],  # template id -> its replies to the same rows; a second sample is another template (`sample_again`)
+    replies: Mapping[
+        str, Sequence[ReadReply]
+    ],  # template id -> its replies to the same rows; a second sample is another template (`sample_again`)
     incumbent: str,  # id of the template that is to be bettered
     with_rationale: bool = True,  # False: the label alone counts
     least_gain: float = LEAST_GAIN,  # a smaller gain, as a share of the rows, is not worth a search
@@ -281,7 +302,11 @@ def headroom(
     rows = list(by_row.pop(incumbent).values())
     if not rows:
         raise HeadroomError(f"template {incumbent!r} has no reply to a row with a gold label; ask it about labelled rows first")
-    others = {id: found for id, asked in by_row.items() if (found := {read.example.id: asked[read.example.id] for read in rows if read.example.id in asked})}
+    others = {
+        id: found
+        for id, asked in by_row.items()
+        if (found := {read.example.id: asked[read.example.id] for read in rows if read.example.id in asked})
+    }
     best, chosen = best_elsewhere(task, rows, others, with_rationale) if others else ("", [])
     losses = [loss_of(task, read, with_rationale) for read in rows]
     groups = [task.group_of(read.example) for read in rows]
