@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.prompt.choose import Choice, ContestJob
     from zero_shot_distill.prompt.headroom import Headroom
     from zero_shot_distill.prompt.planner import ContestPlan
+    from zero_shot_distill.teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_select.ipynb #647bf578
 def _show(choice: "Choice", as_json: bool) -> None:
