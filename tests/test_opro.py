@@ -130,7 +130,14 @@ def test_what_is_printed(tmp_path):
     assert (most, least) == ("188", "136")  # 2 * 12 + steps * (4 + 4 * 12) + 3 * 20
     assert len(server.bodies) <= 188
     assert "headroom of " in done.err
-    for part in ("which flatters what was chosen", "proposals were refused", "Stopped: all iterations are done", "--prompts", "incumbent", "format: "):
+    for part in (
+        "which flatters what was chosen",
+        "proposals were refused",
+        "Stopped: all iterations are done",
+        "--prompts",
+        "incumbent",
+        "format: ",
+    ):
         assert part in done.out
     search = PromptSearch.read(trajectory(tmp_path).parent)
     assert max(map(len, repr(search).splitlines()[1:4])) <= 80

@@ -247,10 +247,14 @@ def _search(job: SearchJob, plan: SearchPlan, file: TrajectoryFile, asker: _Aske
     except OutOfMoney:
         stop = StopReason.BUDGET_USD
         if not file.steps:
-            raise SearchError("the dollars are used up before the first templates are scored; raise the budget, or take fewer rows") from None
+            raise SearchError(
+                "the dollars are used up before the first templates are scored; raise the budget, or take fewer rows"
+            ) from None
     if stop is StopReason.UNUSABLE and not any(step.tried for step in file.steps[1:]):
         said = refusal_text(file.steps)
-        raise SearchError(f"{asker.optimiser.model} gave nothing that could be tried in {_MOST_USELESS} steps: {said} Ask another optimiser, or give a meta-prompt of your own")
+        raise SearchError(
+            f"{asker.optimiser.model} gave nothing that could be tried in {_MOST_USELESS} steps: {said} Ask another optimiser, or give a meta-prompt of your own"
+        )
     return stop
 
 
@@ -258,7 +262,9 @@ def _say_headroom(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> None:
     "Say how much a better prompt could gain on the selection rows, before the first step; the replies are stored."
     incumbent = ranked(steps[:1], job.objective)[0].id
     replies = asker.replies(job.templates, job.rows.selection, "reading what is stored")
-    asker.progress.message(f"  headroom of {incumbent}: {headroom(job.task, replies, incumbent, job.objective.goal == 'explained_accuracy').sentence}")
+    asker.progress.message(
+        f"  headroom of {incumbent}: {headroom(job.task, replies, incumbent, job.objective.goal == 'explained_accuracy').sentence}"
+    )
 
 
 def _said_of(job: SearchJob, steps: Sequence[Step], plan: SearchPlan) -> str:

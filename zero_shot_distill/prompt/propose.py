@@ -102,7 +102,9 @@ def load_meta_prompt(
     if missing := [mark for mark in _NEEDED if mark not in text]:
         raise DefinitionError(f"{path}: the meta-prompt lacks {missing[0]}; it needs {', '.join(_NEEDED)}")
     if strays := sorted(names - set(_PARTS)):
-        raise DefinitionError(f"{path}: the meta-prompt has ${strays[0]}, which is not known; there are {', '.join(f'${part}' for part in _PARTS)}")
+        raise DefinitionError(
+            f"{path}: the meta-prompt has ${strays[0]}, which is not known; there are {', '.join(f'${part}' for part in _PARTS)}"
+        )
     return text
 
 # %% ../../nbs/3_prompt/11_propose.ipynb #ed24dcb3
@@ -192,7 +194,9 @@ def paraphrase_prompt(
     state: SearchState,
 ) -> str:
     "Ask for the best prompt in other words."
-    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task), skeleton=_skeleton_text(state.task))
+    return Template(_PARAPHRASE).substitute(
+        best=state.best, placeholders=_placeholders_text(state.task), skeleton=_skeleton_text(state.task)
+    )
 
 
 def reflect_prompt(
@@ -206,7 +210,12 @@ def reflect_prompt(
 
     mistakes = "\n\n".join(map(shown, state.mistakes)) or "(none: it was right for all rows that were tried)"
     form = state.form.words.replace("{{", "{").replace("}}", "}")
-    words = {"task": _task_text(state.task), "placeholders": _placeholders_text(state.task), "form": form, "skeleton": _skeleton_text(state.task)}
+    words = {
+        "task": _task_text(state.task),
+        "placeholders": _placeholders_text(state.task),
+        "form": form,
+        "skeleton": _skeleton_text(state.task),
+    }
     return Template(_REFLECT).substitute(words, best=state.best, mistakes=mistakes)
 
 # %% ../../nbs/3_prompt/11_propose.ipynb #3d9f1f5c

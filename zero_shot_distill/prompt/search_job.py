@@ -40,7 +40,16 @@ class OproSettings:
     most_characters: int = 1500  # of a candidate
 
     def __post_init__(self) -> None:
-        least = {"iterations": 1, "candidates": 1, "history": 1, "rows": 1, "examples": 0, "n_buckets": 1, "max_tokens": 1, "most_characters": 1}
+        least = {
+            "iterations": 1,
+            "candidates": 1,
+            "history": 1,
+            "rows": 1,
+            "examples": 0,
+            "n_buckets": 1,
+            "max_tokens": 1,
+            "most_characters": 1,
+        }
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise SearchError(f"{name}: {getattr(self, name)} is too few; give {smallest} or more")
@@ -52,7 +61,9 @@ class OproSettings:
     ) -> dict[str, Any]:
         "Choose the sampling parameters of the optimiser; a seed is added to each request."
         lengths = ("max_tokens", "max_completion_tokens")
-        kept = {name: value for name, value in teacher.items() if name not in (*lengths, "temperature", "seed")} if own is None else dict(own)
+        kept = (
+            {name: value for name, value in teacher.items() if name not in (*lengths, "temperature", "seed")} if own is None else dict(own)
+        )
         length = {} if any(name in kept for name in lengths) else {"max_tokens": self.max_tokens}
         return {"temperature": self.temperature, **length, **kept}
 
@@ -194,7 +205,9 @@ def plan_search(
     each = max(map(tokens, job.templates.values()))
     n_shown = min(settings.history, len(job.templates) + settings.iterations * settings.candidates)
     text = job.form.text_of(next(iter(job.templates.values())))
-    state = SearchState(job.task, job.form, 1, settings.candidates, [(text, 0.5)] * n_shown, rows[: settings.examples], n_buckets=settings.n_buckets)
+    state = SearchState(
+        job.task, job.form, 1, settings.candidates, [(text, 0.5)] * n_shown, rows[: settings.examples], n_buckets=settings.n_buckets
+    )
     proposals = _cost(settings.candidates, len(meta_prompt(state)) / _CHARACTERS_A_TOKEN, optimiser)
     if job.proposer == "starters":
         proposals = SearchCost(0, 0, 0.0)
@@ -206,9 +219,13 @@ def plan_search(
         len(job.rows.confirmation),
     )
     if job.budget.queries is not None and job.budget.queries < plan.least.questions:
-        raise SearchError(f"a budget of {job.budget.queries:,} questions is below one step: {plan.least.questions:,} are needed; raise it, or take fewer rows")
+        raise SearchError(
+            f"a budget of {job.budget.queries:,} questions is below one step: {plan.least.questions:,} are needed; raise it, or take fewer rows"
+        )
     if job.budget.usd is not None and plan.least.usd is not None and job.budget.usd < plan.least.usd:
-        raise SearchError(f"a budget of {format_usd(job.budget.usd)} is below one step: about {format_usd(plan.least.usd)} are needed; raise it, or take fewer rows")
+        raise SearchError(
+            f"a budget of {format_usd(job.budget.usd)} is below one step: about {format_usd(plan.least.usd)} are needed; raise it, or take fewer rows"
+        )
     return plan
 
 

@@ -206,7 +206,10 @@ def contenders(
     lines = []
     for id in ids:
         is_incumbent, is_chosen = id == search.incumbent, found is not None and id == found.chosen
-        line = {"template": "★ " * is_chosen + id + "\nincumbent" * is_incumbent, "selection rows": f"{100 * getattr(tried[id].score, goal):.0f} %"}
+        line = {
+            "template": "★ " * is_chosen + id + "\nincumbent" * is_incumbent,
+            "selection rows": f"{100 * getattr(tried[id].score, goal):.0f} %",
+        }
         if found:
             line["confirmed"] = percent_text(confirmed_share(search, id))
             line["difference, points"] = "-" if is_incumbent else _points(found.difference(id, goal))

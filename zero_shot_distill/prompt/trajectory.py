@@ -40,7 +40,13 @@ class Candidate:
     def as_dict(self) -> dict[str, Any]:
         "Write it as JSON values."
         template = self.template.model_dump(mode="json", exclude_defaults=True) if self.template else None
-        return {"id": self.id, "text": self.text, "refusal": self.refusal and self.refusal.name, "template": template, "score": self.score and asdict(self.score)}
+        return {
+            "id": self.id,
+            "text": self.text,
+            "refusal": self.refusal and self.refusal.name,
+            "template": template,
+            "score": self.score and asdict(self.score),
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Candidate":
@@ -78,7 +84,10 @@ class Step:
 
     def as_dict(self) -> dict[str, Any]:
         "Write it as JSON values."
-        return {**{name: value for name, value in vars(self).items() if name != "candidates"}, "candidates": [one.as_dict() for one in self.candidates]}
+        return {
+            **{name: value for name, value in vars(self).items() if name != "candidates"},
+            "candidates": [one.as_dict() for one in self.candidates],
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Step":
@@ -176,7 +185,9 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:  # their conte
         try:
             found.append(json.loads(line))
         except ValueError:
-            raise SearchError(f"{path}:{number}: not a line of a search; move the file away, and the search begins anew from stored replies") from None
+            raise SearchError(
+                f"{path}:{number}: not a line of a search; move the file away, and the search begins anew from stored replies"
+            ) from None
         n_bytes += len(line) + 1
     return found, n_bytes
 
