@@ -7,9 +7,12 @@ folder and session, with its own environment and streams.
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 # What a command imports by itself, light, and all that some commands take.
@@ -98,18 +101,39 @@ class Nursery:
         self._ask.flush()
         return json.loads(self._hear.readline())
 
-    def run(
-        self, folder: Path, arguments: tuple[str, ...], env: dict[str, str], timeout_s: float
-    ) -> int:  # exit status; negative: a signal
-        "Run a command to its end; its streams go to `streams` in the folder."
+    def start(self, folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> "Child":
+        "Begin a command; its streams go to `streams` in the folder."
         streams = folder / "streams"
         streams.mkdir(exist_ok=True)
+        for name in ("out", "err"):
+            (streams / name).write_bytes(b"")  # those of the command before
         pid = self._tell({"folder": str(folder), "arguments": arguments, "env": env, "streams": str(streams)})
+        return Child(pid, arguments, lambda: self._tell({"wait": pid}))
+
+
+@dataclass
+class Child:
+    "A command under way, with what `subprocess.Popen` has, too."
+
+    pid: int
+    arguments: tuple[str, ...]
+    ask: Callable[[], int | None]  # its exit status, asked until there is one
+    returncode: int | None = None  # negative: a signal
+
+    def poll(self) -> int | None:
+        self.returncode = self.ask() if self.returncode is None else self.returncode
+        return self.returncode
+
+    def wait(self, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
-        while (status := self._tell({"wait": pid})) is None:
-            assert time.monotonic() < deadline, f"zsd {' '.join(arguments)}: not within {timeout_s} s"
+        while (status := self.poll()) is None:
+            assert time.monotonic() < deadline, f"zsd {' '.join(self.arguments)}: not within {timeout_s} s"
             time.sleep(0.01)
         return status
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def _fixed(env: dict[str, str]) -> dict[str, str]:

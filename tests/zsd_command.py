@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import yaml
-from nursery import nursery_for
+from nursery import Child, nursery_for
 
 from zero_shot_distill.core.files import definitions_dir
 
@@ -90,7 +90,7 @@ def outcome(folder: Path, status: int) -> Done:
     return Done(status, said(folder, "out"), said(folder), names)
 
 
-def finish(folder: Path, process: subprocess.Popen, children: Iterable[psutil.Process] = (), timeout_s: float = 900) -> Done:
+def finish(folder: Path, process: subprocess.Popen | Child, children: Iterable[psutil.Process] = (), timeout_s: float = 900) -> Done:
     "Wait for the command."
     return replace(outcome(folder, process.wait(timeout_s)), children=tuple(children))
 
@@ -102,13 +102,12 @@ def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preloa
     """
     env = env or environment()
     if preload != "none" and not options and (prepared := nursery_for(preload, environment(), env)):
-        status = prepared.run(folder, arguments, env, timeout_s=900)
-        done = outcome(folder, status)
+        done = outcome(folder, prepared.start(folder, arguments, env).wait(900))
         return replace(done, modules=None) if preload == "all" else done
     return finish(folder, start(folder, *arguments, env=env, **options))
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen, folder: Path, within_s: float = 600) -> None:
+def wait_until(reached: Callable[[], bool], process: subprocess.Popen | Child, folder: Path, within_s: float = 600) -> None:
     "Wait for something that a running command does."
     deadline = time.monotonic() + within_s
     while not reached():
@@ -117,9 +116,20 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen, folder: P
         time.sleep(0.02)
 
 
-def interrupt(folder: Path, reached: Callable[[psutil.Process], bool], *arguments: str, by: int = signal.SIGINT, **options: Any) -> Done:
-    "Start the command and stop it as soon as it has got somewhere: Ctrl-C goes to its whole group, as a terminal sends it."
-    process = start(folder, *arguments, **options)
+def interrupt(
+    folder: Path,
+    reached: Callable[[psutil.Process], bool],
+    *arguments: str,
+    by: int = signal.SIGINT,
+    env: dict[str, str] | None = None,
+    preload: str = "all",
+) -> Done:
+    """Start the command and stop it as soon as it has got somewhere: Ctrl-C goes to its whole group, as a terminal sends it.
+
+    As with `zsd`, it is a new process with `preload="none"`.
+    """
+    prepared = nursery_for(preload, environment(), env or environment()) if preload != "none" else None
+    process = prepared.start(folder, arguments, env or environment()) if prepared else start(folder, *arguments, env=env)
     watched = psutil.Process(process.pid)
     try:
         wait_until(lambda: reached(watched), process, folder)

@@ -7,7 +7,7 @@ __all__ = ['named_teacher', 'Workspace', 'TrainableAnnotation', 'PromptProject',
 
 # %% ../nbs/81_project.ipynb #03a5a2bf
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,9 @@ from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
 from .core.files import definitions_dir
+from .prompt.choose import Choice, ContestJob, choose_prompt
 from .prompt.collect import run_experiment
+from .prompt.contest_rows import draw_contest
 from .prompt.headroom import Headroom, headroom, sample_again
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
@@ -145,9 +147,8 @@ class TrainableAnnotation(Annotation):
         begun_with = pull_weights(self.workspace.progress, resolve_path(Path("here"), weights))
         rows, valid_rows = self.rows["train"], self.rows["valid"]
         task = self.workspace.task
-        job = TrainingJob(
-            begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
-        )
+        test_rows = load_examples(task, "test") if "test" in task.splits else ()
+        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.labels_of("test"))
         name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
@@ -191,15 +192,20 @@ class PromptProject(Workspace):
         by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(
+            scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
+        )
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
-        chosen = {one.id: one for one in map(self._template, templates or self.templates)}
+        chosen = self._chosen(templates)
         client = self._client_for(chosen, rows, budget_usd)
         with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
-    def _client_for(self, templates: Mapping[str, PromptTemplate], rows: list[Example], budget_usd: float | None) -> TeacherClient:
+    def _chosen(self, templates: Sequence[str | PromptTemplate]) -> dict[str, PromptTemplate]:
+        return {one.id: one for one in map(self._template, templates or self.templates)}
+
+    def _client_for(self, templates: Mapping[str, PromptTemplate], rows: Sequence[Example], budget_usd: float | None) -> TeacherClient:
         pairs, may_change = [(template, row) for row in rows for template in templates.values()], not self.settings.has_own_sampling
         return with_stored_sampling(pairs, self.task, self.client(budget_usd), may_change, self.progress.message)
 
@@ -215,8 +221,7 @@ class SearchProject(PromptProject):
 
     def headroom(
         self,
-        *templates: str
-        | PromptTemplate,  # the incumbent, then the templates to compare it with; the incumbent alone: with all others; none: the first of all
+        *templates: str | PromptTemplate,  # the incumbent first; alone: it is compared with all others; none: the first of all
         n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows
@@ -233,6 +238,20 @@ class SearchProject(PromptProject):
             client = self._client_for({incumbent: template}, rows, budget_usd)
             replies[f"{incumbent}, second sample"] = sample_again(self.task, template, rows, client)
         return headroom(self.task, replies, incumbent)
+
+    def select(
+        self,
+        *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
+        incumbent: str = "",  # id of the template in use, that a better one must beat; empty: the first
+        n: int = 50,  # rows with a gold label that the templates race on, at most
+        n_confirmation: int | None = None,  # other rows that confirm the choice; None: 100, or all that there are
+        seed: int = 42,  # draws the rows
+        budget_usd: float | None = None,  # never spend more on this call
+    ) -> Choice:
+        "Race templates, then confirm the winner, the runner-up and the template in use on rows that no choice was made on."
+        chosen = self._chosen(templates)
+        job = ContestJob(self.task, chosen, draw_contest(self.task, n, n_confirmation, seed), incumbent or next(iter(chosen)))
+        return choose_prompt(job, self._client_for(chosen, job.rows.selection, budget_usd), self.progress)
 
 # %% ../nbs/81_project.ipynb #3ac000ae
 class Project(SearchProject):

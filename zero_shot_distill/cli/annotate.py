@@ -211,13 +211,22 @@ def annotate(
     if common.as_json:
         print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
-        _show_report(report, budget_usd)
+        _show_report(report, budget_usd, offline)
+        _say_next(report, chosen.task)
     write_release(job, report)
     if report.n_rows_left:
         raise typer.Exit(1)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
-def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
+def _say_next(report: "AnnotationReport", task: str) -> None:
+    "Say how a student is trained on an annotation."
+    if {"train", "valid"} <= report.splits.keys():
+        print(f"Next: zsd train --task {task} --annotations {report.id}")
+    elif "train" in report.splits:
+        print("To train a student on it, annotate validation rows, too: --splits train,valid (what is stored is not asked again)")
+
+
+def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: bool) -> None:
     "Print what came, what it cost and what is left."
     from zero_shot_distill.annotate.job import annotation_rows
     from zero_shot_distill.prompt.by_label import by_label_rows
@@ -245,7 +254,16 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None) -> None:
         print(f"{report.n_open_attempts} attempts brought nothing and may have been charged")
     if report.n_rows_left:
         left = report.left_usd
-        cost = f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]" if left else "at unknown cost"
-        goes_on = "the same command goes on" + (", with a higher --budget-usd" if cap else "")
-        print(f"{report.n_rows_left} rows are left, {cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})")
+        cost = (
+            f"about {format_usd(left.value)} [{format_usd(left.low)}, {format_usd(left.high)}]"
+            if left
+            else ""
+            if offline
+            else "at unknown cost"
+        )
+        goes_on = "without --offline the same command asks for them" if offline else "the same command goes on"
+        goes_on += ", with a higher --budget-usd" if cap else ""
+        print(
+            f"{report.n_rows_left} rows are left{', ' * bool(cost)}{cost}; {goes_on} (which and why: {Path(report.folder) / 'unanswered.jsonl'})"
+        )
     print(f"Annotation {report.id}: {report.folder} (README.md says what it holds and how to load it)")

@@ -22,6 +22,13 @@ SECONDS_ELSEWHERE = {"qwen2.5-coder-1.5b-instruct": (1.2, 4.0), "smollm2-135m-in
 _MOST_LOOKED_UP = 100_000  # questions; looking up more takes longer than a user wants to wait for the first line
 
 
+def _span_text(quick_s: float, slow_s: float) -> str:
+    "Write a range of time: in seconds below a minute, and one number where both ends are equal."
+    digits, unit, units = (0, 1, "seconds") if slow_s < 60 else (1 if slow_s < 180 else 0, 60, "minutes")
+    ends = [f"{max(seconds / unit, 10**-digits):.{digits}f}" for seconds in (quick_s, slow_s)]
+    return f"{' to '.join(dict.fromkeys(ends))} {units if ends[1] != '1' else units[:-1]}"
+
+
 def describe_questions(
     n_questions: int,  # in all
     n_stored: int | None,  # of these; None: not looked up
@@ -29,19 +36,18 @@ def describe_questions(
 ) -> str:  # one line
     "Say how many questions will be asked, how long that took elsewhere, and that it may be stopped."
     n_open = n_questions - (n_stored or 0)
+    asked = f"{n_questions:,} question{'s' * (n_questions != 1)} to {client.model}"
     known = "" if n_stored is None else f", {n_stored:,} of them stored" if n_stored else ", none of them stored"
     if not n_open:
-        return f"{n_questions:,} questions to {client.model}, all of them stored: nothing is asked"
+        return f"{asked}, all of them stored: nothing is asked"
     if client.teacher.is_offline:
-        return f"{n_questions:,} questions to {client.model}{known}: only stored replies are used, nothing is asked"
+        return f"{asked}{known}: only stored replies are used, nothing is asked"
     took = ""
     if client.options.via == "batch":
         took = "; a batch is answered within a day"
     elif client.model in SECONDS_ELSEWHERE:
-        quick, slow = (n_open * seconds / 60 for seconds in SECONDS_ELSEWHERE[client.model])
-        span = f"{max(quick, 0.1):.1f} to {slow:.1f}" if slow < 3 else f"{quick:.0f} to {slow:.0f}"
-        took = f"; elsewhere {n_open:,} took {span} minutes"
-    return f"{n_questions:,} questions to {client.model}{known}{took}. Ctrl-C is safe: what came is stored, the same command goes on"
+        took = f"; elsewhere {n_open:,} took {_span_text(*(n_open * seconds for seconds in SECONDS_ELSEWHERE[client.model]))}"
+    return f"{asked}{known}{took}. Ctrl-C is safe: what came is stored, the same command goes on"
 
 
 def announce(

@@ -7,12 +7,10 @@ __all__ = ['accuracy_figure', 'prompt_figure', 'training_figure']
 
 # %% ../../nbs/7_study/01_figures.ipynb #91f2f77b
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from textwrap import fill
 
 import matplotlib
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,93 +18,23 @@ from ..prompt.by_label import trivial_shares
 from ..prompt.display import percent_text
 from ..stats.interval import Interval
 from ..student.record import METHODS, RunRecord
+from zero_shot_distill.study.drawing import (
+    BLUE,
+    FIGURE_SETTINGS,
+    FIGURE_WIDTH,
+    GREEN,
+    GREY,
+    ORANGE,
+    NotebookFigure,
+    share_axis,
+    titled,
+    trivial_lines,
+    whisker,
+)
 from .records import PromptRecord, RationaleEffect, group_students, rationale_effects
 
 # %% ../../nbs/7_study/01_figures.ipynb #37b44fb1
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#007A5A", "#555555"  # after Okabe and Ito (2008)
-_LOOKS = {"standard": (_BLUE, "o"), "step-by-step": (_ORANGE, "s")}  # colour, marker
-_SETTINGS = sns.axes_style("ticks") | {
-    "font.size": 11,  # at 7 inches wide and 700 pixels shown, 15 pixels
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 11,
-    "legend.fontsize": 10.5,
-    "figure.titlesize": 12.5,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-}
-_WIDTH = 7.0  # inches
-
-
-class _Figure(Figure):
-    "A figure that a notebook shows by itself; otherwise that takes `pyplot` and its global state."
-
-    def _repr_png_(self) -> bytes:
-        image = BytesIO()
-        self.savefig(image, format="png", dpi=self.dpi)
-        return image.getvalue()
-
-
-def _titled(figure: Figure, title: str, note: str) -> None:
-    "Put a title above and a note below, both from the left edge."
-    figure.suptitle(fill(title, 64), x=0.01, ha="left", weight="bold")
-    figure.supxlabel("\n".join(fill(line, 105) for line in note.splitlines()), x=0.01, ha="left", fontsize=9.5, color=_GREY)
-
-
-def _share_axis(ax: Axes, ticks: Sequence[int]) -> None:
-    "Set up a horizontal axis of shares in per cent, always from 0 to 100."
-    ax.set_xlim(0, 100)
-    ax.set_xticks(ticks)
-    ax.grid(axis="x", color="#e4e4e4", linewidth=0.8)
-    ax.tick_params(axis="y", length=0)
-    ax.set_axisbelow(True)
-    sns.despine(ax=ax, left=True)
-
-
-def _whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True, line: str = "-") -> None:
-    "Draw a mean and its interval, in per cent."
-    if interval.has_ends:
-        ax.plot([100 * interval.low, 100 * interval.high], [y, y], line, color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
-    ax.plot(
-        100 * interval.value,
-        y,
-        marker,
-        color=color,
-        markersize=9,
-        markeredgecolor=color,
-        markerfacecolor=color if filled else "white",
-        zorder=5,
-        clip_on=False,
-    )
-
-
-def _trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: bool = True) -> None:
-    "Draw what the trivial answers reach as dotted lines across an axis of shares, the greater share named first or above."
-    for place, (name, share) in enumerate(sorted(trivial.items(), key=lambda item: -item[1])):
-        draw = ax.axvline if along == "x" else ax.axhline
-        draw(100 * share, color=_GREY, linestyle=":", linewidth=1.6, zorder=2)
-        if not named:
-            continue
-        looks = {"textcoords": "offset points", "color": _GREY, "fontsize": 9.5, "zorder": 6}
-        looks["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.7}
-        text, above = f"{name}: {100 * share:.0f} %", len(trivial) - 1 - place
-        if along == "x":
-            side, ha = (5, "left") if share < 0.5 else (-5, "right")  # where there is room
-            ax.annotate(
-                text, (100 * share, 0), xycoords=("data", "axes fraction"), xytext=(side, 4 + 15 * above), ha=ha, va="bottom", **looks
-            )
-        else:
-            down = -4 if place else 4
-            ax.annotate(
-                text,
-                (1, 100 * share),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, down),
-                ha="right",
-                va="top" if place else "bottom",
-                **looks,
-            )
+_LOOKS = {"standard": (BLUE, "o"), "step-by-step": (ORANGE, "s")}  # colour, marker
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(
@@ -120,17 +48,17 @@ def accuracy_figure(
     groups = group_students(students)
     n_rows = len(groups) + (teacher is not None)
     room = 0.3 * len(trivial or {})  # for their names, below the last row
-    with matplotlib.rc_context(_SETTINGS):
-        figure = _Figure(figsize=(_WIDTH, 1.75 + 0.55 * (n_rows + room)), layout="constrained")
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.75 + 0.55 * (n_rows + room)), layout="constrained")
         ax = figure.subplots()
         names = []
         if teacher is not None:
-            ax.axvline(100 * teacher.value, color=_GREY, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
-            _whisker(ax, teacher, 0, _GREY, "D", filled=False)
+            ax.axvline(100 * teacher.value, color=GREY, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
+            whisker(ax, teacher, 0, GREY, "D", filled=False)
             names.append(("the teacher itself" + (f",\n{teacher_rows}" if teacher_rows else ""), teacher))
         for group in groups:
             y, (color, marker) = len(names), _LOOKS[group.method]
-            _whisker(ax, group.accuracy, y, color, marker, line="-" if len(group.runs) > 1 else ":")
+            whisker(ax, group.accuracy, y, color, marker, line="-" if len(group.runs) > 1 else ":")
             for place, run in enumerate(group.runs):  # one below the other, so that equal ones are all seen
                 below = 0.23 + 0.2 * place / max(len(group.runs) - 1, 2)
                 ax.plot(
@@ -149,15 +77,15 @@ def accuracy_figure(
             ax.text(1.015, y, percent_text(interval), transform=ax.get_yaxis_transform(), va="center")
         ax.set_yticks(range(n_rows), [name for name, _ in names])
         ax.set_ylim(n_rows - 0.45 + room, -0.55)
-        _share_axis(ax, (0, 20, 40, 60, 80, 100))
+        share_axis(ax, (0, 20, 40, 60, 80, 100))
         ax.set_xlabel(f"gold accuracy on {groups[0].runs[0].test.n} test rows, %")
-        _trivial_lines(ax, trivial or {}, "x")
+        trivial_lines(ax, trivial or {}, "x")
         lines = [
             "Large marks: means with 95 % intervals over test rows and seeds; two or three seeds make them wide.",
             "Small marks: single seeds. Dotted: one student, over test rows alone: it says nothing of other seeds.",
             note,
         ]
-        _titled(figure, _accuracy_title(rationale_effects(students)), "\n".join(filter(None, lines)))
+        titled(figure, _accuracy_title(rationale_effects(students)), "\n".join(filter(None, lines)))
     return figure
 
 
@@ -179,27 +107,27 @@ def prompt_figure(
 ) -> Figure:  # 7 inches wide
     "Draw every template's accuracy, explanation rate and accuracy with explanation, what needs no model, and the winner again on other rows."
     panels = [
-        ("accuracy", "accuracy", _BLUE, "o"),
-        ("explanation rate", "explanation_rate", _ORANGE, "s"),
-        ("accuracy with\nexplanation", "explained_accuracy", _GREEN, "D"),
+        ("accuracy", "accuracy", BLUE, "o"),
+        ("explanation rate", "explanation_rate", ORANGE, "s"),
+        ("accuracy with\nexplanation", "explained_accuracy", GREEN, "D"),
     ]
     trivial = trivial_shares(prompts.selection[0].confusion, n_choices)
     rows = [(score.template_id, score) for score in prompts.selection]
     rows.append((f"{prompts.winner},\nconfirmed", prompts.confirmation))
-    with matplotlib.rc_context(_SETTINGS):
-        figure = _Figure(figsize=(_WIDTH, 1.7 + 0.52 * len(rows)), layout="constrained")
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.7 + 0.52 * len(rows)), layout="constrained")
         axes = figure.subplots(1, 3, sharey=True)
         for ax, (title, name, color, marker) in zip(axes, panels, strict=True):
             for y, (_, score) in enumerate(rows):
                 interval, confirmed = getattr(score, name), y == len(rows) - 1
                 if interval.n:
-                    _whisker(ax, interval, y, color, marker, filled=not confirmed)
+                    whisker(ax, interval, y, color, marker, filled=not confirmed)
                     ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:.0f}", ha="center", va="bottom", fontsize=10)
             ax.axhline(len(rows) - 1.55, color="#bbbbbb", linewidth=0.8)
             if name != "explanation_rate":
-                _trivial_lines(ax, trivial, "x", named=False)
+                trivial_lines(ax, trivial, "x", named=False)
             ax.set_title(f"{title}, %")
-            _share_axis(ax, (0, 50, 100))
+            share_axis(ax, (0, 50, 100))
         axes[0].set_yticks(range(len(rows)), [fill(name, 18, replace_whitespace=False) for name, _ in rows])
         axes[0].set_ylim(len(rows) - 0.5, -0.75)
         for label, (name, _) in zip(axes[0].get_yticklabels(), rows, strict=True):
@@ -213,7 +141,7 @@ def prompt_figure(
         ]
         tie = f"A tie: {' and '.join(f'“{id}”' for id in prompts.tied)} get as many labels right with a rationale"
         won = f"“{prompts.winner}” gets most labels right with a rationale"
-        _titled(figure, tie if prompts.tied else won, "\n".join(filter(None, lines)))
+        titled(figure, tie if prompts.tied else won, "\n".join(filter(None, lines)))
     return figure
 
 # %% ../../nbs/7_study/01_figures.ipynb #65615e95
@@ -225,8 +153,8 @@ def training_figure(
     "Draw label loss, agreement with the teacher and gold accuracy over the steps, one line a student."
     if not any(run.history for run in students):
         return None
-    with matplotlib.rc_context(_SETTINGS):
-        figure = _Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 3.9), layout="constrained")
         loss_ax, teacher_ax, gold_ax = figure.subplots(1, 3)
         shown: dict[str, Line2D] = {}
         for run in students:
@@ -247,15 +175,15 @@ def training_figure(
             ax.set_ylim(0, 100)
             ax.set_title(title)
             if not ax.lines:  # a record of before has the share of its own label source alone
-                ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=_GREY)
-        _trivial_lines(gold_ax, trivial or {}, "y")
+                ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
+        trivial_lines(gold_ax, trivial or {}, "y")
         for ax in (loss_ax, teacher_ax, gold_ax):
             ax.set_xlabel("training step")
             ax.set_xlim(left=0)
             ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
             sns.despine(ax=ax)
         figure.legend(shown.values(), shown, loc="outside upper left", ncols=2, frameon=False)
-        _titled(figure, "", note)
+        titled(figure, "", note)
     return figure
 
 
