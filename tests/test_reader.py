@@ -214,9 +214,31 @@ def test_any_label_in_a_plain_sentence_reads_back(read_as):
 
 ODD_LABELS = (
     *(["1", "2", "3", "4", "5"], ["a", "b", "tie"], ["yes", "no", "maybe"], ["none", "other", "n/a"], ["spam", "not spam"], ["👍", "👎"]),
-    *(["-1", "0", "1"], ["high", "low", "high/low"], ["hate", "not hate"], ["don't know", "know"], ["new york", "york"], ["<5", "5-10", ">10"]),
-    *(["正面", "负面"], ["สูง", "ต่ำ"], ["نعم", "لا"], ["हाँ", "नहीं"], ["c", "c++", "c#"], ["strongly agree", "agree", "disagree"], ["★", "★★", "★★★"]),
-    *(["right", "wrong"], ["love", "hate"], ["ok", "not ok"], ["no answer", "answered"], ["2024-01-05", "2024-01-06"], ["self-harm", "harm"]),
+    *(
+        ["-1", "0", "1"],
+        ["high", "low", "high/low"],
+        ["hate", "not hate"],
+        ["don't know", "know"],
+        ["new york", "york"],
+        ["<5", "5-10", ">10"],
+    ),
+    *(
+        ["正面", "负面"],
+        ["สูง", "ต่ำ"],
+        ["نعم", "لا"],
+        ["हाँ", "नहीं"],
+        ["c", "c++", "c#"],
+        ["strongly agree", "agree", "disagree"],
+        ["★", "★★", "★★★"],
+    ),
+    *(
+        ["right", "wrong"],
+        ["love", "hate"],
+        ["ok", "not ok"],
+        ["no answer", "answered"],
+        ["2024-01-05", "2024-01-06"],
+        ["self-harm", "harm"],
+    ),
 )
 
 

@@ -21,6 +21,8 @@ _MIXED = regex.compile(  # 2 1/2, 2\frac{1}{2}
     r"(?<![\p{L}\p{N}.,/^]|\d )(?P<whole>\d+)(?:\s(?P<up>\d{1,2})/(?P<down>\d{1,3})(?![.,/]?\d)|\s?\\[dt]?frac\s*\{(?P<up>\d+)\}\s*\{(?P<down>\d+)\})"
 )
 _POINTS = regex.compile(r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d{1,2})?|\.\d{3},\d{1,2})(?![.,]?\d)")  # 1.000.000, 1.234,56
+
+
 def _sum(match: regex.Match) -> str:
     "Write a mixed number as a sum, where its fraction is less than one."
     is_proper = int(match["up"]) < int(match["down"])
@@ -126,12 +128,15 @@ _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word 
 _TO_99 = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(_ONES)})"
 _TO_999 = rf"(?:(?:{'|'.join(_ONES[1:10])}) hundred(?:(?: and)? {_TO_99})?|{_TO_99})"
 _IN_WORDS = regex.compile(
-    rf"(?:(?:about|exactly|only|just|a total of) )?(?P<number>{_TO_999}(?: thousand(?:(?:,| and)? {_TO_999})?)?)(?P<rest>(?: \p{{L}}+)*)", regex.IGNORECASE
+    rf"(?:(?:about|exactly|only|just|a total of) )?(?P<number>{_TO_999}(?: thousand(?:(?:,| and)? {_TO_999})?)?)(?P<rest>(?: \p{{L}}+)*)",
+    regex.IGNORECASE,
 )
 _NOT_COUNTED = regex.compile(  # words behind a number of which they make another
     rf"\b(?:{'|'.join([*_ONES, *_TENS])}|\w+(?:th|ths|rds|fold)|(?:third|half|halve|quarter|dozen|score|hundred|thousand|million|billion|time|point)s?|percent|squared|cubed|or|and|to|of|if|not|out|per|each|plus|minus|more|less|fewer|than)\b",
     regex.IGNORECASE,
 )
+
+
 def _in_words(
     text: str,
     n_words: int = 3,  # that may follow: what is counted
@@ -263,6 +268,8 @@ _MAX_PLACES = 60  # at either end of a reply; one with more repeats itself
 
 
 _MAX_CLAUSE = 200  # characters before the name of an answer
+
+
 def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     "List the places of a text that state a number."
     text = phrases.HEADING.sub(

@@ -22,6 +22,8 @@ _BETWEEN = r"[\s_\-*`\"']{1,4}"  # what may stand between the words of a label: 
 
 _OPTIONAL = regex.compile(r"(?<=\w),(?=\s)|(?<=/)\s|\s(?=/)")
 _GAP = regex.compile(rf"(?<=\w){_BETWEEN}(?=\w)")
+
+
 @lru_cache(maxsize=4096)
 def _key(words: str) -> str:
     "Write words so that two forms of the same label are equal."

@@ -225,6 +225,8 @@ _REASON_KEYS = regex.compile(
 
 
 _WORD_ENDS = regex.compile(r"(?<=[a-z])(?=[A-Z])|[_\-\s]+")
+
+
 def _name(key: str) -> str:
     "Write a key in the form in which keys are compared."
     return " ".join(_WORD_ENDS.sub(" ", key).lower().split())

@@ -91,7 +91,9 @@ CUE = regex.compile(
     rf"(?:(?<![\p{{L}}]){_SUBJECT}{_BE}|(?<![\p{{L}}]){_SAYING}|(?<![\p{{L}}]){_FOREIGN}|(?<![\p{{L}}])(?:so|therefore|thus|hence|consequently|in short|in conclusion|making it|mak(?:es?|ing) (?:it|this|the (?:overall |whole )?(?:{_NAME}|{_SUBJECT}))|which makes it|(?:that|this|which) leaves(?: us with| only)?|leaving(?: us with| only)?|meaning(?: it is)?|donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит|(?<=^\s*)(?:looks|seems|sounds|appears|reads)(?: (?:like|as|to be))?)(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?|{_NO_SPACE_CUE}),?{_DET}\s*$",
     _F,
 )
-FRONTED = regex.compile(rf"\s*(?:based on|given|according to|considering)\b[^.;:\n]{{1,100}},{_DET}\s*", _F)  # "Based on the words used, negative."
+FRONTED = regex.compile(
+    rf"\s*(?:based on|given|according to|considering)\b[^.;:\n]{{1,100}},{_DET}\s*", _F
+)  # "Based on the words used, negative."
 AFTER_NEGATION = regex.compile(
     rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
 )

@@ -108,7 +108,9 @@ def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, in
 
 # %% ../../nbs/3_prompt/02_reader.ipynb #697fa345
 _CLOSE = regex.compile(r"[\"'”“‘»›«」』】》)\]〉>~ ]+")
-_FILLER = regex.compile(r"(?:well|ok|okay|sure|so|still|now|then|first),\s*(?!because|since|as\b)\p{L}", regex.IGNORECASE)  # "Well, boats lie in it"
+_FILLER = regex.compile(
+    r"(?:well|ok|okay|sure|so|still|now|then|first),\s*(?!because|since|as\b)\p{L}", regex.IGNORECASE
+)  # "Well, boats lie in it"
 # For a part only, or with a reservation: "good for the food", "true but".
 _IN_PART = regex.compile(
     r"\W*(?:for|with|in|at|by|from|under|where|while|when|about|on|but|although|though|yet|however|unless|except)\b", regex.IGNORECASE
@@ -116,7 +118,8 @@ _IN_PART = regex.compile(
 _DENIED = regex.compile(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", regex.IGNORECASE)
 _SCORE = regex.compile(r"(?:[01]?[.,]\d+|\d{1,3} ?%)\s*(?:\n|$)")  # "negative 0.9"
 _STRICT = regex.compile(
-    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。|입니다|이다", regex.IGNORECASE
+    r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。|입니다|이다",
+    regex.IGNORECASE,
 )
 
 

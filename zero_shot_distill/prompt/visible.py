@@ -43,6 +43,8 @@ _NO_WIDTH = regex.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-
 
 
 _RANGE = regex.compile(r"(?<=\d)–(?=\d)")
+
+
 def _alike(text: str) -> str:
     "Write signs that look alike as one; the text keeps its length."
     return _RANGE.sub("-", text.translate(_ALIKE))
@@ -197,6 +199,8 @@ def _without_marks(text: str, kept: str, numbers: bool) -> str:
 # %% ../../nbs/3_prompt/02_visible.ipynb #e3b922d2
 _LONG_RUN = regex.compile(r"\s{41,}|(?P<mark>[\W_])(?P=mark){40,}")
 _KEPT_OF_RUN = 20  # characters at either end
+
+
 def _without_long_runs(text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
     "Shorten long gaps and long rows of one mark, on which expressions take long and which say nothing."
     parts, kept, done = [], [], 0
