@@ -39,7 +39,9 @@ _BAD_COLON = regex.compile(
 )
 _IS_ANSWER = regex.compile(rf"[\"'”)\]\s]*(?:{phrases.IS_THE_ANSWER.pattern}|{phrases.IS_CORRECT.pattern})", regex.IGNORECASE | regex.V1)
 _PREDICATE = regex.compile(r"(?:cannot|can't|can|could|must|may|might|is|are|does|has)\b", regex.IGNORECASE)
-_OF_ANSWERS = frozenset("correct right best final overall likely wrong incorrect previous first second last other".split())
+_OF_ANSWERS = frozenset(
+    ["correct", "right", "best", "final", "overall", "likely", "wrong", "incorrect", "previous", "first", "second", "last", "other"]
+)
 _UNREAL = regex.compile(
     r"\W*(?:at (?:first|a glance)|initially|on the surface|superficially|seemingly|unless)\b|\W*(?:if|unless|were|had|suppos\w*|wenn|si)\b.*\b(?:were|had|would|said|stated|mentioned|instead|another|different|also)\b",
     regex.IGNORECASE | regex.DOTALL,
