@@ -8,6 +8,8 @@ from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill import Project, PromptTemplate, ZsdError
 from zero_shot_distill.project import named_teacher, recorded_project
+from zero_shot_distill.prompt.search_job import OproSettings
+from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.student.model import make_tiny_t5
 from zero_shot_distill.teacher.settings import PriceSettings, TeacherSettings
 
@@ -72,6 +74,20 @@ def test_a_choice_is_raced_and_confirmed_and_asked_once(server, tmp_path):
     assert chosen[0].confirmation.incumbent == "can-we-tell"
     assert chosen[0].chosen == chosen[1].chosen
     assert chosen[0].confirmation.n_rows == 20
+    zsd.close()
+
+
+def test_a_search_is_stopped_read_and_gone_on_with(server, tmp_path):
+    "The scripted optimiser writes no prompt in two steps; the search is kept, and the same call asks nothing."
+    settings = OproSettings(iterations=2, candidates=2, rows=6)
+    zsd = Project("pocket_nli", TEACHER, work_dir=tmp_path)
+    search = zsd.search("one-sentence", settings=settings, n_confirmation=20)
+    asked = n_asked(server)
+    assert (search.incumbent, search.chosen.id) == ("reason-first", "reason-first")
+    assert [len(step.tried) for step in search.steps] == [2, 0, 0]
+    again = zsd.search("one-sentence", settings=settings, n_confirmation=20)
+    assert (n_asked(server), again.folder) == (asked, search.folder)
+    assert PromptSearch.read(search.folder).steps == search.steps
     zsd.close()
 
 

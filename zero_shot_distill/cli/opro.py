@@ -29,21 +29,12 @@ from zero_shot_distill.cli.options import (
 from .tables import show_rows
 from ..core.files import without_nan
 from ..prompt.library import find_templates, pick_templates
-from ..prompt.starter import starter_templates
-from ..prompt.template import PromptTemplate, shows_label
-from ..task.task import Task, load_task
+from ..task.task import load_task
 from ..teacher.settings import load_teacher_settings, open_teacher
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.prompt.search_job import OproSettings
     from zero_shot_distill.prompt.search_result import PromptSearch
-
-# %% ../../nbs/9_cli/02_opro.ipynb #ab0e1ea4
-def _begun_with(task: Task, named: dict[str, PromptTemplate], base: str) -> tuple[dict[str, PromptTemplate], PromptTemplate]:
-    "Collect the templates that a search begins with, and the one whose way to reply it keeps."
-    known = starter_templates(task) | named
-    (kept,) = pick_templates(known, [base], task).values()
-    return {id: template for id, template in ({kept.id: kept} | named).items() if not shows_label(template, task)}, kept
 
 # %% ../../nbs/9_cli/02_opro.ipynb #68105667
 def _show(search: "PromptSearch", as_json: bool) -> None:
@@ -73,9 +64,6 @@ def _show(search: "PromptSearch", as_json: bool) -> None:
     print(f"{search.chosen.id}:\n\n{search.chosen.user_message}\n\nThis template and the best others: --prompts {prompts}")
 
 # %% ../../nbs/9_cli/02_opro.ipynb #764a4475
-_META_PROMPT_TOKENS = 4096  # of a meta-prompt with 15 templates, and of the proposal
-
-
 def _settings(preset: str, **changes: int | None) -> "OproSettings":
     "Take a preset with what the user has named besides."
     from zero_shot_distill.prompt.search_job import PRESETS
@@ -115,12 +103,11 @@ def opro(
 
     Example: `zsd opro --task pocket_nli --iterations 5 --candidates 4`
     """
-    from zero_shot_distill.prompt.candidate import ReplyForm
     from zero_shot_distill.prompt.contest_rows import draw_contest
     from zero_shot_distill.prompt.objective import SearchObjective
     from zero_shot_distill.prompt.opro import search_prompt
     from zero_shot_distill.prompt.propose import load_meta_prompt
-    from zero_shot_distill.prompt.search_job import SearchBudget, SearchJob, plan_search
+    from zero_shot_distill.prompt.search_job import META_PROMPT_TOKENS, SearchBudget, SearchJob, begin_with, plan_search
     from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import connect
@@ -128,11 +115,11 @@ def opro(
     loaded, progress, teacher = load_task(task), common.progress, asked.settings()
     settings = _settings(preset, iterations=iterations, candidates=candidates, rows=rows, plateau=plateau)
     named = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
-    begun_with, kept = _begun_with(loaded, named, base)
+    begun_with, form = begin_with(loaded, named, base)
     job = SearchJob(
         loaded,
         begun_with,
-        ReplyForm.of(kept),
+        form,
         draw_contest(loaded, settings.rows, confirm, seed, split),
         settings,
         SearchObjective(objective, usd_price / 100, word_price / 100),
@@ -145,11 +132,11 @@ def opro(
     with ExitStack() as opened_things:
         store = opened_things.enter_context(ResponseStore(common.store_path))
         # A meta-prompt is longer than a question about one row: an embedded teacher needs room for it.
-        opened = open_teacher(teacher, progress, common.log_path, context_tokens=1024 if other else _META_PROMPT_TOKENS)
+        opened = open_teacher(teacher, progress, common.log_path, context_tokens=1024 if other else META_PROMPT_TOKENS)
         opened_things.enter_context(opened.teacher)
         proposing = opened
         if other:
-            proposing = open_teacher(other, progress, common.work_dir / "optimiser.log", context_tokens=_META_PROMPT_TOKENS)
+            proposing = open_teacher(other, progress, common.work_dir / "optimiser.log", context_tokens=META_PROMPT_TOKENS)
             opened_things.enter_context(proposing.teacher)
         client = connect(opened, store, teacher.sampling, on_message=progress.message)
         pairs = [(template, row) for row in job.rows.selection for template in begun_with.values()]
