@@ -133,7 +133,7 @@ def _row_text(task: Task, example: Example) -> str:
 
 
 def _history_text(state: SearchState) -> str:
-    "Show what was tried, with scores in buckets: a model reads whole numbers better, and equal ones as equal (section 5.3 of the paper)."
+    "Show what was tried, with scores in buckets: a model reads whole numbers better, and equal ones as equal."
     return "\n\n".join(f"{MARKS[0]}\n{text}\n{MARKS[1]}\nscore: {_bucket(value, state.n_buckets)}" for text, value in state.history)
 
 

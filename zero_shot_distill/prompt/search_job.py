@@ -30,14 +30,14 @@ from ..teacher.price import format_usd
 class OproSettings:
     "Set how long a search goes on, what the optimiser sees, and on how many rows a prompt is scored."
 
-    iterations: int = 20  # steps at most; 200 in the paper (section 5.1)
-    candidates: int = 8  # proposals a step: paper (section 5.1) and thesis
-    history: int = 15  # best templates that the optimiser sees: 15 in the thesis, 20 in the paper (section 5.1)
-    rows: int = 25  # selection rows on which every template is scored: 25 in the thesis; the paper takes a fifth of a BBH task, 50
-    temperature: float = 1.1  # of the optimiser: 1.1 in the thesis, 1.0 in the paper (section 5.1, figure 10)
-    examples: int = 3  # rows with their answers that the optimiser sees, others at each step (paper, section 5.1)
+    iterations: int = 20  # steps at most; 200 in the paper's code
+    candidates: int = 8  # proposals a step: the paper's code and the thesis
+    history: int = 15  # best templates that the optimiser sees: 15 in the thesis, 20 in the paper's code
+    rows: int = 25  # selection rows on which every template is scored: 25 in the thesis; the paper's code takes a fifth of a BBH task, 50
+    temperature: float = 1.1  # of the optimiser: 1.1 in the thesis, 1.0 in the paper's code
+    examples: int = 3  # rows with their answers that the optimiser sees, others at each step: 3 in the paper's code
     threshold: float = 0.0  # objective from which a template is shown to the optimiser; 0.3 in the paper's code for GPT scorers
-    n_buckets: int = 100  # scores are rounded to so many steps (paper, section 5.3)
+    n_buckets: int = 100  # scores are rounded to so many steps: 100 in the paper's code
     plateau: int | None = 10  # stop after so many steps without a better template; None: never, as in the paper
     max_tokens: int = 400  # of a proposal
     most_characters: int = 1500  # of a candidate

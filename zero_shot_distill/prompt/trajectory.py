@@ -205,5 +205,4 @@ def read_trajectory(
     lines, _ = _whole_lines(path)
     if not lines:
         raise SearchError(f"{path}: no search there; run zsd opro, or name the file trajectory.jsonl of one")
-    ended = [line["ended"] for line in lines if "ended" in line]
-    return lines[0], _steps(lines), ended[-1] if ended else None
+    return lines[0], _steps(lines), lines[-1].get("ended")  # one that went on after an end has not ended again yet
