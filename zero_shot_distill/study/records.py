@@ -304,7 +304,9 @@ def rationale_sentence(
         sentence += f" A difference of {100 * first.difference.detectable:.0f} points would have been seen four times in five."
     elif first.difference.reason:
         least = smallest_difference_over_seeds(first.difference.n, 5)
-        sentence += f" As a rule, five seeds of each method on as many rows show a difference of {100 * least:.0f} points four times in five."
+        sentence += (
+            f" As a rule, five seeds of each method on as many rows show a difference of {100 * least:.0f} points four times in five."
+        )
     return sentence
 
 # %% ../../nbs/7_study/00_records.ipynb #278511cb
