@@ -268,10 +268,10 @@ def selection_rows(n: int, random: np.random.Generator) -> Iterator[Line]:
 def run_benchmark(quick: bool) -> Iterator[Line]:
     "Measure all lines."
     plans: tuple[tuple[Callable[[int, np.random.Generator], Iterator[Line]], int], ...] = (
-        (verdicts, 600),
-        (means, 1000),
-        (shares, 2000),
-        (pairs, 2000),
+        (verdicts, 1000),
+        (means, 2000),
+        (shares, 4000),
+        (pairs, 4000),
         (lengths, 2000),
         (forecasts, 1000),
         (left_to_pay, 1000),

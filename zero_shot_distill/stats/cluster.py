@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-# %% ../../nbs/0_stats/00_cluster.ipynb #8b6cd72b
+# %% ../../nbs/0_stats/00_cluster.ipynb #2b6d08e8
 Z = float(norm.ppf(0.975))  # of a 95 % interval
 
 
@@ -47,24 +47,22 @@ def clustered_mean(
     values: Sequence[float],  # one for each row
     groups: Sequence[Hashable] = (),  # group of each row; empty: every row is a group of its own
     pseudo_rows: Sequence[float] = (),  # values that are added to the variance alone, each a group of its own, so that it is never zero
+    pseudo_size: float = 1.0,  # how many rows each of them counts for
 ) -> ClusteredMean:
     """Average rows; estimate the variance of the mean from the sums of each group's residuals (Liang and Zeger 1986, Biometrika 73), each divided by what
     the group itself took from it (CR2 of Bell and McCaffrey 2002, Survey Methodology 28): for groups of one size that is the factor G / (G − 1).
 
     Groups of different sizes have the degrees of freedom of as many equal ones as have the same sum of squared sizes: a few large ones decide.
     """
-    rows = np.append(np.asarray(values, dtype=float), pseudo_rows)
-    numbers = group_numbers(groups, len(values))
+    rows, numbers = np.asarray(values, dtype=float), group_numbers(groups, len(values))
     sizes = np.bincount(numbers).astype(float)
     if len(sizes) < 2:
-        return ClusteredMean(float(np.mean(values)), float("inf"), len(sizes), 0.0)
-    freedom = _freedom(sizes)
-    numbers = np.append(numbers, len(sizes) + np.arange(len(pseudo_rows)))
-    residuals = np.bincount(numbers, weights=rows - rows.mean())
-    sizes = np.append(sizes, np.ones(len(pseudo_rows)))
-    return ClusteredMean(
-        float(np.mean(values)), _sum_of_squares(residuals, sizes / len(rows)) / len(rows) ** 2, len(sizes) - len(pseudo_rows), freedom
-    )
+        return ClusteredMean(float(rows.mean()), float("inf"), len(sizes), 0.0)
+    sums = np.append(np.bincount(numbers, weights=rows), pseudo_size * np.asarray(pseudo_rows, dtype=float))
+    all_sizes = np.append(sizes, np.full(len(pseudo_rows), pseudo_size))
+    n_all = all_sizes.sum()
+    residuals = sums - all_sizes * sums.sum() / n_all
+    return ClusteredMean(float(rows.mean()), _sum_of_squares(residuals, all_sizes / n_all) / n_all**2, len(sizes), _freedom(sizes))
 
 
 def _freedom(sizes: np.ndarray) -> float:
