@@ -190,7 +190,7 @@ def choose_template(
         reasons = sum((Counter(score.unreadable) for score in scores), Counter()).most_common(1)
         hint = f"; most often: {reasons[0][0]}" if reasons else ""
         raise ScoreError(
-            f"no template got one row right with a rationale ({sum(s.accuracy.n for s in scores)} replies{hint}); look at the replies that were not read and change the patterns"
+            f"no template got one row right with a rationale ({sum(s.accuracy.n for s in scores)} replies{hint}); `zsd evaluate --unread` lists what was not read"
         )
     return min(best, key=lambda score: score.completion_tokens.value if score.completion_tokens.n else float("inf"))
 
