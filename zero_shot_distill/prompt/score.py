@@ -178,7 +178,9 @@ def _at_least(share: Interval) -> float:
 
 
 TIE_RULE = "fewer tokens in a reply, then the order of the file"
-UNEQUAL_ROWS = "Not all templates have answered as many rows: they are ordered by the lower end of their shares, so that few rows count for little."
+UNEQUAL_ROWS = (
+    "Not all templates have answered as many rows: they are ordered by the lower end of their shares, so that few rows count for little."
+)
 
 
 def choose_template(
