@@ -79,7 +79,9 @@ def opro(
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Steps, at most; 20, by the paper 200.")] = None,
     candidates: Annotated[int | None, typer.Option("--candidates", min=1, help="Proposals a step; 8.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Rows that score every template; 25, by the paper 50.")] = None,
-    confirm_rows: Annotated[int | None, typer.Option("--confirm-rows", min=1, help="Other rows, for the best two and the incumbent; 100.")] = None,
+    confirm_rows: Annotated[
+        int | None, typer.Option("--confirm-rows", min=1, help="Other rows, for the best two and the incumbent; 100.")
+    ] = None,
     plateau: Annotated[int | None, typer.Option("--plateau", min=1, help="Stop after so many steps without a better one; 10.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Whose settings: thesis or paper.")] = "thesis",
     proposer: Annotated[str, typer.Option("--proposer", help="Who proposes: opro, paraphrase, reflect or starters.")] = "opro",
