@@ -83,7 +83,7 @@ def chosen_by(
 def _one_line(difference: Interval) -> str:
     return points_text(difference).replace("\n", " ")
 
-# %% ../../nbs/7_study/02_search_comparison.ipynb #41bb263b
+# %% ../../nbs/7_study/02_search_comparison.ipynb #bed409a7
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (GREY, "^"))  # of one search after the other
 
 
@@ -120,7 +120,7 @@ def trajectory_figure(
         titled(figure, "", "\n".join(filter(None, lines)))
     return figure
 
-# %% ../../nbs/7_study/02_search_comparison.ipynb #c4f4c67a
+# %% ../../nbs/7_study/02_search_comparison.ipynb #738d980a
 def confirmation_figure(
     searches: Mapping[str, PromptSearch],  # name -> search with a confirmation, on the same rows
     note: str = "",  # added to the line below
@@ -155,7 +155,7 @@ def confirmation_figure(
         titled(figure, f"Shown to be better on other rows: {shown or 'none of them'}", "\n".join(filter(None, [line, note])))
     return figure
 
-# %% ../../nbs/7_study/02_search_comparison.ipynb #a36d9a61
+# %% ../../nbs/7_study/02_search_comparison.ipynb #cc75fc64
 def headroom_figure(
     found: Mapping[str, Headroom],  # name -> headroom
     note: str = "",  # added to the line below
@@ -190,7 +190,7 @@ def _parts(ax: Axes, y: float, one: Headroom) -> None:
             ax.text(left + 50 * share, y, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=10)
         left += 100 * share
 
-# %% ../../nbs/7_study/02_search_comparison.ipynb #aac3e2c4
+# %% ../../nbs/7_study/02_search_comparison.ipynb #adc1d5a6
 def gain_figure(
     gains: Mapping[str, GainSplit],  # name -> gain over the incumbent
     note: str = "",  # added to the line below
