@@ -31,7 +31,6 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.definition import DataError, ZsdError
-from ..prompt.display import share_text
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
 from ..task.load import is_here, load_examples, sample_labelled
@@ -51,27 +50,16 @@ class ExperimentError(ZsdError):
     exit_status = 2
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #94e37510
-_SHARES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "explanation_rate": "explanation rate",
-    "explained_accuracy": "accuracy with explanation",
-}
-
-
-def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str, Any], uneven: bool) -> dict[str, Any]:
+    from zero_shot_distill.prompt.score import share_cells
     from zero_shot_distill.teacher.price import format_usd
 
-    shares = {
-        title: share_text(figures["intervals"][name], with_n=False) if name in figures["intervals"] else "-"
-        for name, title in _SHARES.items()
-    }
     is_explained, is_ours = figures["characteristics"]["total_responses"] > 0, rules == "ours"
     about = f"{figures['n_rows']} rows" + (", sees label" if shows_label(template, task) else "")
     return {
         "template": f"{template.id}\n{about}" if is_ours else "",
         "rules": rules,
-        **shares,
+        **share_cells(figures["score"], uneven),
         "words": f"{figures['characteristics']['avg_nr_of_words']:.0f}" if is_explained else "-",
         "unread": sum(figures["unread"].values()),
         "cost": format_usd(figures["costs"].get("total_accumulated_costs")) if is_ours else "",
@@ -79,12 +67,13 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str
 
 
 def _table(task: Task, lines: list[dict[str, Any]], confusion: "Confusion | None") -> list[dict[str, Any]]:
-    "Add the trivial answers, and leave out the columns that say nothing here."
+    "Add the trivial answers, and leave out the name of the rules where there is one set."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.teacher.price import format_usd
 
     lines = with_trivial_rows(lines, confusion, len(task.choices))
     needless = {"rules"} if len({line["rules"] for line in lines if line["rules"]}) == 1 else set()
-    needless |= {"balanced accuracy"} if confusion is None or not confusion.is_uneven else set()
+    needless |= {"cost"} if {line["cost"] for line in lines} <= {"", format_usd(0)} else set()
     return [{name: text for name, text in line.items() if name not in needless} for line in lines]
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
@@ -101,7 +90,7 @@ def _show(
 ) -> None:
     "Score, leave the prompt metadata, print: JSON by one set of rules, the table of a task of the thesis by both."
     from zero_shot_distill.prompt.by_label import by_label_rows
-    from zero_shot_distill.prompt.score import best_templates, merit
+    from zero_shot_distill.prompt.score import UNEQUAL_ROWS, best_templates, merit
     from zero_shot_distill.thesis.evaluation import THESIS_TASKS, figures_of_replies, json_figures, write_prompt_metadata
 
     def figures(name: str) -> dict[str, dict[str, Any]]:
@@ -118,7 +107,8 @@ def _show(
     by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", *["thesis"] * both)}
     scores = sorted((one["score"] for one in by_rules["ours"].values()), key=merit, reverse=True)
     ids, confusion = [score.template_id for score in scores], scores[0].confusion
-    lines = [_line(task, templates[id], name, by_rules[name][id]) for id in ids for name in by_rules]
+    uneven = confusion is not None and confusion.is_uneven
+    lines = [_line(task, templates[id], name, by_rules[name][id], uneven) for id in ids for name in by_rules]
     show_rows(_table(task, lines, confusion), as_json=False)
     print(f"{about}; shares with 95 % intervals (Wilson)" + (", by our rules and by the thesis's" if both else ""))
     if confusion:
@@ -130,6 +120,8 @@ def _show(
     is_measured = any(score.accuracy.n for score in scores)
     unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
     print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
+    if len({score.accuracy.n for score in scores}) > 1:
+        print(UNEQUAL_ROWS)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")

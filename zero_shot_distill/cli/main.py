@@ -19,6 +19,7 @@ import typer
 
 from .annotate import annotate, forecast
 from .experiment import evaluate, experiment
+from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
 from .select import select
 from .store import store_app
@@ -30,7 +31,6 @@ from ..core.definition import ZsdError
 from ..core.files import without_nan
 from ..core.progress import Progress
 from ..pipeline import load_pipeline, run_pipeline
-from ..prompt.display import share_text
 
 if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow every command down
     from zero_shot_distill.study.records import PromptRecord
@@ -57,29 +57,30 @@ teacher_app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
 app.add_typer(tasks_app, name="tasks")
-for command in (templates, experiment, evaluate, select, forecast, annotate, train, predict, import_thesis):
+for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, predict, import_thesis):
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71
 def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]]:
     "List the templates, then the winner on other rows, then the trivial answers."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.prompt.score import share_cells
     from zero_shot_distill.teacher.price import format_usd
 
+    confusion = prompts.selection[0].confusion
+    uneven = confusion is not None and confusion.is_uneven
     scored = [("★ " * (score.template_id == prompts.winner) + f"{score.template_id}\n", score) for score in prompts.selection]
     rows = [
         {
             "template": f"{name}{score.accuracy.n} rows",
-            "accuracy": share_text(score.accuracy, with_n=False),
-            "explanation rate": share_text(score.explanation_rate, with_n=False),
-            "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
+            **share_cells(score, uneven),
             "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
             "cost": format_usd(score.usage.cost_usd),
         }
         for name, score in [*scored, (f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation)]
     ]
-    return with_trivial_rows(rows, prompts.selection[0].confusion, n_choices)
+    return with_trivial_rows(rows, confusion, n_choices)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1bbb0eca
 @app.command()
