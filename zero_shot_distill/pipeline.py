@@ -26,7 +26,7 @@ from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
 from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
-from .task.load import load_examples, sample_examples
+from .task.load import draw_order, load_examples
 from .task.task import Example, Task, load_task
 from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path
 
@@ -167,7 +167,7 @@ def draw_rows(
 ) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
-    train, valid = (sample_examples(rows, len(rows), pipeline.seed) for rows in (train, valid))
+    train, valid = (draw_order(rows, pipeline.seed) for rows in (train, valid))
     labelled, part = _labelled(task, "train", train), pipeline.prompts
     key = "prompts.selection_rows + prompts.confirmation_rows"
     _draw(pipeline, key, part.selection_rows + part.confirmation_rows, "train", labelled, " with a label")
@@ -413,10 +413,14 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
             student = train_and_record(job, config, run.folder, run_id, on_progress)
         test = student.test
-        always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
+        uneven = test.confusion is not None and test.confusion.is_uneven
+        always = f" (balanced {test.confusion.balanced_accuracy.value:.1%})" if uneven else ""
+        always += "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion, len(run.task.choices)).items())
         run.progress.message(
             f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
         )
+        if test.warning:
+            run.progress.message(f"  WARNING {config.name}: {test.warning}")
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6
