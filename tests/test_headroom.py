@@ -1,8 +1,11 @@
 "Headroom before a search: parts that add up, others chosen on other rows, no flattery by many templates, and a second sample."
 
+import json
+
 import numpy as np
 import pytest
 from scripted_server import Scripted, ScriptedServer
+from zsd_command import environment, zsd
 
 from zero_shot_distill import Project
 from zero_shot_distill.project import recorded_project
@@ -137,12 +140,32 @@ def test_mistakes_are_one_line(replies, line):
 
 
 def test_recorded_replies_of_a_project(tmp_path):
-    zsd = recorded_project(tmp_path)
-    found = zsd.headroom("one-sentence", n=16)
-    assert (found.incumbent, found.right.n, set(found.others)) == ("one-sentence", 16, set(zsd.templates) - {"one-sentence"})
-    assert zsd.headroom("one-sentence", "can-we-tell", n=16).others == ("can-we-tell",)
-    assert zsd.headroom(n=16).incumbent == next(iter(zsd.templates))
-    zsd.close()
+    recorded = recorded_project(tmp_path)
+    found = recorded.headroom("one-sentence", n=16)
+    assert (found.incumbent, found.right.n, set(found.others)) == ("one-sentence", 16, set(recorded.templates) - {"one-sentence"})
+    assert recorded.headroom("one-sentence", "can-we-tell", n=16).others == ("can-we-tell",)
+    assert recorded.headroom(n=16).incumbent == next(iter(recorded.templates))
+    recorded.close()
+
+
+def says_entailment(body: dict, n: int) -> Scripted:
+    is_unread = "Can we be sure" in body["messages"][-1]["content"]
+    return Scripted(text="Hm." if is_unread else "Entailment. The premise says all of it.", prompt_tokens=90, completion_tokens=12)
+
+
+def test_the_command_says_it_and_stops(tmp_path):
+    with ScriptedServer(says_entailment) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+        command = ("select", "--task", "pocket_nli", "--model", "scripted-teacher", "--samples", "12", "--headroom")
+        ran = zsd(tmp_path, *command, "--incumbent", "can-we-tell", env=env)
+        assert ran.status == 0, ran.err
+        assert "headroom of can-we-tell on 12 rows" in ran.out
+        assert "no label found: 12" in ran.out
+        assert "48 questions to scripted-teacher, none of them stored" in ran.err
+        assert server.summary()["attempts"] == 48
+        content = json.loads(zsd(tmp_path, *command, "--json", "--budget-queries", "32", env=env).out)
+        assert (content["incumbent"], content["right"]["n"], content["worth"]) == ("one-sentence", 8, "open")
+        assert server.summary()["attempts"] == 48
 
 
 def test_a_second_sample_is_asked_once(tmp_path, monkeypatch):
@@ -154,10 +177,10 @@ def test_a_second_sample_is_asked_once(tmp_path, monkeypatch):
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-scripted")
         teacher = TeacherSettings(model="scripted-teacher", sampling={"max_tokens": 40, "temperature": 0})
-        zsd = Project("pocket_nli", teacher, work_dir=tmp_path)
+        project = Project("pocket_nli", teacher, work_dir=tmp_path)
         for _ in range(2):
-            found = zsd.headroom("one-sentence", "can-we-tell", n=12, second_sample=True)
+            found = project.headroom("one-sentence", "can-we-tell", n=12, second_sample=True)
             assert server.summary()["attempts"] == 36
         assert "one-sentence, second sample" in found.others
         assert found.n_any >= 1  # rows whose label is neutral
-        zsd.close()
+        project.close()

@@ -116,9 +116,16 @@ def test_few_labelled_rows_among_many(tmp_path: Path):
             done = zsd(tmp_path, command, *arguments, env=env)
             assert done.status == 0, f"{command}: {done.err}"
     (made,) = (tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl")
+    assert "Next: zsd train --task reviews.yaml --annotations reviews-" in done.out
     annotated = read_annotations(made)
     assert len(annotated) == 200
     assert all(row.label for row in annotated)
+    # Rows with a label come first: those of the experiment are part of fewer rows, too.
+    done = zsd(tmp_path, "annotate", *task[:4], "--mix", best, "--rows", "20", "--offline")
+    assert done.status == 0, done.err
+    assert "--splits train,valid" in done.out
+    rows = [read_annotations(path) for path in (tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl")]
+    assert all(row.gold for row in min(rows, key=len))
     drawn = draw_rows(load_pipeline(tmp_path / "mine.yaml"), load_task(tmp_path / "reviews.yaml"))
     assert [len(part) for part in (drawn.selection, drawn.confirmation, drawn.train, drawn.valid, drawn.test)] == [8, 8, 60, 20, 16]
     assert all(row.label for row in (*drawn.selection, *drawn.confirmation, *drawn.test))

@@ -8,6 +8,8 @@ from scripted_server import Scripted, ScriptedServer
 
 from zero_shot_distill import Project, PromptTemplate, ZsdError
 from zero_shot_distill.project import named_teacher, recorded_project
+from zero_shot_distill.prompt.search_job import OproSettings
+from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.student.model import make_tiny_t5
 from zero_shot_distill.teacher.settings import PriceSettings, TeacherSettings
 
@@ -64,6 +66,31 @@ def test_what_is_stored_needs_no_server(server, tmp_path):
     offline.close()
 
 
+def test_a_choice_is_raced_and_confirmed_and_asked_once(server, tmp_path):
+    zsd = Project("pocket_nli", TEACHER, work_dir=tmp_path)
+    chosen = [zsd.select("one-sentence", "can-we-tell", incumbent="can-we-tell", n=8, n_confirmation=20) for _ in range(2)]
+    n = chosen[0].selection.n_questions + 2 * chosen[0].confirmation.n_rows
+    assert n_asked(server) == n
+    assert chosen[0].confirmation.incumbent == "can-we-tell"
+    assert chosen[0].chosen == chosen[1].chosen
+    assert chosen[0].confirmation.n_rows == 20
+    zsd.close()
+
+
+def test_a_search_is_stopped_read_and_gone_on_with(server, tmp_path):
+    "The scripted optimiser writes no prompt in two steps; the search is kept, and the same call asks nothing."
+    settings = OproSettings(iterations=2, candidates=2, rows=6)
+    zsd = Project("pocket_nli", TEACHER, work_dir=tmp_path)
+    search = zsd.search("one-sentence", settings=settings, n_confirmation=20)
+    asked = n_asked(server)
+    assert (search.incumbent, search.chosen.id) == ("reason-first", "reason-first")
+    assert [len(step.tried) for step in search.steps] == [2, 0, 0]
+    again = zsd.search("one-sentence", settings=settings, n_confirmation=20)
+    assert (n_asked(server), again.folder) == (asked, search.folder)
+    assert PromptSearch.read(search.folder).steps == search.steps
+    zsd.close()
+
+
 def test_a_closed_project_opens_again(server, tmp_path):
     zsd = Project("pocket_nli", TEACHER, work_dir=tmp_path)
     for _ in range(2):
@@ -100,7 +127,8 @@ def test_a_budget_is_a_hard_cap_over_calls(server, tmp_path):
 def test_everything_shows_itself(tmp_path):
     zsd = recorded_project(tmp_path)
     made = zsd.annotate("fact-and-guess", rows=10)
-    for shown in (zsd.templates, zsd.ask("one-sentence", n=2), zsd.score(n=16), zsd.forecast("fact-and-guess", rows=60), made):
+    found = zsd.headroom(n=16)
+    for shown in (zsd.templates, zsd.ask("one-sentence", n=2), zsd.score(n=16), found, zsd.forecast("fact-and-guess", rows=60), made):
         assert "zsd" in shown._repr_html_()
         assert "object at 0x" not in repr(shown)
         assert isinstance(shown.frame, pd.DataFrame)
@@ -122,6 +150,9 @@ def test_recorded_replies_are_whole(tmp_path):
         (lambda zsd: zsd.ask("one-sentense"), "no template 'one-sentense'"),
         (lambda zsd: zsd.annotate("one-sentense"), "no template 'one-sentense'"),
         (lambda zsd: zsd.annotate("one-sentence", splits="trian"), "trian"),
+        (lambda zsd: zsd.headroom("one-sentense"), "no template 'one-sentense'"),
+        (lambda zsd: zsd.select(incumbent="mine"), "no template 'mine' to compare with"),
+        (lambda zsd: zsd.select("one-sentence"), "one template"),
         (lambda zsd: zsd.ask(PromptTemplate(id="odd", user_message="{text}", reply_pattern="(?P<label>a)")), "unknown placeholder {text}"),
     ],
 )

@@ -18,6 +18,7 @@ from zero_shot_distill.task.task import Example, Task
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data") / "replies" / "cases.jsonl"
 OURS = sorted((Path(__file__).parent / "replies").glob("*.jsonl"))
 MAX_UNREAD = 0.05  # of the replies that a careful reader would read
+MAX_UNREAD_FRESH = 12  # of 691, written from public reports before they were read
 
 
 def given(definition: dict) -> tuple[Task, Example]:
@@ -34,7 +35,7 @@ def read(case: dict) -> Reply | ReadFault:
     task, row = given(case["task"])
     template = PromptTemplate(id="t", user_message="{text}", read=case["read"], after=case.get("after", ""))
     try:
-        return parse_reply(case["reply"], template, task, example=row)
+        return parse_reply(case["reply"], template, task, example=row, is_cut_off=case.get("cut_off", False))
     except ParseError as error:
         return error.fault
 
@@ -62,7 +63,7 @@ def judge(path: Path) -> tuple[list[str], list[str]]:
 def test_no_reply_is_read_wrong_and_few_are_not_read(path):
     wrong, unread = judge(path)
     assert wrong == []
-    assert len(unread) <= MAX_UNREAD * len(cases(path)), unread
+    assert len(unread) <= (MAX_UNREAD_FRESH if path.stem == "fresh" else MAX_UNREAD * len(cases(path))), unread
 
 
 def test_shared_replies():
@@ -209,6 +210,70 @@ def test_any_label_in_a_plain_sentence_reads_back(read_as):
             if isinstance(found, ReadFault):
                 unread.append((labels, text, str(found)))
     assert len(unread) <= 0.01 * n, unread[:20]
+
+
+ODD_LABELS = (
+    *(["1", "2", "3", "4", "5"], ["a", "b", "tie"], ["yes", "no", "maybe"], ["none", "other", "n/a"], ["spam", "not spam"], ["👍", "👎"]),
+    *(
+        ["-1", "0", "1"],
+        ["high", "low", "high/low"],
+        ["hate", "not hate"],
+        ["don't know", "know"],
+        ["new york", "york"],
+        ["<5", "5-10", ">10"],
+    ),
+    *(
+        ["正面", "负面"],
+        ["สูง", "ต่ำ"],
+        ["نعم", "لا"],
+        ["हाँ", "नहीं"],
+        ["c", "c++", "c#"],
+        ["strongly agree", "agree", "disagree"],
+        ["★", "★★", "★★★"],
+    ),
+    *(
+        ["right", "wrong"],
+        ["love", "hate"],
+        ["ok", "not ok"],
+        ["no answer", "answered"],
+        ["2024-01-05", "2024-01-06"],
+        ["self-harm", "harm"],
+    ),
+)
+
+
+@pytest.mark.parametrize("read_as", ["label-first", "label-last"])
+def test_odd_labels_read_back(read_as):
+    "Numbers, letters, signs, negations and labels within labels: none is read as another, hardly one is not read."
+    unread, n = [], 0
+    for labels in ODD_LABELS:
+        for label in labels:
+            for form in FORMS:
+                text = form.format(label=label)
+                found = read({"task": {"labels": labels}, "read": read_as, "reply": text})
+                n += 1
+                assert isinstance(found, ReadFault) or found.label == label, (labels, text)
+                if isinstance(found, ReadFault):
+                    unread.append((labels, text, str(found)))
+    assert len(unread) <= 0.01 * n, unread[:20]
+
+
+UNSTATED = (
+    *("This isn't {one}.", "{one} or {other}.", "It could be {one} or {other}.", "Answer: {one} or {other}", "Label: {one} and {other}"),
+    *("If it were {one}, he would say so.", "I do not think it is {one}.", "I cannot say if it is {one}.", "Nobody would call it {one}."),
+    *("The answer is either {one} or {other}.", "It is anything but {one}.", "{one} would be wrong.", "The student said {one}."),
+    *("Options: {one}, {other}", "Choose {one} or {other}.", "Answer: {one}. Wait, no, {other}.", "Label: [{one}, {other}]"),
+)
+
+
+@pytest.mark.parametrize("read_as", ["label-first", "label-last"])
+def test_what_is_denied_supposed_or_left_open_is_not_read(read_as):
+    for labels in ODD_LABELS:
+        for place, one in enumerate(labels):
+            for form in UNSTATED:
+                text = form.format(one=one, other=labels[place - 1])
+                found = read({"task": {"labels": labels}, "read": read_as, "reply": text})
+                assert isinstance(found, ReadFault), (labels, text, found.label)
 
 
 def test_a_reply_can_be_tried_before_anything_is_asked(tmp_path):

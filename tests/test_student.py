@@ -368,6 +368,10 @@ def test_numbers_are_right_by_their_value(tmp_path, labels):
     # Another value is wrong, however alike the words are.
     shifted = [replace(row, label=f"( 9 - {n} )") for n, row in enumerate(examples)]
     assert evaluate_student(learned.path, shifted).n_correct == 0
+    # Agreement with the teacher is counted apart, by value, too, on the rows that it labelled.
+    teacher = {examples[0].id: examples[0].label, examples[1].id: "( 9 - 9 ) + 100"}
+    test = evaluate_student(learned.path, examples, teacher)
+    assert (test.n_correct, test.agreement.n, test.agreement.value) == (6, 2, 0.5)
 
 
 def test_a_students_own_rule_is_kept_with_it(tmp_path):

@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     with ScriptedServer(says_what_it_is) as server:
         env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
         options = (*OWN, "--prompts", "my_prompts.yaml", "--mix", "tell", "--model", "some-model", "--json")
-        for splits in ("train,valid", "train"):
+        for splits in ("train,valid", "train", "train,valid,test"):
             done = zsd(folder, "annotate", *options, "--splits", splits, env=env)
             assert done.status == 0, done.err
             (folder / f"{splits}.id").write_text(json.loads(done.out)["id"])
@@ -79,6 +79,40 @@ def test_train_then_predict(folder):
     rows = list(csv.DictReader(io.StringIO(predicted.out)))
     assert [list(row) for row in rows] == [["text", "predicted_label", "predicted_rationale"]] * 2
     assert [row["text"] for row in rows] == ["It works well.", "It broke."]
+
+
+def test_agreement_with_the_teacher_and_gold_accuracy_on_the_test_rows(folder):
+    "Both where the teacher annotated the test rows, too; beside them what needs no model."
+    done = train(folder, "--method", "standard", splits="train,valid,test")
+    said = " ".join(done.out.split())
+    for part in (
+        "teacher agreement (valid)",
+        "gold accuracy (valid)",
+        "teacher agreement (test)",
+        "gold accuracy (test)",
+        "always “good”",
+        "chance",
+    ):
+        assert part in said, (part, done.out, done.err)
+    record = json.loads(train(folder, "--method", "standard", "--json", splits="train,valid,test").out)
+    assert record["test"]["agrees"] == record["test"]["correct"]  # this teacher is always right
+    assert sum(map(sum, record["valid_confusion"]["counts"])) == 3
+    assert "teacher agreement (test)" not in train(folder, "--method", "standard").out
+
+
+def test_a_row_without_text_comes_back_without_a_label(folder):
+    "And whatever else its columns hold: a label of another task, an empty name."
+    said = json.loads(train(folder, "--method", "standard", "--json").out)
+    (folder / "new.csv").write_text("name;text;label\na;It works well.;neutral\n;;good\nc;It broke.;\n")
+    done = zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "new.csv")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["name"] for row in rows] == ["a", "", "c"]
+    assert rows[1] == {"name": "", "text": "", "label": "good", "predicted_label": ""}
+    assert "new.csv was read with semicolons between the columns" in done.err
+    (folder / "empty.csv").write_text('text\n""\n')
+    is_one_line(zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "empty.csv"), 2, "'text' is empty")
+    (folder / "other.csv").write_text("body\nIt broke.\n")
+    is_one_line(zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "other.csv"), 2, "no column 'text'")
 
 
 def test_gold_labels_by_the_standard_method(folder):

@@ -90,7 +90,7 @@ def test_an_experiment_on_an_added_task(tmp_path):
     assert re.search(r"ask +100 % .*\n20 rows +84 to 100", done.out), done.out
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_each_kind_of_file(tmp_path, suffix):
     "With a spreadsheet's mark at the beginning, quotes and line breaks in a CSV cell."
     rows = [row | {"text": f'"Well",\nsaid guest {n}, "it is {row["label"]}".'} for n, row in enumerate(reviews(400))]
@@ -99,6 +99,7 @@ def test_each_kind_of_file(tmp_path, suffix):
         ".jsonl": lambda: table.to_json(path, orient="records", lines=True),
         ".json": lambda: table.to_json(path, orient="records", indent=1),
         ".csv": lambda: table.to_csv(path, index=False, encoding="utf-8-sig"),
+        ".tsv": lambda: table.to_csv(path, index=False, sep="\t"),
         ".parquet": lambda: table.to_parquet(path),
     }
     write[suffix]()
@@ -108,6 +109,30 @@ def test_each_kind_of_file(tmp_path, suffix):
     task = load_task(tmp_path / "reviews.yaml")
     texts = {row.fields["text"] for split in task.splits for row in load_examples(task, split)}
     assert texts == {row["text"] for row in rows}
+
+
+FORMS = {  # how a program writes a table -> what is said of it
+    "semicolons": ({"sep": ";"}, "with semicolons between the columns"),
+    "a spreadsheet in Western Europe": (
+        {"sep": ";", "encoding": "cp1252"},
+        "as Windows-1252 (“Café” in line 2), with semicolons between the columns",
+    ),
+    "a spreadsheet's Unicode text": ({"sep": "\t", "encoding": "utf-16"}, "as UTF-16, with tabs between the columns"),
+    "without quotation marks": ({"sep": "\t", "quoting": 3}, "with tabs between the columns and quotation marks taken as they stand"),
+    "backslashes": ({"doublequote": False, "escapechar": "\\"}, "with backslashes before quotation marks"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_of_other_programs(tmp_path, form):
+    "One line says what was assumed, and every stage reads the same rows."
+    options, said = FORMS[form]
+    rows = [row | {"text": f'"Café {n}", I said; it is {row["label"]}, no doubt.'} for n, row in enumerate(reviews(60))]
+    pandas.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False, **options)
+    report = add(tmp_path, "reviews", "train.csv")
+    assert [finding["what"] for finding in report["findings"] if finding["kind"] == "file-form"] == [f"train.csv was read {said}."]
+    task = load_task(tmp_path / "reviews.yaml")
+    assert {row.fields["text"] for split in task.splits for row in load_examples(task, split)} == {row["text"] for row in rows}
 
 
 def test_files_elsewhere(tmp_path):
@@ -234,10 +259,10 @@ def test_what_is_found(tmp_path):
         ("leak", "test", 1),
         ("duplicates", "train", 2),
         ("conflicts", "train", 2),
-        ("few-rows", "train", 1),
-        ("imbalance", "train", 32),
         ("missing-label", "valid", 0),
         ("missing-label", "test", 0),
+        ("few-rows", "train", 1),
+        ("imbalance", "train", 32),
         ("imbalance", "test", 20),
         ("skipped", "train", 1),
         ("unlabelled", "train", 1),
@@ -381,6 +406,39 @@ def test_what_gives_the_label_away_is_never_input(tmp_path, kind):
         assert ("tells-label", "", 0) in found(report)
 
 
+def test_annotators_labels_are_never_input(tmp_path):
+    "Whatever the columns are called, and however seldom they agree with the label; here two of them sound like input."
+    labels = ("joy", "anger", "fear")
+    rows = [
+        {"message": f"Message {n} of many.", "label": labels[n % 3]}
+        | {"comment": labels[n % 2], "title": f"{labels[n // 2 % 3]}|{labels[n // 5 % 3]}", "w2": labels[n // 7 % 3]}
+        for n in range(90)
+    ]
+    (tmp_path / "train.jsonl").write_text(lines_of(rows))
+    report = add(tmp_path, "mails", "train.jsonl")
+    assert report["definition"]["fields"] == {"message": "message"}
+    used = {column["name"]: column["used_as"] for column in report["columns"]}
+    assert used["comment"] == used["title"] == used["w2"] == "not used: it holds labels"
+    for row in rows:
+        del row["label"]
+    (tmp_path / "train.jsonl").write_text(lines_of(rows))
+    assert add(tmp_path, "bare", "train.jsonl", "--labels", "joy,anger,fear")["definition"]["fields"] == {"message": "message"}
+
+
+def test_the_words_of_the_right_choice_are_never_input(tmp_path):
+    rows = [
+        {"question": f"Where is {n}?", "A": f"mill {n}", "B": f"bridge {n}", "C": f"barn {n}", "key": "ABC"[n % 3]}
+        | {"statement": (f"mill {n}", f"bridge {n}", f"barn {n}")[n % 3]}
+        for n in range(60)
+    ]
+    (tmp_path / "quiz.jsonl").write_text(lines_of(rows))
+    report = add(tmp_path, "quiz", "quiz.jsonl", "--label", "key")
+    assert [*report["definition"]["fields"]] == ["question", "choice_a", "choice_b", "choice_c"]
+    assert {column["name"]: column["used_as"] for column in report["columns"]}["statement"] == "not used: it tells the label"
+    # The letters are in the same shares in each split.
+    assert all(max(counts.values()) - min(counts.values()) <= 1 for counts in report["labels"].values())
+
+
 def test_choices_that_are_named(tmp_path):
     rows = [{"question": f"Who is {n}?", "left": f"Ann {n}", "right": f"Bob {n}", "label": n % 2} for n in range(60)]
     (tmp_path / "quiz.jsonl").write_text(lines_of(rows))
@@ -448,7 +506,15 @@ REFUSED = {
     "empty file": ({"train.csv": ""}, "train.csv: no rows; give at least one"),
     "header alone": ({"train.csv": "text,label\n"}, "train.csv: no rows; give at least one"),
     "one column": ({"train.csv": "text\nIt rains.\n"}, "train.csv: only one column, 'text'; a task needs a text and a label"),
-    "semicolons": ({"train.csv": "text;label\nx;y\n"}, "only one column, 'text;label'", "commas between them"),
+    "semicolons, not in all rows": (
+        {"train.csv": "text;label\nx;y\nIt rains; badly.;y\n"},
+        "only one column, 'text;label'",
+        "each row needs as many",
+    ),
+    "two delimiters": (
+        {"train.csv": "text;score,label\ngood;1,x\nbad;2,y\n"},
+        "train.csv:1: commas or semicolons could divide its columns",
+    ),
     "no label column": (
         {"train.csv": "text,more\n" + "".join(f"Row {n} of many.,More of row {n} here.\n" for n in range(30))},
         "no column is called label or answer; say with --label which of 'text', 'more' it is",
@@ -464,13 +530,13 @@ REFUSED = {
     ),
     "two labels": (
         {"train.csv": "text,tone,place\n" + "".join(f"Row {n} of many.,{'xy'[n % 2]},{'pqr'[n % 3]}\n" for n in range(30))},
-        "no column is called label or answer; say with --label which of 'text', 'tone', 'place' it is",
+        "no column is called label or answer; say with --label which of 'tone', 'place' it is",
     ),
     "ragged": ({"train.csv": f"text,label\n{TEXT}one,two,three\n"}, "train.csv:32: ragged row, the header has 2 columns"),
     "two columns of one name": ({"train.csv": f"text,text\n{TEXT}"}, "train.csv:1: two columns have the same name"),
     "not UTF-8": (
-        {"train.csv": f"text,label\n{TEXT}".encode() + "früh,good\n".encode("latin-1")},
-        "train.csv:32: not UTF-8",
+        {"train.csv": f"text,label\n{TEXT}".encode() + "jest żółte,good\n".encode("cp1250")},
+        "train.csv:32: not UTF-8, and as Windows-1252 it would read '¿ó³te'",
         "save the file as UTF-8",
     ),
     "another label in the test file": (
@@ -561,8 +627,8 @@ LAYOUTS = {  # file -> what its definition holds, or what is asked
     "columns.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
     "wrapped.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
     "nulls.jsonl": "column 'label' is empty in every row; a row needs one label: name another with --label",
-    "semi.csv": "columns of a CSV file have commas between them",
-    "sep.csv": "columns of a CSV file have commas between them",
+    "semi.csv": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},
+    "sep.csv": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},
 }
 
 

@@ -26,6 +26,10 @@ _MODULES = {  # module -> its names that stand here
     "prompt.parse": ("parse_reply",),
     "prompt.collect": ("collect_replies",),
     "prompt.score": ("score_replies",),
+    "prompt.objective": ("SearchObjective",),
+    "prompt.search_job": ("OproSettings", "SearchJob"),
+    "prompt.search_result": ("PromptSearch",),
+    "prompt.opro": ("search_prompt",),
     "prompt.headroom": ("gain_split", "headroom"),
     "annotate.plan": ("ExplanationRate",),
     "annotate.rows": ("read_annotations",),
@@ -35,6 +39,7 @@ _MODULES = {  # module -> its names that stand here
     "student.record": ("RunRecord",),
     "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
+    "study.search_figure": ("search_figure",),
     "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -25,7 +25,7 @@ from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
 from .student.config import TrainingConfig, file_settings
 from .study.notebook import execute_notebook, experiments_dir, write_page
-from .task.load import load_examples, sample_examples
+from .task.load import draw_order, load_examples
 from .task.task import Example, Task, load_task
 from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path
 
@@ -164,7 +164,7 @@ def draw_rows(
 ) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
-    train, valid = (sample_examples(rows, len(rows), pipeline.seed) for rows in (train, valid))
+    train, valid = (draw_order(rows, pipeline.seed) for rows in (train, valid))
     n_selection, n_confirmation = pipeline.prompts.selection_rows, pipeline.prompts.confirmation_rows
     key = "prompts.selection_rows + prompts.confirmation_rows"
     drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", _labelled(task, "train", train), " with a label")

@@ -7,8 +7,8 @@ __all__ = ['named_teacher', 'Workspace', 'TrainableAnnotation', 'PromptProject',
 
 # %% ../nbs/81_project.ipynb #03a5a2bf
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,17 @@ from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
 from .core.files import definitions_dir
+from .prompt.choose import Choice, ContestJob, choose_prompt
 from .prompt.collect import run_experiment
+from .prompt.contest_rows import draw_contest
 from .prompt.headroom import Headroom, headroom, sample_again
 from .prompt.library import find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
+from .prompt.opro import search_prompt
 from .prompt.replies import Replies, read_text
 from .prompt.score import ScoredTemplates, score_replies
+from .prompt.search_job import META_PROMPT_TOKENS, PRESETS, OproSettings, SearchBudget, SearchJob, begin_with
+from .prompt.search_result import PromptSearch
 from .prompt.stored import with_stored_sampling
 from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
@@ -83,11 +88,13 @@ class Workspace:
         self.work_dir, self.offline = Path(work_dir), offline
         self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()
+        self.context_tokens = 1024  # that an embedded teacher holds for a prompt and its reply
 
     @cached_property
     def opened(self) -> OpenedTeacher:
         "Open the teacher at its first use; an embedded one then stays loaded until `close` or `train`."
-        return open_teacher(self.settings, self.progress, self.work_dir / "teacher.log", self.offline, self.work_dir / "responses.sqlite")
+        log_path, store_path = self.work_dir / "teacher.log", self.work_dir / "responses.sqlite"
+        return open_teacher(self.settings, self.progress, log_path, self.offline, store_path, self.context_tokens)
 
     @cached_property
     def store(self) -> ResponseStore:
@@ -109,6 +116,15 @@ class Workspace:
     ) -> list[Example]:
         "Draw rows of a split."
         return list(RowChoice({split: n}, seed).load(self.task)[split])
+
+    def make_room(
+        self,
+        context_tokens: int,  # of a prompt and its reply together
+    ) -> None:
+        "Have an embedded teacher hold longer prompts; one that is loaded already is loaded again where it holds less."
+        if context_tokens > self.context_tokens:
+            self.close()
+            self.context_tokens = context_tokens
 
     def close(self) -> None:
         "Stop an embedded teacher and close the store. The next method that needs them opens them again."
@@ -145,9 +161,8 @@ class TrainableAnnotation(Annotation):
         begun_with = pull_weights(self.workspace.progress, resolve_path(Path("here"), weights))
         rows, valid_rows = self.rows["train"], self.rows["valid"]
         task = self.workspace.task
-        job = TrainingJob(
-            begun_with.path, begun_with.title, task, rows, valid_rows, load_examples(task, "test") if "test" in task.splits else ()
-        )
+        test_rows = load_examples(task, "test") if "test" in task.splits else ()
+        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.labels_of("test"))
         name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
@@ -191,15 +206,20 @@ class PromptProject(Workspace):
         by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
         scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
-        return ScoredTemplates(scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {self.task.name} (seed {seed})")
+        return ScoredTemplates(
+            scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
+        )
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
-        chosen = {one.id: one for one in map(self._template, templates or self.templates)}
+        chosen = self._chosen(templates)
         client = self._client_for(chosen, rows, budget_usd)
         with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
-    def _client_for(self, templates: Mapping[str, PromptTemplate], rows: list[Example], budget_usd: float | None) -> TeacherClient:
+    def _chosen(self, templates: Sequence[str | PromptTemplate]) -> dict[str, PromptTemplate]:
+        return {one.id: one for one in map(self._template, templates or self.templates)}
+
+    def _client_for(self, templates: Mapping[str, PromptTemplate], rows: Sequence[Example], budget_usd: float | None) -> TeacherClient:
         pairs, may_change = [(template, row) for row in rows for template in templates.values()], not self.settings.has_own_sampling
         return with_stored_sampling(pairs, self.task, self.client(budget_usd), may_change, self.progress.message)
 
@@ -215,8 +235,7 @@ class SearchProject(PromptProject):
 
     def headroom(
         self,
-        *templates: str
-        | PromptTemplate,  # the incumbent, then the templates to compare it with; the incumbent alone: with all others; none: the first of all
+        *templates: str | PromptTemplate,  # the incumbent first; alone: it is compared with all others; none: the first of all
         n: int = 40,  # rows with a gold label, at most
         split: str = "train",
         seed: int = 42,  # draws the rows
@@ -233,6 +252,38 @@ class SearchProject(PromptProject):
             client = self._client_for({incumbent: template}, rows, budget_usd)
             replies[f"{incumbent}, second sample"] = sample_again(self.task, template, rows, client)
         return headroom(self.task, replies, incumbent)
+
+    def select(
+        self,
+        *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
+        incumbent: str = "",  # id of the template in use, that a better one must beat; empty: the first
+        n: int = 50,  # rows with a gold label that the templates race on, at most
+        n_confirmation: int | None = None,  # other rows that confirm the choice; None: 100, or all that there are
+        seed: int = 42,  # draws the rows
+        budget_usd: float | None = None,  # never spend more on this call
+    ) -> Choice:
+        "Race templates, then confirm the winner, the runner-up and the template in use on rows that no choice was made on."
+        chosen = self._chosen(templates)
+        job = ContestJob(self.task, chosen, draw_contest(self.task, n, n_confirmation, seed), incumbent or next(iter(chosen)))
+        return choose_prompt(job, self._client_for(chosen, job.rows.selection, budget_usd), self.progress)
+
+    def search(
+        self,
+        *templates: str | PromptTemplate,  # to begin with: ids, or templates of your own; none: all
+        proposer: str = "opro",  # or "paraphrase", "reflect", "starters"
+        settings: OproSettings = PRESETS["thesis"],  # how long it goes on, on how many rows
+        n_confirmation: int | None = None,  # other rows, for the best two and the incumbent; None: 100, or all that there are
+        seed: int = 42,  # draws the rows, and is part of what the optimiser is asked
+        budget_usd: float | None = None,  # never spend more on this call
+    ) -> PromptSearch:
+        "Let the teacher write better prompts, and confirm the best on rows that the search did not use; stopped anywhere, the same call goes on."
+        self.make_room(META_PROMPT_TOKENS)
+        begun, form = begin_with(self.task, self._chosen(templates))
+        rows = draw_contest(self.task, settings.rows, n_confirmation, seed)
+        job = SearchJob(self.task, begun, form, rows, settings, proposer=proposer, seed=seed, budget=SearchBudget(budget_usd))
+        client = self._client_for(begun, rows.selection, None)  # the budget is lent by the search, step by step
+        optimiser = replace(client, sampling=settings.optimiser_sampling(self.settings.sampling))
+        return search_prompt(job, client, optimiser, self.work_dir, self.progress)
 
 # %% ../nbs/81_project.ipynb #3ac000ae
 class Project(SearchProject):

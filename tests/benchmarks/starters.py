@@ -21,8 +21,8 @@ from zero_shot_distill.prompt.collect import collect_replies, requests_for, run_
 from zero_shot_distill.prompt.replies import ReadReply
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import PromptTemplate, load_templates
-from zero_shot_distill.stats.compare import paired_difference
 from zero_shot_distill.stats.interval import Interval, wilson
+from zero_shot_distill.stats.paired import paired_shares
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import Example, Task, load_task
@@ -147,7 +147,7 @@ def compared(task: Task, chosen: Mapping[str, PromptTemplate], n: int, client: T
     return line | {
         "starter, %": percent(wilson(sum(starter), len(starter))),
         "hand-written, %": percent(wilson(sum(written), len(written))),
-        "difference, points": percent(paired_difference([starter], [written]), "+"),
+        "difference, points": percent(paired_shares(starter, written), "+"),
     }
 
 

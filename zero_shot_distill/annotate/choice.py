@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..core.definition import DataError
 from ..prompt.collect import published_rows
-from ..task.load import load_examples, sample_examples
+from ..task.load import draw_order, load_examples
 from ..task.task import Example, Task
 
 # %% ../../nbs/4_annotate/01_choice.ipynb #d5dda429
@@ -36,7 +36,7 @@ class RowChoice:
 
     def _drawn(self, task: Task, split: str, n_rows: int | None) -> Sequence[Example]:
         examples = load_examples(task, split)
-        return sample_examples(examples, min(n_rows or len(examples), len(examples)), self.seed)
+        return draw_order(examples, self.seed)[:n_rows]
 
     def _published(self, task: Task, split: str, n_rows: int | None) -> Sequence[Example]:
         if split in task.splits and task.splits[split].of:

@@ -191,6 +191,7 @@ class AnnotationReport:
     n_rows_left: int  # rows without a reply
     left_usd: Estimate | None  # US dollars that the unanswered questions will take, with a 90 % prediction interval; None: unknown
     notes: tuple[str, ...]  # messages of the last run, e.g. that the model takes no temperature
+    n_choices: int = 0  # of a row, where each has its own
 
     @property
     def confusion(self) -> Confusion | None:  # None: the task has no fixed labels
@@ -267,6 +268,7 @@ def report_annotation(
         n_rows_left=len({(question.split, question.row) for question in left}),
         left_usd=_left_usd(responses, len(left), price, job.sampling),
         notes=tuple(dict.fromkeys(notes)),
+        n_choices=len(job.task.choices),
     )
 
 # %% ../../nbs/4_annotate/02_job.ipynb #e40a01b1
@@ -315,14 +317,15 @@ def annotation_rows(
             "split": split,
             "rows": f"{found.n_rows:,}",
             "labels": f"{found.n_labels:,}",
-            "gold accuracy": share_text(found.agreement),
+            "gold accuracy": share_text(found.accuracy),
             **({"balanced accuracy": share_text(found.confusion.balanced_accuracy)} if uneven and found.confusion else {}),
             "explanation rate": share_text(found.explanation_rate),
             "missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-",
         }
         for split, found in report.splits.items()
     ]
-    return with_trivial_rows(cells, report.confusion if report.confusion and report.confusion.majority else None)
+    measured = any(found.accuracy.n for found in report.splits.values())
+    return with_trivial_rows(cells, report.confusion if measured else None, report.n_choices if measured else 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -364,6 +367,13 @@ class Annotation:
     def rows(self) -> dict[str, list[AnnotatedRow]]:  # by split
         "Read the annotated rows."
         return {split: read_annotations(self.folder / f"{split}.jsonl") for split in self.report.splits}
+
+    def labels_of(
+        self,
+        split: str,
+    ) -> dict[str, str]:  # id of a row -> the teacher's label; empty where the split was not annotated
+        "Return the labels that the teacher gave to the rows of a split."
+        return {row.id: row.label for row in self.rows.get(split, ()) if row.label is not None}
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each annotated row, with its split

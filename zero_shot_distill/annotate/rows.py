@@ -108,13 +108,20 @@ class AnnotationSummary:
     errors: dict[str, int]  # reason for a missing label or rationale -> rows
     read_by: dict[str, int]  # "schema" or "pattern" -> labels
     confusion: Confusion | None = None  # the teacher's labels by gold label; None: the task has no fixed labels, or a report of before
-    # "n_gold" or "n_rows" -> independent rows that these are worth in the share of agreement, or of rationales; empty: no groups, or a report of before
+    # "n_gold", "n_with_gold" or "n_rows" -> independent rows that these are worth in the share of agreement, of right labels, or of rationales;
+    # empty: no groups, or a report of before
     n_effective: dict[str, float] = field(default_factory=dict)
+    n_without: int = 0  # rows with a gold label and no teacher label: wrong where an accuracy is measured
 
     @property
     def agreement(self) -> Interval:  # n: rows with a teacher label and a gold label
         "Estimate how often a teacher's label agrees with the gold label."
         return wilson(self.n_agree, self.n_gold, self.n_effective.get("n_gold"))
+
+    @property
+    def accuracy(self) -> Interval:  # n: rows with a gold label
+        "Estimate how often the teacher's label is right; a row without one is wrong."
+        return wilson(self.n_agree, self.n_gold + self.n_without, self.n_effective.get("n_with_gold"))
 
     @property
     def explanation_rate(self) -> Interval:  # n: rows
@@ -131,9 +138,12 @@ def summarise_annotations(
     "Count labels, rationales, agreement and reasons."
     both = [place for place, row in enumerate(rows) if row.label is not None and row.gold is not None]
     agree, explained = [is_right(rows[place].label, rows[place].gold) for place in both], [row.rationale is not None for row in rows]
-    worth = (
-        {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)} if groups else {}
-    )
+    gold = [place for place, row in enumerate(rows) if row.gold is not None]
+    right = [rows[place].label is not None and is_right(rows[place].label, rows[place].gold) for place in gold]
+    worth = {}
+    if groups:
+        worth = {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)}
+        worth |= {"n_with_gold": effective_rows(right, [groups[place] for place in gold])}
     return AnnotationSummary(
         n_rows=len(rows),
         n_labels=sum(row.label is not None for row in rows),
@@ -144,4 +154,5 @@ def summarise_annotations(
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),
         confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows], groups) if labels else None,
         n_effective=worth,
+        n_without=len(gold) - len(both),
     )

@@ -212,11 +212,20 @@ def annotate(
         print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
         _show_report(report, budget_usd, offline)
+        _say_next(report, chosen.task)
     write_release(job, report)
     if report.n_rows_left:
         raise typer.Exit(1)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
+def _say_next(report: "AnnotationReport", task: str) -> None:
+    "Say how a student is trained on an annotation."
+    if {"train", "valid"} <= report.splits.keys():
+        print(f"Next: zsd train --task {task} --annotations {report.id}")
+    elif "train" in report.splits:
+        print("To train a student on it, annotate validation rows, too: --splits train,valid (what is stored is not asked again)")
+
+
 def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: bool) -> None:
     "Print what came, what it cost and what is left."
     from zero_shot_distill.annotate.job import annotation_rows

@@ -69,10 +69,12 @@ def _line(task: Task, template: PromptTemplate, rules: str, figures: Mapping[str
 def _table(task: Task, lines: list[dict[str, Any]], confusion: "Confusion | None") -> list[dict[str, Any]]:
     "Add the trivial answers, and leave out the name of the rules where there is one set."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.teacher.price import format_usd
 
     lines = with_trivial_rows(lines, confusion, len(task.choices))
-    has_one_set = len({line["rules"] for line in lines if line["rules"]}) == 1
-    return [{name: text for name, text in line.items() if name != "rules" or not has_one_set} for line in lines]
+    needless = {"rules"} if len({line["rules"] for line in lines if line["rules"]}) == 1 else set()
+    needless |= {"cost"} if {line["cost"] for line in lines} <= {"", format_usd(0)} else set()
+    return [{name: text for name, text in line.items() if name not in needless} for line in lines]
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #221d45e5
 def _show(

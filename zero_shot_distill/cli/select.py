@@ -26,13 +26,16 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.files import without_nan
+from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..task.task import load_task
 from ..teacher.settings import open_teacher
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.prompt.choose import Choice, ContestJob
+    from zero_shot_distill.prompt.headroom import Headroom
     from zero_shot_distill.prompt.planner import ContestPlan
+    from zero_shot_distill.teacher.client import TeacherClient
 
 # %% ../../nbs/9_cli/01_select.ipynb #647bf578
 def _show(choice: "Choice", as_json: bool) -> None:
@@ -56,6 +59,20 @@ def _show_plan(job: "ContestJob", known: "ContestPlan", as_json: bool) -> None:
     show_rows(known.table, as_json=False)
     print("rows on which both are asked, for a difference to be seen in four of five cases (two-sided test at 5 %)")
 
+# %% ../../nbs/9_cli/01_select.ipynb #headroom
+def _headroom(job: "ContestJob", client: "TeacherClient", progress: Progress, most: int | None = None) -> "Headroom":
+    "Ask every template about the selection rows, about as many as the questions reach for, and see what the template in use leaves to gain."
+    from zero_shot_distill.prompt.announce import announce
+    from zero_shot_distill.prompt.collect import run_experiment
+    from zero_shot_distill.prompt.headroom import headroom
+
+    n, templates = len(job.templates), job.templates
+    rows = job.rows.selection[: None if most is None else max(1, most // n)]
+    announce([(template, row) for row in rows for template in templates.values()], job.task, client, progress)
+    with progress.bar(f"asking {n} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+        replies = run_experiment(job.task, templates, rows, client, on_progress)
+    return headroom(job.task, replies, job.incumbent, job.plan.objective == "explained_accuracy")
+
 # %% ../../nbs/9_cli/01_select.ipynb #3eec6c74
 @with_options
 def select(
@@ -77,6 +94,9 @@ def select(
         bool, typer.Option("--halving", help="Drop the worse half at 8, 16, ... rows: the cost is known beforehand.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would take to tell templates apart, and ask nothing.")] = False,
+    headroom: Annotated[
+        bool, typer.Option("--headroom", help="Ask all templates about the selection rows, say what a better prompt could gain, and stop.")
+    ] = False,
     budget_queries: Annotated[
         int | None, typer.Option("--budget-queries", min=1, help="Never ask more questions than so many, stored ones included.")
     ] = None,
@@ -108,7 +128,7 @@ def select(
     chosen = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
     rows = draw_contest(loaded, samples, confirm_rows, seed, split)
     job = ContestJob(loaded, chosen, rows, incumbent or next(iter(chosen)), SelectionPlan(objective, halving))
-    job = job.within(budget_queries) if budget_queries else job
+    job = job.within(budget_queries) if budget_queries and not headroom else job
     opened = open_teacher(settings, progress, common.log_path, offline=plan, store_path=common.store_path)
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, settings.sampling, AskPlan(budget_usd), progress.message)
@@ -116,6 +136,10 @@ def select(
         client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
         if plan:
             _show_plan(job, plan_contest(loaded, chosen, [*rows.selection, *rows.confirmation], client, objective), common.as_json)
+            return
+        if headroom:
+            found = _headroom(job, client, progress, budget_queries)
+            print(json.dumps(without_nan(found.as_dict()), ensure_ascii=False, indent=1) if common.as_json else found)
             return
         choice = choose_prompt(job, client, progress)
     _show(choice, common.as_json)

@@ -16,7 +16,6 @@ import typer
 
 from .options import AsJson, CommonOptions, with_options
 from .tables import show_rows
-from ..prompt.display import share_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.job import Annotation
@@ -29,30 +28,22 @@ def student_rows(
 ) -> list[dict[str, Any]]:  # for `show_rows`
     "List every student, whatever came of it, then the trivial answers."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.student.record import trivial_counts
 
-    confusion = next((student.test.confusion for student in students if student.test.confusion), None)
-    uneven = confusion is not None and confusion.is_uneven
+    confusion, valid = trivial_counts(students)
+    agreement, uneven = any(student.test.agreement for student in students), confusion is not None and confusion.is_uneven
     rows = [
         {
             "student": f"{student.config.method}\n{student.config.labels} labels, seed {student.config.seed}",
             "rows": f"{student.n_train} train\n{student.test.n} test",
-            **{title: text.partition("\n")[0] for title, text in student.valid_row().items()},
-            "gold accuracy (test)": share_text(student.test.interval, with_n=False),
-            **(
-                {
-                    "balanced accuracy (test)": share_text(student.test.confusion.balanced_accuracy, with_n=False)
-                    if student.test.confusion
-                    else "-"
-                }
-                if uneven
-                else {}
-            ),
+            **{title: text.partition("\n")[0] for title, text in student.valid_row(uneven).items()},
+            **student.test.shares(agreement, uneven, " (test)", with_n=False),
             "unread": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
         for student in students
     ]
-    return with_trivial_rows(rows, confusion, n_choices)
+    return with_trivial_rows(rows, confusion, n_choices, valid)
 
 # %% ../../nbs/9_cli/05_student.ipynb #1fbe3681
 def _open_annotation(name: str, work_dir: Path) -> "Annotation":  # `JobError` where it is not there, or cannot be trained on
@@ -116,7 +107,7 @@ def train(
     from zero_shot_distill.student.run import run_id_of, train_and_record
     from zero_shot_distill.student.student import TrainingJob
 
-    job = TrainingJob(begun_with.path, begun_with.title, loaded, found.rows["train"], found.rows["valid"], test)
+    job = TrainingJob(begun_with.path, begun_with.title, loaded, found.rows["train"], found.rows["valid"], test, found.labels_of("test"))
     run_id = run_id_of(config, found.id, begun_with.name)
     with progress.bar(f"training {config.name} (steps)") as on_progress:
         record = train_and_record(job, config, common.work_dir, run_id, on_progress)
@@ -132,10 +123,11 @@ def train(
 def predict(
     student: Annotated[Path, typer.Option("--student", help="Folder of a trained student.")],
     input_file: Annotated[
-        Path, typer.Option("--input", help="A .csv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text.")
+        Path,
+        typer.Option("--input", help="A .csv, .tsv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", help="A .csv, .jsonl or .json file; standard output by default, CSV where CSV came in.")
+        Path | None, typer.Option("--output", help="A .csv, .tsv, .jsonl or .json file; standard output by default, CSV where CSV came in.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale (step-by-step students).")] = False,
     as_json: AsJson = False,
@@ -146,9 +138,12 @@ def predict(
     """
     from zero_shot_distill.core.files import write_text
     from zero_shot_distill.student.predict_rows import output_form, predict_rows, write_rows
+    from zero_shot_distill.task.text_file import how_written
 
     form = "json" if as_json else output_form(input_file, output)
     rows = predict_rows(student, input_file, explain)
+    if str(input_file) != "-" and (how := how_written(input_file)):
+        print(f"{input_file.name} was read {how}", file=sys.stderr)
     if output is None:
         write_rows(rows, sys.stdout, form)
         return
@@ -158,4 +153,6 @@ def predict(
     write_rows(rows, written, form)
     write_text(output, written.getvalue())
     n_unread = sum(row["predicted_label"] is None for row in rows)
-    print(f"wrote {output} (rows: {len(rows):,}; answers that are no label of the task: {n_unread:,})")
+    print(
+        f"wrote {output} (rows: {len(rows):,}; without a label, for a field is empty or the answer is no label of the task: {n_unread:,})"
+    )

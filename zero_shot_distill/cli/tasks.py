@@ -7,6 +7,8 @@ __all__ = ['tasks_app', 'Action', 'ShowId', 'TryText', 'N_LABELS_SHOWN', 'tasks'
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #1b3e5494
 import json
+import string
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from itertools import groupby
@@ -25,8 +27,8 @@ from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.starter import starter_templates, write_starters
 from ..prompt.template import PromptError, PromptTemplate, own_prompts, response_format, stray_labels
-from ..task.load import count_rows, is_here
-from ..task.task import Task, list_tasks, load_task
+from ..task.load import count_rows, is_here, load_examples
+from ..task.task import Example, Task, list_tasks, load_task
 
 if TYPE_CHECKING:  # numpy comes with them, which would slow every command down
     from zero_shot_distill.task.add import AddedTask
@@ -71,7 +73,6 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
 def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: bool) -> None:
     "Print the messages that a template sends about one row of the first split, and how long they are."
     from zero_shot_distill.prompt.collect import requests_for
-    from zero_shot_distill.task.load import load_examples
     from zero_shot_distill.teacher.request_queue import rough_tokens
 
     split = next(iter(task.splits))
@@ -95,14 +96,28 @@ def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: b
     print(f"Template {template.id!r}, row {row.id!r} of {split}. The reply is read as {template.reading}.")
 
 
-def _tried(task: Task, templates: Iterable[PromptTemplate], text: str, number: int) -> list[dict[str, Any]]:
-    "Say what each template would read in a reply about a row of the first split."
-    from zero_shot_distill.prompt.replies import read_text
-    from zero_shot_distill.task.load import load_examples
-
-    rows = load_examples(task, next(iter(task.splits))) if task.choices else []
-    if task.choices and number > len(rows):
+def _row_tried(task: Task, number: int) -> Example | None:
+    "Take the row of the first split that a reply is about, where its choices count; where no row is on this machine, one whose choices have no words."
+    split = next(iter(task.splits))
+    if not task.choices:
+        return None
+    if not is_here(task, split):
+        print(
+            f"The rows of task {task.name!r} are not on this machine: letters are read, words of a row's choices are not.", file=sys.stderr
+        )
+        return Example(
+            "typed", {name: f"choice {letter}" for name, letter in zip(task.choices, string.ascii_lowercase, strict=False)}, None, None
+        )
+    rows = load_examples(task, split)
+    if number > len(rows):
         raise DataError(f"--row {number}: there are {len(rows):,} rows")
+    return rows[number - 1]
+
+
+def _tried(task: Task, templates: Iterable[PromptTemplate], text: str, row: Example | None) -> list[dict[str, Any]]:
+    "Say what each template would read in a reply about a row."
+    from zero_shot_distill.prompt.replies import read_text
+
     return [
         {
             "template": read.template_id,
@@ -110,7 +125,7 @@ def _tried(task: Task, templates: Iterable[PromptTemplate], text: str, number: i
             "rationale": (read.reply.rationale or "") if read.reply else "",
             "not read": read.error,
         }
-        for read in read_text(text, templates, task, rows[number - 1] if rows else None)
+        for read in read_text(text, templates, task, row)
     ]
 
 
@@ -163,7 +178,7 @@ def templates(
         _show_messages(loaded_task, pick_templates(loaded, [show], loaded_task)[show], row, as_json)
         return
     if try_text is not None:
-        show_rows(_tried(loaded_task, loaded.values(), try_text, row), as_json)
+        show_rows(_tried(loaded_task, loaded.values(), try_text, _row_tried(loaded_task, row)), as_json)
         return
     if as_json:
         rows = [
@@ -267,9 +282,10 @@ def _show(added: "AddedTask") -> None:
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
-    print("Next: see the prompts (`new` behind it writes them into a file), then try them.")
+    print("Next: say in it under `description` what is to be told: prompts begin with it.")
+    print("Then see the prompts (`new` behind it writes them into a file), and try them.")
     print(f"  zsd templates {added.path}")
-    print(f"  zsd experiment --task {added.path} --samples 20")
+    print(f"  zsd experiment --task {added.path} --samples 40")
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #600fb60d
 def _as_content(added: "AddedTask") -> dict[str, Any]:
@@ -299,7 +315,7 @@ def _as_content(added: "AddedTask") -> dict[str, Any]:
 @tasks_app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What the task is to be called.")],
-    train: Annotated[Path, typer.Argument(help="Your rows: a .jsonl, .json, .csv or .parquet file.")],
+    train: Annotated[Path, typer.Argument(help="Your rows: a .jsonl, .json, .csv, .tsv or .parquet file.")],
     valid: Annotated[Path | None, typer.Option("--valid", help="Validation rows; a tenth of the first file by default.")] = None,
     test: Annotated[Path | None, typer.Option("--test", help="Test rows; another tenth by default.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="Column with the right answer.")] = None,

@@ -13,27 +13,45 @@ import regex
 
 from . import phrases
 from .fault import ReadFault, UnreadError
-from .reader import own_marker
+from .page import Places, own_marker
 from ..task.numbers import numeric_value, same_value
 
 # %% ../../nbs/3_prompt/02_amounts.ipynb #a54cdfd2
+_MIXED = regex.compile(  # 2 1/2, 2\frac{1}{2}
+    r"(?<![\p{L}\p{N}.,/^]|\d )(?P<whole>\d+)(?:\s(?P<up>\d{1,2})/(?P<down>\d{1,3})(?![.,/]?\d)|\s?\\[dt]?frac\s*\{(?P<up>\d+)\}\s*\{(?P<down>\d+)\})"
+)
+_POINTS = regex.compile(r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d{1,2})?|\.\d{3},\d{1,2})(?![.,]?\d)")  # 1.000.000, 1.234,56
+
+
+def _sum(match: regex.Match) -> str:
+    "Write a mixed number as a sum, where its fraction is less than one."
+    is_proper = int(match["up"]) < int(match["down"])
+    return f"({match['whole']}+{match['up']}/{match['down']})" if is_proper else match[0]
+
+
 _LATEX = (
     (regex.compile(r"<<[^<>]*>>"), " "),  # GPT-3.5 and others write <<3+4=7>>7, as in their training data
     (regex.compile(r"\{,\}"), ","),
+    (regex.compile(r"\\[dt]?frac\s?(\d)\s?(\d)(?!\d)"), r"\\frac{\1}{\2}"),
+    (_MIXED, _sum),
     (regex.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
-    (regex.compile(r"(?<=\p{L})\s?\^\s?\{?[23]\}?"), " "),  # m^2
+    (_POINTS, lambda match: match[0].replace(".", "").replace(",", ".")),
+    (regex.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])"), lambda match: match[0].replace(",", "")),  # 1,00,000
     (regex.compile(r"^\s*(?:minus|negative)\s+(?=\d)", regex.IGNORECASE), "-"),
     (regex.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
     (regex.compile(r"\\div(?![A-Za-z])"), "/"),
     (regex.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}?"), r" \1 "),
+    (regex.compile(r"(?<=\p{L})\s{0,3}\^\s?\{?[23]\}?"), " "),  # m^2
     (regex.compile(r"\\(?:left|right|displaystyle|quad|boxed|approx)|\\[()\[\],;!:$ ]|[{}`“”„«»\"]|\\%"), " "),
     (regex.compile(r"(?<![\d)])\s*\*\*|\*\*\s*(?![\d(])|(?<!\w)_+|_+(?!\w)"), " "),
     (regex.compile(r"(?<=\d)[\u00a0\u2009\u202f'’ ](?=\d{3}(?!\d))"), ","),
     (regex.compile(r"(?<=[\d)])\s*[xX✕✖]\s*(?=[\d(])"), " * "),
     (regex.compile(r"(?:US|CA|AU)?[$€£¥₹]|\b(?:USD|EUR|GBP|Rs\.?)(?=\s*\d)"), " "),
 )
+_FRACTIONS = {"½": "12", "¼": "14", "¾": "34", "⅓": "13", "⅔": "23", "⅕": "15", "⅛": "18", "⅜": "38", "⅝": "58", "⅞": "78"}
 _SIGNS = str.maketrans(
-    {"−": "-", "–": "-", "×": "*", "⋅": "*", "·": "*", "∙": "*", "÷": "/", "½": "(1/2)", "¼": "(1/4)", "¾": "(3/4)", "⁄": "/"}
+    {"−": "-", "–": "-", "×": "*", "⋅": "*", "·": "*", "∙": "*", "÷": "/", "⁄": "/", "٫": ".", "٬": ","}
+    | {sign: rf"\frac{{{up}}}{{{down}}}" for sign, (up, down) in _FRACTIONS.items()}
 )
 
 
@@ -47,7 +65,8 @@ def _plain(text: str) -> str:
 # %% ../../nbs/3_prompt/02_amounts.ipynb #ee67e46d
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![\d,.]*\d)"
 _EXPRESSION = regex.compile(
-    rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*)?(?:\(\s*[-+]?\s*)*{_NUMBER}(?:[\s)]*[-+*/]\s*(?:\(\s*)*[-+]?\s*{_NUMBER})*(?:\s*\))*"
+    rf"(?<![\p{{L}}\p{{N}}.,])(?:[-+]\s*+)?(?:\(\s*+(?:[-+]\s*+)?){{0,20}}+{_NUMBER}"
+    rf"(?:[\s)]*+[-+*/]\s*+(?:\(\s*+){{0,20}}+(?:[-+]\s*+)?{_NUMBER})*(?:\s*+\))*+"
 )
 _HEDGE = regex.compile(
     r"\b(?:not|n't|or|between|at least|at most|none of|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
@@ -58,7 +77,8 @@ _SCALE = regex.compile(
     regex.IGNORECASE,
 )
 _ATTACHED = regex.compile(
-    r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])", regex.IGNORECASE
+    r"(?:kg|g|mg|cm|mm|km|m|l|ml|h|hrs?|mins?|s|lbs?|oz|ft|in|mph|kmh|km/h|cents?|c|p|%|°[CF]?)(?![\p{L}])|[[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}]--[万億亿千百十分割倍成半点多余餘以几數数年月日時时]](?!.*(?:以上|以下|以内|多|超|이상|이하))",
+    regex.IGNORECASE | regex.V1,
 )
 
 
@@ -101,6 +121,61 @@ def _as_expression(text: str) -> str | None:
     is_one = len(found) == 1 and not text[found[0].end() :].strip() and numeric_value(found[0][0]) is not None
     return found[0][0].strip() if is_one else None
 
+# %% ../../nbs/3_prompt/02_amounts.ipynb #d9b5c14c
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_TO_99 = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(_ONES)})"
+_TO_999 = rf"(?:(?:{'|'.join(_ONES[1:10])}) hundred(?:(?: and)? {_TO_99})?|{_TO_99})"
+_IN_WORDS = regex.compile(
+    rf"(?:(?:about|exactly|only|just|a total of) )?(?P<number>{_TO_999}(?: thousand(?:(?:,| and)? {_TO_999})?)?)(?P<rest>(?: \p{{L}}+)*)",
+    regex.IGNORECASE,
+)
+_NOT_COUNTED = regex.compile(  # words behind a number of which they make another
+    rf"\b(?:{'|'.join([*_ONES, *_TENS])}|\w+(?:th|ths|rds|fold)|(?:third|half|halve|quarter|dozen|score|hundred|thousand|million|billion|time|point)s?|percent|squared|cubed|or|and|to|of|if|not|out|per|each|plus|minus|more|less|fewer|than)\b",
+    regex.IGNORECASE,
+)
+
+
+def _in_words(
+    text: str,
+    n_words: int = 3,  # that may follow: what is counted
+) -> str | None:  # None where it is more than a number
+    "Read a number of less than a million in English words."
+    found = _IN_WORDS.fullmatch(text.strip(" *_"))
+    if not found or len(found["rest"].split()) > n_words or _NOT_COUNTED.search(found["rest"]):
+        return None
+    if found["number"].lower() == "one" and found["rest"]:  # "one possibility"
+        return None
+    total = part = 0
+    for word in regex.findall(r"\p{L}+", found["number"].lower()):
+        if word == "thousand":
+            total, part = part * 1000, 0
+        else:
+            part = part * 100 if word == "hundred" else part + _VALUES.get(word, 0)
+    return str(total + part)
+
 # %% ../../nbs/3_prompt/02_amounts.ipynb #a165525a
 _END = regex.compile(
     r"[.!?](?=\s|$)(?!\s*$)|\b(?:because|since|as|weil|da|parce que|car|so that|which is|not|rather than|instead of)\b|[;\n]|—",
@@ -109,13 +184,16 @@ _END = regex.compile(
 _PLAN = regex.compile(r"calculation|expression|equation|formula|rechnung|gleichung|calcul|équation|cálculo", regex.IGNORECASE)
 
 
+_CHECKED = regex.compile(rf"(?P<result>{_NUMBER})[^\d()=]*\((?P<check>[^()=]*=[^()=]*)\)")  # 5 apples (8 - 3 = 5)
+
+
 def read_amount(
     text: str,  # what stands behind the name of an answer
     is_plan: bool = False,  # the calculation is asked for, not its result
 ) -> str:  # an expression that has a value; `UnreadError` where there is none, or more than one
     "Read the one number or expression that a text states."
     if regex.search(
-        r"!=|≠|\d{4}-\d\d-\d\d|(?<![\d.,])0,\d|\d\.\d{3}\s?(?:€|EUR\b|Euro\b)", text
+        r"!=|≠|\d{4}-\d\d-\d\d|(?<![\d.,])0,\d|(?<!\.\d\d)\d\.\d{3}\s?(?:€|EUR\b|Euro\b)", text
     ):  # a date; 1.200 euros may be a thousand or one
         raise UnreadError(ReadFault.AMBIGUOUS)
     text = _plain(text)
@@ -123,9 +201,13 @@ def read_amount(
     if end and (phrases.DOUBTED.match(text, end.start()) or regex.match(r"\?\s*\S", text[end.start() :])):
         raise UnreadError(ReadFault.AMBIGUOUS)
     text = (text[: end.start()] if end else text).strip().rstrip(".!:,;* ")
+    if checked := _CHECKED.fullmatch(text):
+        if not same_value(read_amount(checked["check"]), checked["result"]):
+            raise UnreadError(ReadFault.AMBIGUOUS)
+        text = checked["result"]
     sides = [side.strip() for side in regex.split(r"=+>?|≈|\bequals\b", text)]
     if len(sides) == 1:
-        expression = _one_expression(text)
+        expression = _one_expression(text) or _in_words(text)
         if expression is None:
             raise UnreadError(ReadFault.UNKNOWN_LABEL if text else ReadFault.NO_LABEL)
         return expression
@@ -175,7 +257,7 @@ def _first_alone(text: str) -> StatedAmount | None:
     "Read the number with which a reply begins."
     match = regex.match(r"\s*(?P<value>[^\n.!?;]*(?:[.,]\d[^\n.!?;]*)*)", text)
     value = match["value"].strip()
-    if not regex.match(r"(?:about |\*\*|[`$€£(\\−-])*\s*\d", value):
+    if not regex.match(r"(?:about |\*\*|[`$€£(\\−-])*\s*\d", value) and not _in_words(value, n_words=0):
         return None
     try:
         return StatedAmount(read_amount(value), match.start("value"), match.start("value"), match.end("value"), False)
@@ -190,7 +272,8 @@ def _last_alone(text: str) -> StatedAmount | None:
     begin = max([begin, *(match.end() for match in _SENTENCE.finditer(stripped, begin))])
     line = stripped[begin:]
     has_words = regex.search(r"\p{L}{2}", regex.sub(r"\\[a-z]+", "", line))
-    if not regex.search(r"\d", line) or (has_words and "=" not in line and not _CONCLUDES.match(line)):
+    is_number = regex.search(r"\d", line) and (not has_words or "=" in line or _CONCLUDES.match(line))
+    if not is_number and not _in_words(line.rstrip(".!"), n_words=0):
         return None
     try:
         return StatedAmount(read_amount(line), begin, begin, len(stripped), False)
@@ -203,6 +286,9 @@ _MARKS = regex.compile(
     regex.IGNORECASE | regex.V1,
 )
 _MAX_PLACES = 60  # at either end of a reply; one with more repeats itself
+
+
+_MAX_CLAUSE = 200  # characters before the name of an answer
 
 
 def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
@@ -224,7 +310,8 @@ def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
             if not text[begin : places[place + 1][0]].strip(" *:,."):
                 continue  # "Answer: The answer is 5"
             stop = places[place + 1][0]
-        if regex.search(r"(?:if|whether|not|wrong|n't)\b[^.\n]*$", text[:start].split("\n")[-1], regex.IGNORECASE) and not is_own:
+        clause = regex.split(r"[.\n]", text[max(0, start - _MAX_CLAUSE) : start])[-1]
+        if not is_own and regex.search(r"(?:if|whether|not|wrong|n't)\b", clause, regex.IGNORECASE):
             continue
         stated.append(_read_place(text, start, begin, stop, bool(_PLAN.search(name))))
     if not stated:
@@ -261,6 +348,7 @@ def stated_amount(
     if is_first and others:
         raise UnreadError(ReadFault.AMBIGUOUS)
     is_joined = regex.search(r"\b(?:or|and)\W*$", text[max(0, chosen.start - 20) : chosen.start])  # \boxed{3} or \boxed{5}
-    if any(is_joined or phrases.NEXT_ROW.search(text, one.end, chosen.start) for one in others):
+    rows = Places(phrases.NEXT_ROW, text)
+    if any(is_joined or rows.within(one.end, chosen.start) for one in others):
         raise UnreadError(ReadFault.AMBIGUOUS)
     return chosen

@@ -75,13 +75,20 @@ def with_trivial_rows(
     rows: Sequence[Mapping[str, str]],  # for `table_html`; the first column names a row
     confusion: Confusion | None,  # as for `trivial_shares`
     n_choices: int = 0,  # as for `trivial_shares`
+    valid: Confusion | None = None,  # of validation rows, whose columns end in "(valid)"; None: not known
 ) -> list[dict[str, str]]:  # the rows, then the trivial answers in the columns of accuracies on these rows
     "End a table of accuracies with what needs no model."
     found = [dict(row) for row in rows]
+    n_valid = sum(valid.n_gold.values()) if valid else 0
     for name, accuracy, balanced in trivial_answers(confusion, n_choices) if rows else []:
-        texts = {"accuracy": accuracy, "gold accuracy": accuracy, "balanced accuracy": balanced}
-        line = {column: texts.get(column.removesuffix(" (test)"), "") for column in rows[0]}
-        found.append(line | {next(iter(rows[0])): name})
+        # The same label on the validation rows, where another one may be the most frequent.
+        same = (
+            accuracy if name == "chance" else f"{100 * valid.n_gold[confusion.majority[0]] / n_valid:.0f} %\nn {n_valid}" if n_valid else ""
+        )
+        texts = {}
+        for end, plain, even in (("", accuracy, balanced), (" (test)", accuracy, balanced), (" (valid)", same, balanced)):
+            texts |= {f"accuracy{end}": plain, f"gold accuracy{end}": plain, f"balanced accuracy{end}": even}
+        found.append({column: texts.get(column, "") for column in rows[0]} | {next(iter(rows[0])): name})
     return found
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #1970c248

@@ -20,10 +20,14 @@ _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar
 _BETWEEN = r"[\s_\-*`\"']{1,4}"  # what may stand between the words of a label: not_spam, not-spam, not **spam**
 
 
+_OPTIONAL = regex.compile(r"(?<=\w),(?=\s)|(?<=/)\s|\s(?=/)")
+_GAP = regex.compile(rf"(?<=\w){_BETWEEN}(?=\w)")
+
+
+@lru_cache(maxsize=4096)
 def _key(words: str) -> str:
     "Write words so that two forms of the same label are equal."
-    plain = regex.sub(r"(?<=\w),(?=\s)|(?<=/)\s|\s(?=/)", "", same_characters(words).strip())
-    return regex.sub(rf"(?<=\w){_BETWEEN}(?=\w)", " ", plain).casefold().strip()
+    return _GAP.sub(" ", _OPTIONAL.sub("", same_characters(words).strip())).casefold().strip()
 
 
 def _edge(character: str) -> str:
@@ -90,7 +94,8 @@ class _Letters:
             marks.append("|".join(str(number) for number in range(len(choices), 0, -1)))
         mark = "|".join(marks) or "(?!)"
         words = "|".join(map(_pattern, texts))
-        sign = rf"(?<![\p{{L}}\p{{N}}'.,$€£/-])(?P<mark>{mark})(?![\p{{L}}\p{{N}}'%]|[.,:/-]\d|-\p{{L}}|\.\p{{L}})"
+        word = rf"[[\p{{L}}\p{{N}}]--[{_NO_SPACES}]]"
+        sign = rf"(?<!{word})(?<!['.,$€£/-])(?P<mark>{mark})(?!{word}|['%]|[.,:/-]\d|-\p{{L}}|\.{word})"
         self._behind = regex.compile(rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?P<words>{words})", regex.IGNORECASE | regex.V1)
         self._sign = regex.compile(sign, regex.IGNORECASE | regex.V1)
 

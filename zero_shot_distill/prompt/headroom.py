@@ -6,10 +6,10 @@
 __all__ = ['LEAST_GAIN', 'SECOND_TEMPERATURE', 'HeadroomError', 'Loss', 'loss_of', 'GainSplit', 'gain_split', 'best_elsewhere',
            'chance_of_any', 'Worth', 'Headroom', 'headroom', 'sample_again']
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #2155ef6b
+# %% ../../nbs/3_prompt/09_headroom.ipynb #720fb9c2
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,7 @@ def _answered(replies: Sequence[ReadReply]) -> dict[str, ReadReply]:
     "Keep the replies that say something of a prompt, by row."
     return {read.example.id: read for read in replies if read.response is not None and read.example.label is not None}
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #1f0a1b35
+# %% ../../nbs/3_prompt/09_headroom.ipynb #15299d0f
 def best_elsewhere(
     task: Task,
     rows: Sequence[ReadReply],  # the incumbent's replies
@@ -163,7 +163,7 @@ def chance_of_any(
     shares = [sum(read.reply is not None and read.reply.label == row.label for read in other.values()) / len(other) for other in asked]
     return 1 - prod(1 - share for share in shares)
 
-# %% ../../nbs/3_prompt/09_headroom.ipynb #02d6ddd8
+# %% ../../nbs/3_prompt/09_headroom.ipynb #c73d6422
 # 100 confirmation rows show a gain of 8 points at 80 % power only where the better prompt loses no row (`stats.power.smallest_difference`).
 LEAST_GAIN = 0.08
 
@@ -204,15 +204,15 @@ class Headroom:
     @property
     def sentence(self) -> str:
         "Say in one line what the headroom means for a search."
-        reach, least = f"at most {percent_text(self.in_reach)} of the rows in reach", f"{100 * self.least_gain:g} points"
+        most = f"a better prompt could gain {percent_text(self.in_reach)} of the rows at most"
         if self.worth is Worth.NO:
-            return f"A search is not worth its cost here: {reach}, and a gain of less than {least} could hardly be shown."
+            return f"A search is not worth its cost here: {most}, and less than {100 * self.least_gain:g} points could hardly be shown."
         if self.worth is Worth.OPEN:
-            return f"Undetermined: {reach}, and no template that was asked is shown to gain anything."
+            return f"Undetermined: {most}, and no template that was asked is shown to gain anything."
         if self.gain and self.gain.is_shown:
-            return f"A better prompt is there already: {reach}, and {self.others[0]} gains some of it; use it, or begin the search with it."
+            return f"A better prompt is there already: {most}, and {self.others[0]} gains some of it; use it, or begin the search with it."
         return (
-            f"A better prompt is to be had: {reach}, much of it format; change the form of the reply, or how it is read, before a search."
+            f"A better prompt is to be had: {most}, much of it by format; change the form of the reply, or how it is read, before a search."
         )
 
     @property
@@ -221,6 +221,10 @@ class Headroom:
         import pandas as pd
 
         return pd.DataFrame([_numbers(name, getattr(self, name)) for name in ("right", "format", "label", "in_reach")])
+
+    def as_dict(self) -> dict[str, Any]:
+        "Give everything as plain values, for JSON."
+        return asdict(self) | {"worth": self.worth.name.lower(), "sentence": self.sentence}
 
     def __repr__(self) -> str:
         return result_text(*_headroom_table(self))

@@ -23,6 +23,7 @@ class Value:
     content: Any  # str, int, float, bool or None
     start: int
     end: int
+    is_whole: bool = True  # False: the reply ends within it
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Object:
     items: list[tuple[str, Any]] = field(default_factory=list)  # key and value: `Value`, `Object` or a list of them; a key may occur twice
     start: int = 0
     end: int = 0
+    is_whole: bool = True  # False: the reply ends within it
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #08ca2a60
 _ESCAPED = regex.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", regex.DOTALL)
@@ -57,17 +59,27 @@ def _unescaped(text: str) -> str:
     whole = _ESCAPED.sub(plain, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole
 
-# %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
+# %% ../../nbs/3_prompt/02_objects.ipynb #0863ae1a
+class _CutOffError(UnreadError):
+    "Say that a text ends within an object."
+
+    def __init__(self, part: Value | None = None):
+        super().__init__(ReadFault.BROKEN_JSON)
+        self.part = part  # the beginning of the text in which it ends
+
+# %% ../../nbs/3_prompt/02_objects.ipynb #c66f50a0
 _QUOTES = {'"': '"', "'": "'", "“": '”“"', "”": '”"', "„": '“”"', "«": "»", "`": "`'", "‘": "’'", "’": "’'"}
 _BARE = regex.compile(r"[^\s,{}\[\]\"“”:][^,{}\[\]\"“”\n]*")
+_BARE_KEY = regex.compile(r"[\p{L}_][\w -]*")
+_SPACE = regex.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*+", regex.DOTALL)  # and comments
 _AFTER_KEY = regex.compile(r"\s*[:：]")
 _AFTER_VALUE = regex.compile(
-    r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]*[\"'“”»`‘’]?\s*[:：]|\Z)|\n\s*[\"'“„]?\w[\w -]*[\"'”“]?\s*[:：]|\Z)"
+    r"\s*(?://[^\n]*\n\s*)?(?:[}\]]|[,，]\s*(?:[}\]]|[\"'“”„«`‘’]?[\p{L}\p{N}_][\w \\./()-]{0,80}+[\"'“”»`‘’]?\s*+[:：]|\Z)|\n\s*+[\"'“„]?\w[\w -]{0,80}+[\"'”“]?\s*+[:：]|\Z)"
 )
 _AFTER_ITEM = regex.compile(r"\s*[,\]]")
 _MAX_DEPTH = 20
 
-
+# %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
 class _Reader:
     def __init__(self, text: str, place: int):
         self.text, self.place = text, place
@@ -75,10 +87,9 @@ class _Reader:
 
     def _skip(self) -> str:
         "Go to the next sign; returns it."
-        space = regex.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", regex.DOTALL).match(self.text, self.place)
-        self.place = space.end()
+        self.place = _SPACE.match(self.text, self.place).end()
         if self.place >= len(self.text):
-            raise UnreadError(ReadFault.BROKEN_JSON)
+            raise _CutOffError
         return self.text[self.place]
 
     def value(self, depth: int, ends: regex.Pattern) -> Any:
@@ -101,25 +112,41 @@ class _Reader:
     def object(self, depth: int) -> Object:
         found = Object(start=self.place)
         self.place += 1
-        while (sign := self._skip()) != "}":
-            if sign in _QUOTES:
-                key = str(self._text(_AFTER_KEY).content)
-            else:
-                bare = regex.compile(r"[\p{L}_][\w -]*").match(self.text, self.place)
-                if bare is None:
-                    raise UnreadError(ReadFault.BROKEN_JSON)
-                key, self.place = bare[0].strip(), bare.end()
-            if self._skip() not in ":：":
-                raise UnreadError(ReadFault.BROKEN_JSON)
+        try:
+            while self._skip() != "}":
+                self._item(found, depth)
             self.place += 1
-            found.items.append((key, self.value(depth, _AFTER_VALUE)))
-            if self._skip() in ",，":
-                self.place += 1
-            elif self.text[self.place] != "}":
-                self._need_break()
-        self.place += 1
+        except _CutOffError:
+            found.is_whole = False
+            self.place = len(self.text)
         found.end = self.place
         return found
+
+    def _item(self, found: Object, depth: int) -> None:
+        "Read a key and its value, and the comma behind them."
+        key = self._key()
+        if self._skip() not in ":：":
+            raise UnreadError(ReadFault.BROKEN_JSON)
+        self.place += 1
+        try:
+            found.items.append((key, self.value(depth, _AFTER_VALUE)))
+        except _CutOffError as cut:
+            if cut.part:
+                found.items.append((key, cut.part))
+            raise
+        if self._skip() in ",，":
+            self.place += 1
+        elif self.text[self.place] != "}":
+            self._need_break()
+
+    def _key(self) -> str:
+        if self.text[self.place] in _QUOTES:
+            return str(self._text(_AFTER_KEY).content)
+        bare = _BARE_KEY.match(self.text, self.place)
+        if bare is None:
+            raise UnreadError(ReadFault.BROKEN_JSON)
+        self.place = bare.end()
+        return bare[0].strip()
 
     def _need_break(self) -> None:
         "Allow a missing comma only at the end of a line."
@@ -154,7 +181,7 @@ class _Reader:
                     return Value(_unescaped(self.text[start : self.place - 1]), start, self.place - 1)
                 self.is_irregular = True
             self.place += 1
-        raise UnreadError(ReadFault.BROKEN_JSON)
+        raise _CutOffError(Value(_unescaped(self.text[start:].rstrip("\\")), start, len(self.text), is_whole=False))
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #b7be5324
 _BEGIN = regex.compile(r"\{\s*(?:[\"'“”„«`‘’}]|[\p{L}_][\w -]*:|\Z)|\[\s*\{")  # prose has no brace before a quotation mark or a key
@@ -162,9 +189,12 @@ _BEGIN = regex.compile(r"\{\s*(?:[\"'“”„«`‘’}]|[\p{L}_][\w -]*:|\Z)|\
 
 def find_objects(
     text: str,  # a reply; words and code fences may be around the objects
-) -> list[Object]:  # in order; `UnreadError` for one that is broken or cut off, an empty list where there is none
+    is_cut_off: bool = False,  # its only object may lack its end: its last value is then not whole
+) -> list[Object]:  # in order; `UnreadError` for one that is broken, an empty list where there is none
     "Find the JSON objects of a text; those of a list count one by one."
     found: list[Object] = []
+    if not _BEGIN.search(text) and '{\\"' in text:  # an object within a text of JSON
+        text = text.replace('\\"', ' "')
     place = 0
     while begin := _BEGIN.search(text, place):
         reader = _Reader(text, begin.start())
@@ -173,6 +203,8 @@ def find_objects(
             raise UnreadError(ReadFault.BROKEN_JSON)
         found += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, Object)]
         place = reader.place
+        if found and not found[-1].is_whole and (reader.is_irregular or len(found) > 1 or not is_cut_off):
+            raise UnreadError(ReadFault.BROKEN_JSON)
     return found
 
 
@@ -192,15 +224,18 @@ _REASON_KEYS = regex.compile(
 )
 
 
+_WORD_ENDS = regex.compile(r"(?<=[a-z])(?=[A-Z])|[_\-\s]+")
+
+
 def _name(key: str) -> str:
     "Write a key in the form in which keys are compared."
-    return " ".join(regex.sub(r"(?<=[a-z])(?=[A-Z])|[_\-\s]+", " ", key).lower().split())
+    return " ".join(_WORD_ENDS.sub(" ", key).lower().split())
 
 
 def _texts(value: Any) -> list[Value]:
     "List what a label's value says: itself, the one item of a list, or the value within it."
     if isinstance(value, Value):
-        return [value] if value.content is not None else []
+        return [value] if value.is_whole and value.content is not None else []
     if isinstance(value, list):
         return _texts(value[0]) if len(value) == 1 else []
     inner = [part for key, part in value.items if regex.fullmatch(r"value|name|text|label|answer|class|choice", _name(key))]

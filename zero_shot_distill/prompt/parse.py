@@ -118,20 +118,21 @@ def _rationale_span(match: regex.Match) -> Span | None:
 _OBJECT = regex.compile(r'\{\s*(?:["}“\']|\Z)')  # an object begins; prose has no brace before a quotation mark
 
 
-def _read_objects(seen: Visible, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
+def _read_objects(seen: Visible, template: PromptTemplate, task: Task, example: Example | None, is_cut_off: bool) -> Reply:
     "Read the one object of a reply, or several that say the same."
-    objects = find_objects(seen.said)
+    objects = find_objects(seen.said, is_cut_off)
     if not objects:
         raise UnreadError(ReadFault.NO_JSON)
     keys = template.reply_keys
     label_keys = [key for key in (keys.get("label"), template.after.rstrip(" :")) if key]
     parts = [parts_of(one, label_keys, [keys["rationale"]] if "rationale" in keys else ()) for one in objects]
-    said = [[(_value_label(value, task, example), value) for value in values] for values, _ in parts]
+    known = {words: _value_label(words, task, example) for words in {_words(value) for values, _ in parts for value in values}}
+    said = [[(known[_words(value)], value) for value in values] for values, _ in parts]
     labels = {label for each in said for label, _ in each}
     if len(labels - {None}) > 1:
         raise UnreadError(ReadFault.SEVERAL_OBJECTS if len(objects) > 1 else ReadFault.AMBIGUOUS)
     if not any(said):
-        raise UnreadError(ReadFault.NO_JSON_LABEL)
+        raise UnreadError(ReadFault.NO_JSON_LABEL if all(one.is_whole for one in objects) else ReadFault.BROKEN_JSON)
     if labels == {None} or said[0] == [] or (len(objects) > 1 and None in labels):
         raise UnreadError(ReadFault.UNKNOWN_LABEL if said[0] else ReadFault.NO_JSON_LABEL)
     label, value = next((label, value) for label, value in said[0] if label is not None)
@@ -150,9 +151,8 @@ def _read_objects(seen: Visible, template: PromptTemplate, task: Task, example: 
 
 def _says_otherwise(seen: Visible, objects: list[Object], label: str, task: Task, example: Example | None) -> bool:
     "Tell whether the words around the objects name another label as the answer."
-    around = seen.said
-    for one in objects:
-        around = around[: one.start] + " " * (one.end - one.start) + around[one.end :]
+    ends = [0, *(end for one in objects for end in (one.start, one.end)), len(seen.said)]
+    around = " ".join(seen.said[start:end] for start, end in zip(ends[::2], ends[1::2], strict=True))
     forms = forms_of(task, example)
     if task.metric == "numeric" or forms.is_empty or not any(character.isalpha() for character in around):
         return False
@@ -163,10 +163,12 @@ def _says_otherwise(seen: Visible, objects: list[Object], label: str, task: Task
 _MAX_AROUND = 2_000  # characters at either end
 
 
-def _value_label(value: Value, task: Task, example: Example | None) -> str | None:
+def _words(value: Value) -> str:
+    return str(value.content).lower() if isinstance(value.content, bool) else str(value.content)
+
+
+def _value_label(words: str, task: Task, example: Example | None) -> str | None:
     "Read the value of a label: all of it is the label."
-    content = value.content
-    words = str(content).lower() if isinstance(content, bool) else str(content)
     try:
         if task.metric == "numeric":
             return task.read_label(words) or read_amount(visible(words, numbers=True).text)
@@ -180,9 +182,7 @@ def _value_label(value: Value, task: Task, example: Example | None) -> str | Non
 def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: Example | None) -> Reply:
     "Read the label that a reply states first or last, and the reasons on the other side of it."
     is_first = template.read == "label-first"
-    if len(seen.text) > _MAX_CHARACTERS:  # what matters is at the ends
-        middle = len(seen.text) - _MAX_CHARACTERS
-        seen = replace(seen, text=seen.text[: _MAX_CHARACTERS // 2] + " " * (middle - 1) + "\n" + seen.text[-(_MAX_CHARACTERS // 2) :])
+    seen = seen.ends(_MAX_CHARACTERS)
     if task.metric == "numeric":
         amount = stated_amount(seen.text, template.after, is_first)
         label, start, end, lead = amount.label, amount.value_start, amount.end, amount.start
@@ -199,7 +199,7 @@ def _read_stated(seen: Visible, template: PromptTemplate, task: Task, example: E
 _MAX_CHARACTERS = 8_000
 _TAG = regex.compile(r"</?[A-Za-z][\w-]*(?:\s[^<>]*)?/?>|(?m:^\s*#{1,6} )|\*\*|(?<!\w)__|__(?!\w)")
 _FIRST_WORD = regex.compile(
-    r"(?:的|です|だ|である)?(?:</?[A-Za-z][\w-]*(?:\s[^<>\n]*)?/?>|[\"'”)\]]+\s*[.:,;–—-]+\s+|[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[])*+"
+    r"(?:的|です|だ|である)?(?:</?[A-Za-z][\w-]*(?:\s[^<>\n]*)?/?>|[\"'”)\]]{1,9}+\s*+[.:,;–—-]++\s+|[^\p{L}\p{N}\"'(“„«‘「『$€£\\\[])*+"
 )
 _LAST_MARKS = regex.compile(r"(?:</?[A-Za-z][^<>\n]{0,30}>|[\s*_`#|>\-–—\\$({\[<])++$")
 
@@ -272,6 +272,7 @@ def parse_reply(
     task: Task,  # whose labels and aliases are allowed
     timeout_s: float = 1.0,  # a pattern that takes longer is reported
     example: Example | None = None,  # the row: the pattern may name its words, and a label may be one of its choices
+    is_cut_off: bool = False,  # the teacher stopped at its length limit: a JSON object may lack its end
 ) -> Reply:  # `ParseError` is raised instead of guessing
     """Read the label and the rationale in a reply.
 
@@ -282,7 +283,10 @@ def parse_reply(
     try:
         kept = forms_of(task, example).kept if template.read in {"label-first", "label-last"} and task.metric == "exact" else ""
         seen = visible(text, kept, task.metric == "numeric")
-        reply = _read(text, seen, template, task, timeout_s, example)
+        if template.read == "json" or (template.reply_schema and _OBJECT.search(seen.said)):
+            reply = _read_objects(seen, template, task, example, is_cut_off)
+        else:
+            reply = _read(text, seen, template, task, timeout_s, example)
     except UnreadError as error:
         raise ParseError(error.fault, text, error.reason) from None
     if template.hidden_rationale and reply.rationale is None and count_words(seen.hidden) >= MIN_RATIONALE_WORDS:
@@ -294,8 +298,6 @@ def _read(text: str, seen: Visible, template: PromptTemplate, task: Task, timeou
     "Read what is visible, by the template's rule."
     if not seen.said.strip():
         raise UnreadError(ReadFault.NO_LABEL)
-    if template.read == "json" or (template.reply_schema and _OBJECT.search(seen.said)):
-        return _read_objects(seen, template, task, example)
     if template.read != "pattern":
         return _read_stated(seen, template, task, example)
     said = text if "think" in template.reply_pattern else seen.said  # a pattern may read the hidden reasoning itself

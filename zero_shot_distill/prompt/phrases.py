@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAME', 'MARKER', 'NAMES_BEFORE', 'WEAK_MARKER', 'HEADING', 'ECHO', 'NEXT_ROW', 'REASON', 'HEAD', 'LONG_CUE',
-           'UNFINISHED', 'ANSWER_CUE', 'CUE', 'AFTER_NEGATION', 'COLON_CUE', 'VERB_CUE', 'NEGATION', 'SPOILER',
-           'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'APPOSITION', 'DEGREE', 'BECAUSE', 'DOUBTED',
-           'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'NOUN', 'CHANGED_MIND']
+           'UNFINISHED', 'ANSWER_CUE', 'CUE', 'FRONTED', 'AFTER_NEGATION', 'COLON_CUE', 'VERB_CUE', 'NEGATION',
+           'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_CORRECT', 'DECLINES', 'APPOSITION',
+           'DEGREE', 'BECAUSE', 'DOUBTED', 'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'NOUN', 'CHANGED_MIND']
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #c2695fba
 import regex
@@ -21,7 +21,7 @@ _NAME = (
     r"stimmung|gefühl|bewertung|thema|émotion|avis|sentimiento|emoción|tema|情绪|情緒|情感倾向|情感傾向|感情|立场|立場|意图|主题|評価|评分|"
     r"antwort|ergebnis|klasse|kategorie|etikett|urteil|fazit|lösung|réponse|étiquette|classe|catégorie|conclusion|résultat|respuesta|etiqueta|resultado|categoría|conclusión|resposta|risposta|etichetta|"
     r"ответ|метка|класс|вывод|итог|الإجابة|الاجابة|الجواب|التصنيف|التسمية|النتيجة|"
-    r"答案|标签|標籤|结论|結論|结果|結果|分类|分類|类别|類別|判断|判斷|情感|答え|回答|ラベル|判定|解答|정답|답변|답|라벨|레이블|คำตอบ|đáp án|câu trả lời|cevap|odpowiedź|svar|antwoord|उत्तर"
+    r"答案|标签|標籤|结论|結論|结果|結果|分类|分類|类别|類別|判断|判斷|情感|答え|正解|回答|ラベル|判定|解答|关系|關係|関係|정답|답변|답|라벨|레이블|คำตอบ|đáp án|câu trả lời|cevap|odpowiedź|svar|antwoord|उत्तर"
 )
 # Names of a reply as a whole rather than of its label: what follows need not be a label.
 _WEAK_NAME = r"(?:output|response|overall|rating|score|bewertung|avis|result|conclusion|decision|fazit|结论|結論|结果|結果|conclusión|вывод|итог|final|calculation|判断|判斷|答え|回答)"
@@ -30,7 +30,7 @@ _OTHER = r"(?:wrong|incorrect|not|other|alternative|previous|initial|first|secon
 NAME = regex.compile(rf"(?<![\p{{L}}\p{{N}}])(?:{_NAME})(?![\p{{L}}\p{{N}}])", _F)
 # The name of an answer and a colon; a line that is nothing but such a name has its colon put behind it.
 MARKER = regex.compile(
-    rf"(?<![\p{{Latin}}\p{{N}}_]|{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:(?:{_NAME})\s*){{1,2}}(?:\((?:label|answer|final|one word|标签|[^()\n]{{1,80}}[,/|][^()\n]{{1,80}})\)\s*)?)[\"'”*]*[ ]*(?::|=(?!=)|->|→|=>|(?<=(?:^|\n)[^\n]{{0,30}})\s[-–—](?=\s)|(?:is|ist|est|es|lautet|是|为|為|は)\s*:)",
+    rf"(?<![\p{{Latin}}\p{{N}}_]|{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:(?:{_NAME})\s*){{1,2}}(?:\((?![^()\n]*\b(?:wrong|incorrect|not|other|alternative|rejected|example|sample|gold|student)\b)[^()\n]{{1,80}}\)\s*)?)[\"'”*]*[ ]*(?::|=(?!=)|->|→|=>|(?<=(?:^|\n)[^\n]{{0,30}})\s[-–—](?=\s)|(?:is|ist|est|es|lautet|是|为|為|は)\s*:)",
     _F,
 )
 # The names with which a statement begins, one behind the other: "Answer: The final answer is".
@@ -60,18 +60,18 @@ REASON = regex.compile(
 )
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #64373fad
-_DET = r"(?:\s*(?:a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply|obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of|instance of|example of|labell?ed(?: as)?|classified as|considered|called|option|choice|letter|number|ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich|un|une|le|la|l'|probablement|clairement|el|una|probablemente|:|\"|'|“|„|«|「|『|【|\(|\[)(?![\p{L}\p{N}])\s*)*"
+_DET = r"(?:\s*(?:a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply|obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of|instance of|example of|labell?ed(?: as)?|classified as|considered|called|option|choice|letter|number|category|class|label|mainly|primarily|predominantly|overwhelmingly|generally|ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich|un|une|le|la|l'|probablement|clairement|el|una|probablemente|:|\"|'|“|„|«|「|『|【|\(|\[)(?![\p{L}\p{N}])\s*)*"
 _SUBJECT = (
     rf"(?:(?:it|this|that|here|which|what we have|hypothesis|statement|guess|claim|caption|sentence|pair|inference|review|message|e?-?mail|text|tweet|comment|post|article|document|passage|headline|title|question|utterance|topic|intent|emotion|tone|mood|overall|one|code|snippet|program|"
     rf"feedback|customer|news|story|language|library|object|animal|genre|format|item|record|row|example|response|reply|sms|input|note|friend|(?:{_NAME}))(?:\s+(?:here|above|below|as a whole|overall|in (?:question|this case)|between (?:them|the two|the (?:two )?(?:sentences|statements)|(?:the )?premise and (?:the )?hypothesis)|of the (?:pair|premise to the hypothesis|hypothesis|text|review|message|tweet|two)|for (?:it|this(?: \w+)?)))*)"
 )
 _BE = r"(?:\s+(?:is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)|ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks|expresses|represents|constitutes|indicates|suggests|conveys|points to|falls into|reads as|leans(?: towards?)?|belongs to|falls under|counts as|qualifies as)|'s)"
-_SAYING = r"(?:(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?(?:say|think|believe|guess|choose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|argue|conclude|answer|call (?:it|this)|classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|consider (?:it|this)|rate (?:it|this)(?: as)?|settle on|chose|judge (?:it|this)(?: as| to be)?)(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*)"
-_FOREIGN = r"(?:(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet|ich (?:würde|denke|meine|glaube|wähle)(?: sagen)?(?:,? es ist)?|(?:c'est|il s'agit d(?:e|')|réponse est|je (?:dirais|pense|choisis)(?: que c'est)?)|(?:es|la respuesta es|respuesta es|diría que es|yo diría)|это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو)"
-_NO_SPACE_CUE = r"(?:答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選|答え|ラベル|回答|結論|関係|これ|したがって|よって)[^.,;:!?\n]{0,12}?(?:是|为|為|属于|屬於|选|選|は|が)|(?:所以|因此|应为|應為|属于|屬於|我选|我選|选择|選擇|したがって|よって)"
+_SAYING = r"(?:(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?(?:say|think|believe|guess|choose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|argue|conclude|answer|call (?:it|this)|classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|consider (?:it|this)|rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|settle on|chose|judge (?:it|this)(?: as| to be)?)(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*)"
+_FOREIGN = r"(?:(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet|ist (?:die|das|der|diese[rs]?) (?:bewertung|rezension|aussage|antwort|stimmung|text|nachricht|label|klasse|kategorie|hypothese|kommentar)|ich (?:würde|denke|meine|glaube|wähle)(?: sagen)?(?:,? es ist)?|(?:c'est|il s'agit d(?:e|')|réponse est|je (?:dirais|pense|choisis)(?: que c'est)?)|(?:es|la respuesta es|respuesta es|diría que es|yo diría)|это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو)"
+_NO_SPACE_CUE = r"(?:答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|この|その|レビュー|コメント|文章|テキスト|記事|感情|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選|答え|ラベル|回答|結論|関係|これ|したがって|よって)[^.,;:!?\n]{0,12}?(?:是|为|為|属于|屬於|选|選|は|が)|(?:所以|因此|应为|應為|属于|屬於|我选|我選|选择|選擇|したがって|よって)"
 
 HEAD = regex.compile(
-    r"[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:(?:ok(?:ay)?|sure|certainly|well|yes|indeed|hmm+|so|no(?=\s*[,.:;!–—-])|wait|actually|correction|sorry|rather|on (?:second thought|reflection)|scratch that|i mean(?:t)?|make that|answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí)(?![\p{L}\p{N}])[\s,.!:\"'“–—-]*){0,3}[\"'“„«‹「『【《(\[~\s]*",
+    r"[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:(?:ok(?:ay)?|sure|certainly|well|yes|oh|ah|indeed|hmm+|so|only|100 ?%|without (?:a |any )?doubt|no doubt|no(?=\s*[,.:;!–—-])|wait|actually|correction|sorry|rather|on (?:second thought|reflection)|scratch that|i mean(?:t)?|make that|answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí)(?![\p{L}\p{N}])[\s,.!:\"'“–—-]*){0,3}[\"'“„«‹「『【《(\[~\s]*",
     _F,
 )
 # "The most suitable option for a person who wants to rest would be to": what the answer is to may be long.
@@ -84,13 +84,16 @@ UNFINISHED = regex.compile(
     _F,
 )
 ANSWER_CUE = regex.compile(
-    rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?:{_NAME})(?:\s+(?:here|above|to (?:this|the question)|for (?:this|it|the)(?: \w+){{0,2}}|between [^.:;\n]{{3,60}}?|of (?:the|this) [^.:;\n]{{3,50}}?|would be|should be))?(?:(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?|\s*[:=]){_DET}\s*$",
+    rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?:{_NAME})(?:\s+(?:here|above|(?:expressed|conveyed|shown)(?: here| (?:in|by) (?:it|this|the)(?: \w+)?)?|to (?:this|the question)|for (?:this|it|the)(?: \w+){{0,2}}|between [^.:;\n]{{3,60}}?|of (?:the|this) [^.:;\n]{{3,50}}?|would be|should be))?(?:(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?|\s*[:=]){_DET}\s*$|(?:正解|答え|回答|ラベル|判定|感情)は\s*$|(?:정답|답변|답|라벨|레이블|감정)(?:은|는)[\s(]*$",
     _F,
 )
 CUE = regex.compile(
-    rf"(?:(?<![\p{{L}}]){_SUBJECT}{_BE}|(?<![\p{{L}}]){_SAYING}|(?<![\p{{L}}]){_FOREIGN}|(?<![\p{{L}}])(?:so|therefore|thus|hence|consequently|in short|in conclusion|making it|mak(?:es?|ing) (?:it|this|the (?:overall |whole )?(?:{_NAME}|{_SUBJECT}))|which makes it|meaning(?: it is)?|donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит)(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?|{_NO_SPACE_CUE}),?{_DET}\s*$",
+    rf"(?:(?<![\p{{L}}]){_SUBJECT}{_BE}|(?<![\p{{L}}]){_SAYING}|(?<![\p{{L}}]){_FOREIGN}|(?<![\p{{L}}])(?:so|therefore|thus|hence|consequently|in short|in conclusion|making it|mak(?:es?|ing) (?:it|this|the (?:overall |whole )?(?:{_NAME}|{_SUBJECT}))|which makes it|(?:that|this|which) leaves(?: us with| only)?|leaving(?: us with| only)?|meaning(?: it is)?|donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит|(?<=^\s*)(?:looks|seems|sounds|appears|reads)(?: (?:like|as|to be))?)(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?|{_NO_SPACE_CUE}),?{_DET}\s*$",
     _F,
 )
+FRONTED = regex.compile(
+    rf"\s*(?:based on|given|according to|considering)\b[^.;:\n]{{1,100}},{_DET}\s*", _F
+)  # "Based on the words used, negative."
 AFTER_NEGATION = regex.compile(
     rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
 )
@@ -102,11 +105,11 @@ VERB_CUE = regex.compile(
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #5916e8cb
 NEGATION = regex.compile(
-    r"\b(?:not|n't|never|no|nor|neither|cannot|hardly|without|nicht|kein\w*|weder|ne|n'|pas|ni|aucun\w*|non|jamás|не|нет|ни|ليس\w*|لا|غير)\b|n't\b|不|没|沒|非|未|無|无|ない|ません",
+    r"\b(?:not|n't|never|no|nor|neither|cannot|hardly|without|nicht|kein\w*|weder|ne|n'|pas|ni|aucun\w*|non|jamás|не|нет|ни|ليس\w*|لا|غير)\b|n't\b|不|没|沒|非|未|無|无|ない|ません|なく",
     _F,
 )
 SPOILER = regex.compile(
-    r"\b(?:not|never|nor|neither|cannot|hardly|unless|if|whether|might|may|could|would(?! (?:say|call|go|choose|pick|classify|label|lean|argue|guess|consider|conclude|answer|opt|select|think|be (?:classified|labell?ed))\b)(?=\s)(?!\s+be\s*[:\"'“]*$)|hard to|difficult to|wrong|incorrect\w*|mistake\w*|at first|initially|first glance|some(?:one| people)?|one might|students?|suppose\w*|assum\w*|tempting|although|though|while|almost|nearly|mere(?:ly)?|unlike|except|(?:instead of|rather than|as opposed to) \w+ing|unsure|doubt\w*|used to|previously|earlier|(?:nothing|nobody|no one|none)(?:\s+\w+){0,4}\s+(?:is|are|makes?|shows?|suggests?|indicates?|points to)(?=\s+(?:(?:an?|the)\s+)?$)|(?:false|untrue|wrong) (?:that|to)|(?:user|author|writer|speaker|reader|friend|he|she|they|people|many)\s+(?:\w+ly\s+)?(?:thinks?|says?|said|claims?|claimed|believes?|argues?|calls?)|ought not|seem(?:ed)? like at|for example|e\.g|such as|imagine|pretend|had been|were it|to be considered|in order|could've|nicht|kein\w*|ob|wenn|falls(?! (?:under|into|in)\b)|könnte|weder|si|pourrait|n'est|n'|pas|ni|peut-être|podría|no es|не|если|может|ليس\w*|لا|غير|إذا|ربما|قد)\b|n't\b|不|没有|並非|如果|可能|是否|非|ではな",
+    r"\b(?:not|never|nor|neither|cannot|hardly|unless|if|whether|might|may|could|would(?! (?:say|call|go|choose|pick|classify|label|lean|argue|guess|consider|conclude|answer|opt|select|think|rate|mark|judge|settle|vote|give|assign|score|be (?:classified|labell?ed))\b)(?=\s)(?!\s+be\s*[:\"'“]*$)|hard to|difficult to|wrong|incorrect\w*|mistake\w*|at first|initially|first glance|some(?:one| people)?|one might|students?|suppose\w*|assum\w*|tempting|although|though|while|almost|nearly|mere(?:ly)?|nobody|no one|unlike|except|(?:instead of|rather than|as opposed to) \w+ing|unsure|doubt\w*|used to|previously|earlier|(?:nothing|nobody|no one|none)(?:\s+\w+){0,4}\s+(?:is|are|makes?|shows?|suggests?|indicates?|points to)(?=\s+(?:(?:an?|the)\s+)?$)|(?:false|untrue|wrong) (?:that|to)|(?:user|author|writer|speaker|reader|friend|he|she|they|people|many)\s+(?:\w+ly\s+)?(?:thinks?|says?|said|claims?|claimed|believes?|argues?|calls?)|ought not|seem(?:ed)? like at|for example|e\.g|such as|imagine|pretend|had been|were it|to be considered|in order|could've|nicht|kein\w*|ob|wenn|falls(?! (?:under|into|in)\b)|könnte|weder|si|pourrait|n'est|n'|pas|ni|peut-être|podría|no es|не|если|может|ليس\w*|لا|غير|إذا|ربما|قد)\b|n't\b|不|没有|並非|如果|可能|是否|非|ではな",
     _F,
 )
 CLAUSE_BREAK = regex.compile(
@@ -114,11 +117,11 @@ CLAUSE_BREAK = regex.compile(
     _F,
 )
 JOIN = regex.compile(
-    r"[\s\"'“”„«»()\[\]]*(?:[,/|&]|\bor\b|\band\b|\bvs\.?|\bversus\b|\beither\b|\bboth\b|\boder\b|\bund\b|\bou\b|\bet\b|\by\b|\bo\b|\bor even\b|\bили\b|\bи\b|أو|或者?|还是|還是|和|と|または|もしくは|또는|\n(?!\s*\n))[\s\"'“”„«»()\[\],]*(?:(?:or|and|either|oder|ou|an?|the|as|possibly|perhaps|maybe|also|only|at best)\s+)*[\s\"'“„«]*(?:[(\[]?[a-z\d][).:\]]\s*)?(?:(?:option|choice|answer|number|letter)s?\s+)?[\s\"'“„«]*|\][\s\"'“]*|\s+(?:[(\[]?[a-z\d][).:\]])\s*",
+    r"[\s\"'“”„«»()\[\]]*(?:[,/|&]|\bor\b|\band\b|\bvs\.?|\bversus\b|\beither\b|\bboth\b|\boder\b|\bund\b|\bou\b|\bet\b|\by\b|\bo\b|\bor even\b|\bили\b|\bи\b|أو|或者?|还是|還是|和|と|または|もしくは|또는|\n(?!\s*\n))[\s\"'“”„«»()\[\],]*(?:(?:or|and|either|oder|ou|an?|the|as|possibly|perhaps|maybe|also|only|at best)\s+)*[\s\"'“„«]*(?:[(\[]?[a-z\d][).:\]]\s*)?(?:(?:option|choice|answer|number|letter)s?\s+)?[\s\"'“„«]*|\][\s\"'“]*\[?[\s\"'“]*|\s+(?:[(\[]?[a-z\d][).:\]])\s*",
     _F,
 )
 FOLLOWER = regex.compile(
-    r"(?:because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)|then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|rather than|instead of|not|where|while|"
+    r"(?:because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)|then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)|rather than|instead of|not|where|while|"
     r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone|answer|tweet|comment|post|sms|article|news|"
     r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|fitting)\s*)+(?:\s*(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion))?\b|"
     r"(?:is|remains) (?:the|my|our) (?:answer|label|choice|verdict|pick|option|class|relation(?:ship)?|classification|category)|fits(?: best)?|applies|it is\b|it'?s? is\b|best (?:fits|describes|matches|captures)|describes (?:it|this)|"
@@ -126,7 +129,15 @@ FOLLOWER = regex.compile(
     _F,
 )
 IS_THE_ANSWER = regex.compile(
-    r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|optimal|ideal)\s+)+(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion|selection)(?!s?\p{L})(?! (?:for|if|when) )",
+    r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|optimal|ideal)\s+)+(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion|selection)(?!s?\p{L})(?! (?:for|if|when) )"
+    r"|is (?:the|my|our) (?:answer|choice|pick|verdict)(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)",
+    _F,
+)
+# Behind a letter: "Option C is correct."
+IS_CORRECT = regex.compile(r"(?:is|seems|must be) (?:the )?(?:correct|right|best)(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)", _F)
+# "No, I can't help with that" answers no question.
+DECLINES = regex.compile(
+    r"[\s,.!;:–—-]*(?:(?:but )?(?:i'm |i am )?(?:sorry|afraid)|(?:but )?i (?:can't|cannot|can not|won't|will not|couldn't|am unable|am not able|'m unable|don't know|do not know))\b",
     _F,
 )
 APPOSITION = regex.compile(
@@ -142,11 +153,13 @@ BECAUSE = regex.compile(
     _F,
 )
 DOUBTED = regex.compile(
-    r"[\s.!,*_\"'”)\]]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no, (?:wait|that)|correction|let me re\w+|i mean(?:t)?|make that|or rather|strike that)\b",
+    r"[\s.!,;:…*_\"'”)\]–—-]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no,? (?:wait|that|sorry)|sorry|apologies|my (?:mistake|bad)|oops|correction|let me re\w+|i mean(?:t)?|make that|or rather|strike that)\b",
     _F,
 )
+# How a sentence begins behind a label without a mark: "Neutral The man may sleep". A name may go on with the label: "Joy Smith wrote it".
 FRESH_SENTENCE = regex.compile(
-    r"(?:(?-i:[A-Z][a-z]*)|i|it|this|that|there|the|he|she|they|we|you|nobody|nothing|whether|if|anything)(?![\p{L}\p{N}])", _F
+    r"(?:i|it|this|that|these|those|there|the|he|she|they|we|you|nobody|nothing|no one|whether|if|anything)(?![\p{L}\p{N}])(?!\s*(?:[.,;!?]|or\b|and\b|$))",
+    _F,
 )
 REJECTED = regex.compile(
     r"[^\S\n]*[:(?,–—-]*[^\S\n]*(?:no|nope|wrong|incorrect|false|ruled out|rejected|excluded|not (?:the case|correct|right|applicable)|doesn't (?:apply|hold|fit)|does not (?:apply|hold|fit)|nein|non|falsch|faux|0(?:\.0+)?+(?: ?%)?(?!\.?\d)|✗|✘|❌|不对|不是|错误|错)\s*(?:[.,;)!\n]|$)",

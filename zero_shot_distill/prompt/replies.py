@@ -81,10 +81,11 @@ def _read(template: PromptTemplate, example: Example, task: Task, response: Resp
     # The words of a refusal are no answer, even where a label word is among them.
     if fault := _UNREAD.get(response.outcome):
         return ReadReply(template.id, example, response, None, str(fault), fault)
+    is_cut_off = response.outcome == "length"
     try:
-        return ReadReply(template.id, example, response, parse_reply(response.text, template, task, timeout_s, example), "")
+        return ReadReply(template.id, example, response, parse_reply(response.text, template, task, timeout_s, example, is_cut_off), "")
     except ParseError as error:
-        cut_off = " (reply cut off)" if response.outcome == "length" else ""
+        cut_off = " (reply cut off)" if is_cut_off else ""
         return ReadReply(template.id, example, response, None, error.reason + cut_off, error.fault)
 
 

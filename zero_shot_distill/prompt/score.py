@@ -215,9 +215,10 @@ class ScoredTemplates(list[PromptScore]):
         self,
         scores: Iterable[PromptScore] = (),
         title: str = "",  # whose replies on which rows; empty: the number of templates
+        n_choices: int = 0,  # of a row, where each has its own
     ):
         super().__init__(sorted(scores, key=merit, reverse=True))
-        self.title = title or f"{len(self)} templates"
+        self.title, self.n_choices = title or f"{len(self)} templates", n_choices
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each template
@@ -241,7 +242,7 @@ class ScoredTemplates(list[PromptScore]):
             }
             for score in self
         ]
-        return self.title, with_trivial_rows(cells, confusion), " ".join(["95 % intervals.", *self._remarks()])
+        return self.title, with_trivial_rows(cells, confusion, self.n_choices), " ".join(["95 % intervals.", *self._remarks()])
 
     def _remarks(self) -> list[str]:
         "Say what the table does not: a tie, a flattered winner, useless replies."

@@ -173,10 +173,11 @@ def templates_text(
     templates: Templates,  # of the task
     task: Task,
     name: str,  # how a command names the task: its own name, or the path of its definition
+    command: str = "",  # that wrote them; empty: the one that writes starter templates
 ) -> str:  # YAML with comments, as `load_templates` reads it
     "Write templates as a file that a user can edit."
     above = _READING.format(fields=", ".join(f"{{{field}}}" for field in task.fields), task=name, first=next(iter(templates)))
-    head = f"# Prompt templates, written by `zsd templates {name} new`. Change them, add your own, delete what you do not need.\n{above}"
+    head = f"# Prompt templates, written by `{command or f'zsd templates {name} new'}`. Change them, add your own, delete what you do not need.\n{above}"
     items = "".join(map(template_item, templates.values()))
     return f"{head}task: {task.name}\nversion: 1\ntemplates:\n{items}"
 

@@ -8,7 +8,7 @@ __all__ = ['same_characters', 'Visible', 'visible']
 # %% ../../nbs/3_prompt/02_visible.ipynb #05b25a7e
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import regex
 
@@ -19,7 +19,7 @@ _ALIKE = str.maketrans(
     {
         **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width
         **dict.fromkeys("’‘ʼ＇", "'"),
-        **dict.fromkeys("‐‑‒", "-"),
+        **dict.fromkeys("‐‑‒−", "-"),
         **dict.fromkeys("\u00a0\u2002\u2003\u2009\u200a\u202f\u205f\u3000\t", " "),
         **dict.fromkeys("\r\u000b\u000c\u0085\u2028\u2029", "\n"),
         **{
@@ -42,29 +42,40 @@ _ALIKE = str.maketrans(
 _NO_WIDTH = regex.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufe0f]+")
 
 
+_RANGE = regex.compile(r"(?<=\d)–(?=\d)")
+
+
+def _alike(text: str) -> str:
+    "Write signs that look alike as one; the text keeps its length."
+    return _RANGE.sub("-", text.translate(_ALIKE))
+
+
 def same_characters(
     text: str,
 ) -> str:  # may be shorter or longer
     "Write a text in the characters in which texts are compared."
-    return unicodedata.normalize("NFC", _NO_WIDTH.sub("", text)).translate(_ALIKE)
+    return _alike(unicodedata.normalize("NFC", _NO_WIDTH.sub("", text)))
 
 
 def _placed(text: str) -> tuple[str, Sequence[int]]:
     "Write a text in the characters in which texts are compared, with the place of each of them, and the end."
-    if text.isascii():
-        return text.translate(_ALIKE), range(len(text) + 1)
+    if text.isascii() or (unicodedata.is_normalized("NFC", text) and not _NO_WIDTH.search(text)):
+        return _alike(text), range(len(text) + 1)
     characters: list[str] = []
     places: list[int] = []
+    known: dict[str, str] = {}
     for match in regex.finditer(r"\X", text):
-        said = same_characters(match[0])
+        if match[0] not in known:
+            known[match[0]] = same_characters(match[0])
+        said = known[match[0]]
         characters.append(said)
         places += [match.start()] * len(said)
-    return "".join(characters), [*places, len(text)]
+    return _alike("".join(characters)), [*places, len(text)]
 
 # %% ../../nbs/3_prompt/02_visible.ipynb #d1db888f
 _NAME = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflect(?:ion|ing)?|scratch_?pad|inner_monologue|internal|cot|begin_of_thought|end_of_thought)"
 _BLOCK = regex.compile(
-    rf"(?:<|&lt;)\|?(?P<close>/|end_of)?(?P<name>{_NAME})(?:\s[^<>]*)?\|?(?:>|&gt;)|\[(?P<close>/)?(?:THINK|REASONING|THOUGHT)\]|◁(?P<close>/)?think▷",
+    rf"(?:<|&lt;)\s?\|?(?P<close>/|end_of)?\s?(?P<name>{_NAME})(?:\s[^<>]*)?\|?(?:>|&gt;)|\[(?P<close>/)?(?:THINK|REASONING|THOUGHT)\]|◁(?P<close>/)?think▷",
     regex.IGNORECASE,
 )
 # The channels of one family of models, with and without their marks.
@@ -124,7 +135,7 @@ def _one_turn(text: str) -> str:
         if text[: match.start()].strip() and not regex.fullmatch(r"\s*(?:assistant|model)\s*", text[: match.start()]):
             return text[: match.start()]
         text = _blank(text, *match.span())
-    return regex.sub(r"\A\s*(?:assistant|model)[^\S\n]*\n", lambda head: " " * (len(head[0]) - 1) + "\n", text)
+    return regex.sub(r"\A\s*(?i:assistant|model)[^\S\n]*[\n:]", lambda head: " " * (len(head[0]) - 1) + "\n", text)
 
 # %% ../../nbs/3_prompt/02_visible.ipynb #820219ca
 _TAG = regex.compile(r"<(?P<close>/)?(?P<name>[A-Za-z][\w-]*)(?:\s[^<>]*)?/?>")
@@ -133,7 +144,7 @@ _LATEX = regex.compile(
 )
 _BOXED = regex.compile(r"(?<!\\)\\++(?:boxed|fbox)\s*\{")
 _RULES = regex.compile(r"(?m)^(?=[^\n]*?[-=|]{3})[ |:+=-]++$")  # below the head of a table, or across
-_HEADER = regex.compile(r"(?m)^(?=[^\n|]*+\|)[^\n]*+\n(?=[ |:+=-]*-{3}[ |:+=-]*$)")  # a head names columns
+_HEADER = regex.compile(r"(?m)^(?=[^\n|]*+\|)[^\n]*+\n(?=[ |:+=-]*+$)(?=[^\n]*?---)")  # a head names columns
 _FENCE = regex.compile(r"(?m)^[^\S\n]*+(?:```|~~~)\w*[^\S\n]*$|```(?:\w+(?=\n))?")
 _ROW = regex.compile(r"(?m)^.*\|.*\|.*$")
 _LEADING = regex.compile(r"(?m)^[ ]*+(?:(?:#{1,6}|[>•◦▪‣●○·+*-]|[–—])[ ]+)+")
@@ -146,9 +157,11 @@ _BREAKS = {"br", "p", "div", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5
 
 def _replaced(pattern: regex.Pattern, text: str, kept: str, with_break: bool = False) -> str:
     def blank(match: regex.Match) -> str:
-        if any(mark in kept for mark in match[0].strip()):
+        if kept and any(mark in kept for mark in match[0].strip()):
             return match[0]
-        return regex.sub(r"[^\n]", " ", match[0]) if not with_break else " " * (len(match[0]) - 1) + "\n"
+        if with_break:
+            return " " * (len(match[0]) - 1) + "\n"
+        return "".join("\n" if sign == "\n" else " " for sign in match[0]) if "\n" in match[0] else " " * len(match[0])
 
     return pattern.sub(blank, text)
 
@@ -156,8 +169,13 @@ def _replaced(pattern: regex.Pattern, text: str, kept: str, with_break: bool = F
 def _without_tags(text: str, kept: str) -> str:
     "Blank HTML tags; `<answer>` becomes `answer:` at the beginning of a line."
 
+    closed = {match["name"].lower() for match in _TAG.finditer(text) if match["close"]}
+
     def blank(match: regex.Match) -> str:
         name, n = match["name"].lower(), len(match[0])
+        is_letter = n == 3 and name not in {"p", *closed}  # <D>
+        if is_letter or (n > len(name) + 2 and not set(match[0]) & {"=", "/"}):  # <not spam>
+            return f" {match[0][1:-1]} "
         if match["close"]:
             return " " * (n - 1) + ("\n" if name in _BREAKS or "answer" in name or "label" in name else " ")
         if n == len(name) + 2 and n > 3 and name not in _BREAKS | {"strong", "span", "code", "mark", "em", "sub", "sup"}:
@@ -178,7 +196,23 @@ def _without_marks(text: str, kept: str, numbers: bool) -> str:
         return text  # signs of a number look like marks
     return _replaced(_INLINE, _replaced(_LATEX, text, ""), kept)
 
+# %% ../../nbs/3_prompt/02_visible.ipynb #e3b922d2
+_LONG_RUN = regex.compile(r"\s{41,}|(?P<mark>[\W_])(?P=mark){40,}")
+_KEPT_OF_RUN = 20  # characters at either end
 
+
+def _without_long_runs(text: str, places: Sequence[int]) -> tuple[str, Sequence[int]]:
+    "Shorten long gaps and long rows of one mark, on which expressions take long and which say nothing."
+    parts, kept, done = [], [], 0
+    for run in _LONG_RUN.finditer(text):
+        first, last = run.start() + _KEPT_OF_RUN, run.end() - _KEPT_OF_RUN
+        gap = "\n" if "\n" in text[first:last] else ""
+        parts += [text[done:first], gap]
+        kept += [*places[done:first], *places[first : first + len(gap)]]
+        done = last
+    return ("".join([*parts, text[done:]]), [*kept, *places[done:]]) if done else (text, places)
+
+# %% ../../nbs/3_prompt/02_visible.ipynb #7812e817
 @dataclass(frozen=True)
 class Visible:
     "What a reply says to its reader."
@@ -196,6 +230,18 @@ class Visible:
         "Find a part of the text in the reply."
         return self.places[start], self.places[end]
 
+    def ends(
+        self,
+        n_characters: int,  # more than that is cut
+    ) -> "Visible":
+        "Leave out the middle of a long text: what matters is at its ends."
+        cut = len(self.text) - n_characters
+        half = n_characters // 2
+        if cut <= 0:
+            return self
+        places = [*self.places[: half + 1], *self.places[half + cut :]]
+        return replace(self, text=self.text[:half] + "\n" + self.text[half + cut :], places=places)
+
 
 def visible(
     reply: str,  # verbatim
@@ -203,14 +249,16 @@ def visible(
     numbers: bool = False,  # signs that may belong to a number stay
 ) -> Visible:  # `UnreadError` where hidden reasoning does not end
     "Set aside what is hidden, and blank the markup."
-    text, places = _placed(reply)
-    text, hidden = _without_blocks(text)
+    whole, places = _placed(reply)
+    text, hidden = _without_blocks(whole)
     if not hidden:
         text, hidden = _without_channels(text)
     reasoning = " ".join(reply[places[first] : places[last]].strip() for first, last in hidden)
     shown = _one_turn(text)
     said = list(reply[: places[len(shown)]])
-    for place, (before, after) in enumerate(zip(_placed(reply)[0], shown, strict=False)):
-        if before != after:
-            said[places[place] : places[place + 1]] = after.ljust(places[place + 1] - places[place])
-    return Visible(_without_marks(shown, kept, numbers), places, "".join(said), reasoning)
+    for place, (before, after) in enumerate(zip(whole, shown, strict=False)):
+        width = places[place + 1] - places[place]  # 0: the same sign goes on
+        if before != after and width:
+            said[places[place] : places[place + 1]] = after.ljust(width)
+    plain, kept_places = _without_long_runs(_without_marks(shown, kept, numbers), places[: len(shown) + 1])
+    return Visible(plain, kept_places, "".join(said), reasoning)

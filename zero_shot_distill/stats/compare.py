@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_SEEDS', 'mean_over_seeds', 'Difference', 'paired_difference', 'verdict']
 
-# %% ../../nbs/0_stats/01_compare.ipynb #966e862d
+# %% ../../nbs/0_stats/01_compare.ipynb #1942f6bb
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
-from .cluster import Z, clustered_mean
+from .cluster import Z, clustered_mean, clustered_share
 from .interval import Interval, share_of, wilson
 from .paired import paired_shares
 
@@ -30,7 +30,7 @@ def _seed_part(
     variance = float(pooled * sum(1 / len(one) for one in accuracies))
     return float(student_t.ppf(0.975, freedom) ** 2) * variance, variance
 
-# %% ../../nbs/0_stats/01_compare.ipynb #22112faf
+# %% ../../nbs/0_stats/01_compare.ipynb #2b47466b
 def mean_over_seeds(
     correct: Sequence[Sequence[int]],  # for each seed, 1 for each row that was right, else 0; all seeds on the same rows
     groups: Sequence[Hashable] = (),  # group of each row; empty: every row is a group of its own
@@ -42,12 +42,11 @@ def mean_over_seeds(
     rows = np.asarray(correct, dtype=float)
     if len(rows) == 1:
         return share_of(rows[0], groups)
-    value, n = float(rows.mean()), rows.shape[1]
-    found = clustered_mean(rows.mean(axis=0), groups)
+    n, found = rows.shape[1], clustered_share(rows.mean(axis=0), groups)
     square = _seed_part(rows)[0] + found.reach**2
-    return wilson(value * n, n, value * (1 - value) * Z**2 / square if 0 < value < 1 else found.n_groups)
+    return wilson(float(rows.mean()) * n, n, found.value * (1 - found.value) * Z**2 / square)
 
-# %% ../../nbs/0_stats/01_compare.ipynb #0d86ae70
+# %% ../../nbs/0_stats/01_compare.ipynb #476608b4
 MIN_SEEDS = (
     3  # of each method: with two, no interval is narrow enough to be of use, and what it says hangs on how alike two students happen to be
 )

@@ -43,7 +43,7 @@ class Interval:
 
 _NAN = float("nan")
 
-# %% ../../nbs/0_stats/00_interval.ipynb #d86ea9b9
+# %% ../../nbs/0_stats/00_interval.ipynb #653c67a6
 def wilson(
     n_success: float,  # number of rows that have the property
     n: int,  # number of rows that were looked at
@@ -54,7 +54,8 @@ def wilson(
     if n < 2 or worth <= 0:
         return Interval(n_success / n if n else _NAN, _NAN, _NAN, n)
     low, high = proportion_confint(n_success / n * worth, worth, alpha=0.05, method="wilson")
-    return Interval(n_success / n, float(low), float(high), n)
+    # Rounding leaves the end at the estimate a hair short of it.
+    return Interval(n_success / n, 0.0 if not n_success else float(low), 1.0 if n_success == n else float(high), n)
 
 
 def share_of(

@@ -73,7 +73,7 @@ def predict_total(
     open_groups = answered.groups([stratum.open_rows for stratum in strata])
     variance_now, degrees = answered.variance()
     variance = variance_now + sum(n * answered.source(group).var() for group, n in open_groups.items())
-    if variance == 0:
+    if variance**0.5 <= 1e-9 * abs(value):  # equal answers, but for rounding
         below = sum(n * stratum.shorter for n, stratum in zip(unseen, strata, strict=True))
         return Estimate(value, float(max(0.0, value - below)), float(value + above))
     low, high = (side * student_t.ppf((1 + _LEVEL) / 2, degrees) for side in (-1, 1))

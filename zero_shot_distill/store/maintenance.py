@@ -72,7 +72,7 @@ class StoreInfo:
         return f"StoreInfo({total.n_responses:,} replies of {models or 'no model'}, {total.n_superseded:,} superseded, {cost})"
 
     def _repr_html_(self) -> str:
-        uses = [*self.models, self.total] if len(self.models) > 1 else [self.total]
+        uses = [*self.models, self.total] if len(self.models) > 1 else self.models or [self.total]
         rows = [
             {"model": use.model, "replies": use.n_responses}
             | use.outcomes
@@ -81,7 +81,8 @@ class StoreInfo:
             for use in uses
         ]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply"
+        size = f"{self.n_bytes / 1e6:,.1f} MB" if self.n_bytes >= 1e6 else f"{self.n_bytes / 1e3:,.0f} kB"
+        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply; {size} in {Path(self.path).name}"
         return result_html(sent, [{name: row.get(name, 0) for name in columns} for row in rows])
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #0e1695ef

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
+from html import escape
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -311,6 +312,17 @@ class ResponseStore(StoredReplies):
     def __init__(self, path: str | Path, timeout_s: float = 60.0):
         super().__init__(path, timeout_s)
         self._claimant = _claimant()
+
+    def __repr__(self) -> str:
+        return f"ResponseStore({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        from zero_shot_distill.store.maintenance import store_info  # imports this module
+
+        try:
+            return store_info(self)._repr_html_()
+        except StoreError as error:  # e.g. it is closed
+            return f"<p>{escape(str(error))}</p>"
 
     def put(
         self,

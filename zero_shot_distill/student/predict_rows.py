@@ -15,9 +15,10 @@ from typing import IO, Any
 
 from .config import UnusableInput
 from .student import Student, load_student, predict
-from ..task.load import read_examples
+from ..task.load import read_examples, scan_examples
 from ..task.rows import Row, read_rows
-from ..task.task import Example
+from ..task.task import Example, Split
+from ..task.text_file import text_encoding
 
 # %% ../../nbs/5_student/07_predict_rows.ipynb #a60726c2
 def _holds_lines(source: Path) -> bool:
@@ -27,20 +28,27 @@ def _holds_lines(source: Path) -> bool:
 
 def predict_rows(
     student_dir: Path,  # a trained student, which knows the task that it was trained on
-    source: Path,  # a .jsonl, .json, .csv or .parquet file with the task's columns, a .txt file of lines, or - for lines of standard input
+    source: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file with the task's columns, a .txt file of lines, or - for lines of standard input
     explain: bool = False,  # also write a rationale
 ) -> list[Row]:  # the rows with all their columns, then predicted_label (None: unreadable) and predicted_rationale
-    "Label the rows of a file; `UnusableInput` or `DataError` says what is wrong with it."
+    "Label the rows of a file; `UnusableInput` or `DataError` says what is wrong with it. A row with an empty field comes back without a label."
     student = load_student(student_dir)
     rows, examples = _lines(student, source) if _holds_lines(source) else _rows(student, source)
-    answers = predict(student_dir, examples, explain)
-    added = [{"predicted_label": one.label} | ({"predicted_rationale": one.rationale} if explain else {}) for one in answers]
+    answers = iter(predict(student_dir, [example for example in examples if example], explain))
+    found = [next(answers) if example else None for example in examples]
+    added = [{"predicted_label": one and one.label} | ({"predicted_rationale": one and one.rationale} if explain else {}) for one in found]
     return [row | new for row, new in zip(rows, added, strict=True)]
 
 
-def _rows(student: Student, source: Path) -> tuple[list[Row], list[Example]]:
-    "Read the rows of a table."
-    return [row for _, row in read_rows(source)], read_examples(student.task, source, None)
+def _rows(student: Student, source: Path) -> tuple[list[Row], list[Example | None]]:
+    "Read the rows of a table; the example of one with an empty field is None."
+    # Whatever labels, names or groups the rows may have: only the fields count here.
+    bare = {"label_column": "", "id_column": None, "rationale_column": None, "group_field": None}
+    task = student.task.model_copy(update=bare)
+    examples = [example for _, example in scan_examples(task, source, Split(file=source, labelled=False, skip_empty=True))]
+    if not any(examples):
+        read_examples(task, source, None)  # says what is missing
+    return [row for _, row in read_rows(source)], examples
 
 
 def _lines(student: Student, source: Path) -> tuple[list[Row], list[Example]]:
@@ -51,7 +59,7 @@ def _lines(student: Student, source: Path) -> tuple[list[Row], list[Example]]:
             f"{source}: a line of text is one field, and task {student.task.name!r} has {', '.join(fields)}; give a .jsonl or .csv file with these columns"
         )
     try:
-        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8-sig")
+        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding=text_encoding(source).name)
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableInput(f"{source}: cannot be read ({error}); give a file of UTF-8 text, one line an input") from None
     rows = [{fields[0]: line.strip()} for line in text.splitlines() if line.strip()]
@@ -60,7 +68,7 @@ def _lines(student: Student, source: Path) -> tuple[list[Row], list[Example]]:
     return rows, [Example(f"line-{number}", row, None, None) for number, row in enumerate(rows, 1)]
 
 # %% ../../nbs/5_student/07_predict_rows.ipynb #e8f0a6dc
-OUTPUT_FORMS = ("csv", "jsonl", "json")
+OUTPUT_FORMS = ("csv", "tsv", "jsonl", "json")
 
 
 def output_form(
@@ -71,9 +79,10 @@ def output_form(
     if target is not None:
         form = target.suffix.lower().removeprefix(".")
         if form not in OUTPUT_FORMS:
-            raise UnusableInput(f"{target}: unknown kind of file; use .csv, .jsonl or .json")
+            raise UnusableInput(f"{target}: unknown kind of file; use .csv, .tsv, .jsonl or .json")
         return form
-    return "csv" if _holds_lines(source) or source.suffix.lower() == ".csv" else "jsonl"
+    suffix = ".csv" if _holds_lines(source) else source.suffix.lower()
+    return suffix[1:] if suffix in {".csv", ".tsv"} else "jsonl"
 
 
 def write_rows(
@@ -81,10 +90,10 @@ def write_rows(
     file: IO[str],  # open for writing
     form: str,  # one of `OUTPUT_FORMS`
 ) -> None:
-    "Write rows as CSV, as JSON lines or as one JSON array."
-    if form == "csv":
+    "Write rows as CSV, with tabs between the columns, as JSON lines or as one JSON array."
+    if form in {"csv", "tsv"}:
         names = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer = csv.DictWriter(file, names, lineterminator="\n", delimiter="," if form == "csv" else "\t")
         writer.writeheader()
         writer.writerows(rows)
     elif form == "jsonl":

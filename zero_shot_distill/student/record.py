@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VALID_COLUMNS', 'METHODS', 'RecordsError', 'read_json_file', 'as_record', 'with_new_names', 'StudentScore',
-           'TrainingPoint', 'TrainingReport', 'RunRecord']
+           'TrainingPoint', 'TrainingReport', 'RunRecord', 'trivial_counts']
 
 # %% ../../nbs/5_student/01_record.ipynb #1684ba8e
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -98,6 +98,8 @@ class StudentScore:
     # group of each row, where rows were made together; intervals over rows keep them together
     groups: tuple[str, ...] = ()
     confusion: Confusion | None = None  # answers by gold label; None: the task has no fixed labels, or a record of before
+    # 1 or 0 for each row that the teacher labelled, too: whether the answer is its label; None for the others. Empty: it labelled none
+    agrees: tuple[int | None, ...] = ()
 
     def __post_init__(self):
         if len(self.correct) != self.n or sum(self.correct) != self.n_correct:
@@ -113,17 +115,29 @@ class StudentScore:
         n_unreadable: int = 0,
         n_truncated: int = 0,
         confusion: Confusion | None = None,  # answers by gold label, where the task has fixed labels
+        agrees: Sequence[bool | None] = (),  # row by row: whether the answer is the teacher's label; None: it gave none
     ) -> "StudentScore":
         "Count the right answers and give their share its interval."
         share = share_of(correct, groups)
         counts = {"n": share.n, "n_correct": sum(correct), "n_unreadable": n_unreadable, "n_truncated": n_truncated}
         ends = {"accuracy": share.value, "low": share.low, "high": share.high}
-        return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, **ends, **counts)
+        known = tuple(None if one is None else int(one) for one in agrees)
+        return cls(correct=tuple(map(int, correct)), groups=tuple(groups), confusion=confusion, agrees=known, **ends, **counts)
 
     @property
     def interval(self) -> Interval:
         "Give the accuracy with its interval over test rows, those of a group kept together. It is about this student: another seed gives another one."
         return share_of(self.correct, self.groups)
+
+    @property
+    def agreement(self) -> Interval | None:  # None: the teacher labelled none of the rows
+        "Give the share of the teacher's labels that the student gave: agreement, not accuracy."
+        known = [place for place, one in enumerate(self.agrees) if one is not None]
+        return (
+            share_of([bool(self.agrees[place]) for place in known], [self.groups[place] for place in known if self.groups])
+            if known
+            else None
+        )
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
@@ -135,18 +149,35 @@ class StudentScore:
         if self.confusion:
             (label, share), balanced = self.confusion.majority, self.confusion.balanced_accuracy
             shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}
+        if self.agreement:
+            shown |= {"teacher agreement": self.agreement.value, "rows with a teacher label": self.agreement.n}
         return pd.DataFrame([shown | {"unreadable": self.n_unreadable, "truncated": self.n_truncated}])
 
     def as_row(self) -> dict[str, str]:  # for `table_html`
         "Give the figures that a table of scores shows."
-        uneven = self.confusion is not None and self.confusion.is_uneven
-        balanced = {"balanced accuracy": share_text(self.confusion.balanced_accuracy)} if uneven else {}
         counts = {"unreadable": str(self.n_unreadable), "truncated": str(self.n_truncated)}
-        return {"gold accuracy": share_text(self.interval)} | balanced | counts
+        return self.shares(self.agreement is not None, self.confusion is not None and self.confusion.is_uneven) | counts
+
+    def shares(
+        self,
+        with_agreement: bool,  # a column for the agreement with the teacher
+        with_balanced: bool,  # a column for the balanced accuracy, which uneven labels need
+        end: str = "",  # of the columns' names, e.g. " (test)"
+        with_n: bool = True,  # False: the rows stand elsewhere in the table
+    ) -> dict[str, str]:  # for `table_html`
+        "Give agreement with the teacher, gold accuracy and balanced accuracy, each in a column of its own."
+        agreement = {"teacher agreement": share_text(self.agreement, with_n) if self.agreement else "–"} if with_agreement else {}
+        balanced = share_text(self.confusion.balanced_accuracy, with_n) if self.confusion else "–"
+        found = (
+            agreement | {"gold accuracy": share_text(self.interval, with_n)} | ({"balanced accuracy": balanced} if with_balanced else {})
+        )
+        return {f"{name}{end}": text for name, text in found.items()}
 
     def __repr__(self) -> str:
         always = "".join(f", {name} {100 * share:.1f} %" for name, share in trivial_shares(self.confusion).items())
-        return f"StudentScore({self.n_correct} of {self.n} right: {percent_text(self.interval, 1)}{always}, {self.n_unreadable} unreadable)"
+        agreement = f"; {percent_text(self.agreement, 1)} of {self.agreement.n} teacher labels" if self.agreement else ""
+        right = f"{self.n_correct} of {self.n} right: {percent_text(self.interval, 1)}{always}"
+        return f"StudentScore({right}{agreement}, {self.n_unreadable} unreadable)"
 
     def _repr_html_(self) -> str:
         counts = table_html(by_label_rows(self.confusion)) if self.confusion else ""
@@ -195,6 +226,7 @@ class TrainingReport:
     max_answer_tokens: int = 0  # a longer answer is truncated, and counted
     best_step: int | None = None  # of the weights that were kept
     valid_accuracy: float | None = None  # at `best_step`, by the label source of the training
+    valid_confusion: Confusion | None = None  # answers of the kept weights by gold label; None: no fixed labels, or a record of before
     train_s: float  # seconds, evaluations included
     step_s: float  # seconds a training step
     precision: str = ""  # that was trained in: "bf16" or "fp32"
@@ -211,10 +243,20 @@ class TrainingReport:
         kept = next((point for point in self.history if point.step == self.best_step), TrainingPoint(0, valid_accuracy=self.valid_accuracy))
         return kept.valid_share(source, self.config.labels)
 
-    def valid_row(self) -> dict[str, str]:  # for `table_html`
-        "Give agreement with the teacher and gold accuracy on the validation rows, each in a column of its own."
+    @property
+    def is_uneven(self) -> bool:
+        "Tell whether the validation rows call for a balanced accuracy."
+        return self.valid_confusion is not None and self.valid_confusion.is_uneven
+
+    def valid_row(
+        self,
+        with_balanced: bool = False,  # a column for the balanced accuracy, which uneven labels need
+    ) -> dict[str, str]:  # for `table_html`
+        "Give agreement with the teacher, gold accuracy and balanced accuracy on the validation rows, each in a column of its own."
         shares = {VALID_COLUMNS[source]: self.valid_share(source) for source in VALID_COLUMNS}
-        return {title: "–" if share is None else f"{100 * share:.0f} %\nn {self.n_valid}" for title, share in shares.items()}
+        found = {title: "–" if share is None else f"{100 * share:.0f} %\nn {self.n_valid}" for title, share in shares.items()}
+        balanced = share_text(self.valid_confusion.balanced_accuracy) if self.valid_confusion else "–"
+        return found | ({"balanced accuracy (valid)": balanced} if with_balanced else {})
 
     @property
     def curve(self) -> "pd.DataFrame":  # one row for each evaluation
@@ -289,10 +331,21 @@ class RunRecord(TrainingReport):
         "Give what a table of runs shows."
         config = self.config
         what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed), "steps": str(config.steps)}
-        return what | {"train rows": f"{self.n_train}\n{self.n_rationales} rationales"} | self.valid_row() | self.test.as_row()
+        return (
+            what | {"train rows": f"{self.n_train}\n{self.n_rationales} rationales"} | self.valid_row(self.is_uneven) | self.test.as_row()
+        )
 
     def _repr_html_(self) -> str:
-        return styled(table_html([self.as_row()]))
+        return styled(table_html(with_trivial_rows([self.as_row()], self.test.confusion, valid=self.valid_confusion)))
 
 
 METHODS = {"standard": "label-only", "step-by-step": "step by step"}  # as records name them -> as readers see them
+
+# %% ../../nbs/5_student/01_record.ipynb #5625bb5e
+def trivial_counts(
+    students: Iterable[RunRecord],  # on the same validation and test rows
+) -> tuple[Confusion | None, Confusion | None]:  # of test and of validation rows, for `with_trivial_rows`; None: not known
+    "Find the counts by gold label that tell what needs no model."
+    found = [[run.test.confusion, run.valid_confusion] for run in students]
+    test, valid = (next(filter(None, column), None) for column in zip(*found, strict=True)) if found else (None, None)
+    return test, valid

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..annotate.rows import AnnotatedRow
 from ..core.display import styled, table_html
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from ..prompt.by_label import with_trivial_rows
 from ..stats.confusion import Confusion
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import PREFIXES, EncodedRows, encode_rows, read_answer, tokenize
@@ -72,6 +73,9 @@ class Student(TrainingReport):
     title: str  # what it was trained from, for reports
     task: Task  # what it answers; without the task's splits
     test_rows: Sequence[Example] = field(default=(), repr=False, compare=False)  # what `evaluate` measures on; not stored
+    test_labels: Mapping[str, str] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # id of a test row -> the teacher's label; not stored
 
     def predict(
         self,
@@ -86,7 +90,7 @@ class Student(TrainingReport):
         examples: Sequence[Example] = (),  # rows of its task, each with a label; empty: `test_rows`
     ) -> StudentScore:
         "Measure the student on rows that had no part in its training; see `evaluate_student`."
-        return evaluate_student(self.path, examples or self.test_rows)
+        return evaluate_student(self.path, examples or self.test_rows, self.test_labels)
 
     def record(
         self,
@@ -105,7 +109,7 @@ class Student(TrainingReport):
         what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed)}
         rows = {"train rows": f"{self.n_train}\n{self.n_rationales} rationales", "validation rows": str(self.n_valid)}
         kept = {"kept": f"step {self.best_step}\nof {config.steps}"}
-        return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **self.valid_row(), **kept}
+        return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **self.valid_row(self.is_uneven), **kept}
 
     def __repr__(self) -> str:
         known = {"agreement with the teacher": self.valid_share("teacher"), "gold accuracy": self.valid_share("gold")}
@@ -116,7 +120,7 @@ class Student(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return styled(table_html([self.as_row()]))
+        return styled(table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion)))
 
 # %% ../../nbs/5_student/05_student.ipynb #0a4041f5
 def load_student(
@@ -131,6 +135,8 @@ def load_student(
         content["task"] = Task.model_validate(content["task"])
         content["config"] = TrainingConfig.from_settings(content["config"])
         content["history"] = tuple(TrainingPoint(**point) for point in content["history"])
+        if counted := content.get("valid_confusion"):
+            content["valid_confusion"] = Confusion(tuple(counted["labels"]), tuple(map(tuple, counted["counts"])))
         content.pop("prefixes")
         return Student(path=folder, test_rows=test_rows, **content)
     except FileNotFoundError:
@@ -179,9 +185,16 @@ def _input_text(student: Student, example: Example) -> str:
     return student.task.input_text(example)
 
 # %% ../../nbs/5_student/05_student.ipynb #9f2bec3b
+def _agrees(task: Task, examples: Sequence[Example], given: Sequence[str | None], teacher: Mapping[str, str]) -> list[bool | None]:
+    "Compare answers with the teacher's labels; an empty list where there are none."
+    found = [task.is_right(label, teacher[row.id]) if row.id in teacher else None for label, row in zip(given, examples, strict=True)]
+    return found if any(one is not None for one in found) else []
+
+
 def evaluate_student(
     student_dir: Path,  # a trained student
     examples: Sequence[Example],  # rows of its task; those without a gold label do not count
+    teacher: Mapping[str, str] | None = None,  # id of a row -> the teacher's label, of as many rows as the teacher labelled
 ) -> StudentScore:
     "Measure a saved student on rows that had no part in its training."
     n_rows, examples = len(examples), [example for example in examples if example.label is not None]
@@ -196,6 +209,7 @@ def evaluate_student(
         n_unreadable=given.count(None),
         n_truncated=sum(answer.is_truncated for answer in answers),
         confusion=Confusion.of(task.labels, gold, given, groups) if task.labels else None,
+        agrees=_agrees(task, examples, given, teacher or {}),
     )
 
 # %% ../../nbs/5_student/05_student.ipynb #421002b3
@@ -210,7 +224,8 @@ def _save(
         shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
         staging.mkdir(parents=True)
         save_weights(staging, weights, weights_dir)
-        content = {name: value for name, value in asdict(replace(student, test_rows=())).items() if name not in ("path", "test_rows")}
+        bare = asdict(replace(student, test_rows=(), test_labels={}))
+        content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_labels")}
         content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
         write_json(staging / "student.json", content)
         if student.path.exists():
@@ -234,6 +249,9 @@ class TrainingJob:
     rows: Sequence[AnnotatedRow]  # to train on
     valid_rows: Sequence[AnnotatedRow]  # to choose the checkpoint by; none of `rows`
     test_rows: Sequence[Example] = ()  # what the finished student is measured on; no part in the training
+    test_labels: Mapping[str, str] = field(
+        default_factory=dict
+    )  # id of a test row -> the teacher's label, where it was asked about them, too
 
     def fingerprint(
         self,
@@ -267,10 +285,10 @@ class TrainingJob:
         return train, valid
 
 # %% ../../nbs/5_student/05_student.ipynb #d072ca3e
-def _find_finished(out_dir: Path, fingerprint: str, test_rows: Sequence[Example]) -> Student | None:
+def _find_finished(out_dir: Path, fingerprint: str) -> Student | None:
     "Return the student that is there already, if it is the one wanted."
     try:
-        student = load_student(out_dir, test_rows)
+        student = load_student(out_dir)
     except UnusableInput:
         return None
     return student if student.fingerprint == fingerprint and (out_dir / "model.safetensors").is_file() else None
@@ -324,9 +342,9 @@ def train_student(
     if shared:
         raise UnusableInput(f"row {min(shared)} is among the training rows and the validation rows")
     fingerprint = job.fingerprint(config)
-    finished = _find_finished(out_dir, fingerprint, job.test_rows)
+    finished = _find_finished(out_dir, fingerprint)
     if finished:
-        return finished
+        return replace(finished, test_rows=job.test_rows, test_labels=job.test_labels)
     loaded = load_weights(Path(job.weights_dir), config.dropout)
     train, valid = job.encode(loaded.tokenizer, config)
     _require_space(out_dir, loaded.model.num_parameters())
@@ -343,11 +361,13 @@ def train_student(
         precision=result.precision,
         best_step=result.best.step,
         valid_accuracy=result.best.valid_accuracy,
+        valid_confusion=result.confusion,
         train_s=round(time.perf_counter() - started, 2),
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         test_rows=job.test_rows,
+        test_labels=job.test_labels,
         **_counts(train, valid, config.method),
     )
     _save(student, result.weights, Path(job.weights_dir))

@@ -16,6 +16,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from ..core.progress import OnProgress
+from ..stats.confusion import Confusion
 from .config import StudentError, TrainingConfig
 from .data import EncodedRow, EncodedRows, plan_batches, read_answer
 from .model import LoadedModel, encode, generate, resolve_precision, rounded_weights, target_loss
@@ -59,6 +60,7 @@ class TrainResult:
 
     history: tuple[TrainingPoint, ...]  # one entry for each evaluation on the validation rows
     best: TrainingPoint  # the evaluation whose weights are kept
+    confusion: Confusion | None  # its answers by gold label; None: the task has no fixed labels
     weights: dict[str, torch.Tensor]  # of that evaluation, in bfloat16
     step_s: float  # seconds a training step
     precision: str  # that was trained in: "bf16" or "fp32"
@@ -89,7 +91,7 @@ def evaluate(
     valid: EncodedRows,  # at least one row
     task: Task,  # judges the answers
     max_answer_tokens: int,
-) -> dict[str, float | None]:  # figures of a `TrainingPoint`
+) -> tuple[dict[str, float | None], Confusion | None]:  # figures of a `TrainingPoint`, and the answers by gold label where labels are fixed
     "Evaluate a model on the validation rows: by the labels that it learns from, and by the teacher's and the gold labels, where there are any."
     loaded.model.eval()
     with torch.inference_mode():
@@ -100,7 +102,8 @@ def evaluate(
         return _mean([None if label is None else task.is_right(answer, label) for answer, label in zip(answers, labels, strict=True)])
 
     teacher, gold = share(valid.teacher_labels), share(valid.gold_labels)
-    return {"valid_accuracy": share(valid.labels), "valid_loss": written.loss, "valid_teacher": teacher, "valid_gold": gold}
+    figures = {"valid_accuracy": share(valid.labels), "valid_loss": written.loss, "valid_teacher": teacher, "valid_gold": gold}
+    return figures, Confusion.of(task.labels, valid.gold_labels, answers) if task.labels else None
 
 
 def require_finite(
@@ -149,7 +152,7 @@ def fit(
     model = loaded.model
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
     plan = plan_batches([len(row.label_input) for row in train.rows], config.batch_size, config.steps, config.seed)
-    history, seen, step_s, weights = [], [], 0.0, {}
+    history, seen, step_s, weights, confusion = [], [], 0.0, {}, None
     # Dropout draws from the global generator: seeded here, and given back to the caller as it was.
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -159,7 +162,7 @@ def fit(
             step_s += time.perf_counter() - began
             if done % config.eval_every == 0 or done == config.steps:
                 with _autocast(model, config):
-                    evaluated = evaluate(loaded, valid, task, train.max_answer_tokens)
+                    evaluated, counted = evaluate(loaded, valid, task, train.max_answer_tokens)
                 losses = {
                     "loss": _mean([loss.total.item() for loss in seen]),
                     "label_loss": _mean([loss.label for loss in seen]),
@@ -168,7 +171,7 @@ def fit(
                 history.append(TrainingPoint(done, **losses, **evaluated))
                 seen = []
                 if best_point(history).step == done:
-                    weights = rounded_weights(model)
+                    weights, confusion = rounded_weights(model), counted
             if on_progress:
                 on_progress(done, config.steps)
-    return TrainResult(tuple(history), best_point(history), weights, step_s / config.steps, resolve_precision(config.precision))
+    return TrainResult(tuple(history), best_point(history), confusion, weights, step_s / config.steps, resolve_precision(config.precision))

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..annotate.rows import AnnotatedRow, read_annotations
+from ..core.display import styled, table_html
 from ..core.files import definitions_dir
-from ..prompt.by_label import trivial_shares
+from ..prompt.by_label import trivial_shares, with_trivial_rows
 from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
 from ..stats.compare import Difference, mean_over_seeds, paired_difference, verdict
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
-from ..student.record import METHODS, RecordsError, RunRecord, as_record, read_json_file
+from ..stats.power import smallest_difference_over_seeds
+from ..student.record import METHODS, RecordsError, RunRecord, as_record, read_json_file, trivial_counts
 from ..task.numbers import same_value
 from ..teacher.price import Usage
 
@@ -138,7 +140,9 @@ class Run:
         return f"Run({self.info.name}: task {self.info.task}, {teacher}, {len(self.students)} students on {self.info.n_test} test rows)"
 
     def _repr_html_(self) -> str:
-        return self.frame.round(3).to_html(index=False)
+        test, valid = trivial_counts(self.students)
+        rows = with_trivial_rows([student.as_row() for student in self.students], test, len(self.info.labels) or self.info.n_choices, valid)
+        return styled(table_html(rows))
 
 # %% ../../nbs/7_study/00_records.ipynb #49163fcb
 LABEL_SOURCES = ("teacher", "gold")
@@ -298,6 +302,11 @@ def rationale_sentence(
     )
     if first.verdict == "undetermined" and not first.difference.reason and first.difference.detectable < 1:
         sentence += f" A difference of {100 * first.difference.detectable:.0f} points would have been seen four times in five."
+    elif first.difference.reason:
+        least = smallest_difference_over_seeds(first.difference.n, 5)
+        sentence += (
+            f" As a rule, five seeds of each method on as many rows show a difference of {100 * least:.0f} points four times in five."
+        )
     return sentence
 
 # %% ../../nbs/7_study/00_records.ipynb #278511cb

@@ -14,7 +14,7 @@ from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, share_text
 from ..prompt.score import PromptScore, share_cells
 from ..stats.interval import share_of
-from ..student.record import METHODS, RunRecord
+from ..student.record import METHODS, RunRecord, trivial_counts
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
 
@@ -80,27 +80,22 @@ def student_rows(
     n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
 ) -> list[dict[str, str]]:  # for `table_html`, one for each student, then the trivial answers
     "List every student, whatever came of it, and what needs no model."
-    confusion = next((run.test.confusion for run in students if run.test.confusion), None)
-    uneven = confusion is not None and confusion.is_uneven
+    confusion, valid = trivial_counts(students)
+    agreement, uneven = any(run.test.agreement for run in students), confusion is not None and confusion.is_uneven
     listed = [
         {
             "method": METHODS[run.config.method] + ("" if run.config.method == "standard" else f"\nα {run.config.alpha:g}"),
             "labels": f"{run.config.labels}\nseed {run.config.seed}",
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
-            **run.valid_row(),
-            "gold accuracy (test)": share_text(run.test.interval),
-            **(
-                {"balanced accuracy (test)": share_text(run.test.confusion.balanced_accuracy) if run.test.confusion else "–"}
-                if uneven
-                else {}
-            ),
+            **run.valid_row(uneven),
+            **run.test.shares(agreement, uneven, " (test)"),
             "unreadable": f"{run.test.n_unreadable}\n" + (f"{run.test.n_truncated} truncated" if run.test.n_truncated else ""),
             "seconds": f"{run.train_s:.0f}\n{run.step_s:.2f} a step",
         }
         for run in students
     ]
-    return with_trivial_rows(listed, confusion, n_choices)
+    return with_trivial_rows(listed, confusion, n_choices, valid)
 
 # %% ../../nbs/7_study/02_tables.ipynb #e706b2e5
 def cost_rows(

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import string
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ import yaml
 from ..core.definition import DataError, DefinitionError, check_definition
 from ..core.files import write_text
 from ..core.progress import OnProgress
-from .answers import read_answers
-from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale
+from .answers import Answers, read_answers, says_choice
+from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale, sounds_like_input
 from .inspect import Finding, Inspection, inspect_task
 from .numbers import numeric_value
-from .table import Column, Table, look_through, tells_label
+from .table import Column, Table, holds_labels, look_through, names_label, tells_label
 from .task import COLUMN, Task, list_tasks, load_task
 
 # %% ../../nbs/1_task/06_add.ipynb #29707d43
@@ -57,7 +57,11 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
     name = next(iter(table.columns))
     in_one = len(table.columns) == 1 and re.search(r"[;\t|]", name)
     if len(table.columns) == 1 and (in_one or not options.say_labels):
-        hint = "columns of a CSV file have commas between them" if in_one else "say with --labels what the labels are if no row has one yet"
+        hint = (
+            f"if {in_one[0]!r} is to divide the columns, each row needs as many of it as the header"
+            if in_one
+            else "say with --labels what the labels are if no row has one yet"
+        )
         raise DataError(f"{table.where}: only one column, {name!r}; a task needs a text and a label; {hint}")
 
 # %% ../../nbs/1_task/06_add.ipynb #62ae972a
@@ -105,11 +109,15 @@ def draft_task(
     id, seems_id = find_id(options, free())
     if id:
         uses[id] = f"id ({'--id' if options.id else 'by its name, no repeats'})"
-    uses |= {column.name: "not used: it tells the label" for column in free() if label and tells_label(table, column, label)}
-    shown = find_fields(table, options, free(), bool(answers.choices))
+    telling = {column.name: why for column in free() if (why := _gives_away(table, column, label, answers))}
+    uses |= {column: f"not used: it {why}" for column, why in telling.items()}
+    remarks = [column.name for column in free() if label and names_label(table, column, label)]
+    if any(sounds_like_input(column.name) and column.name not in remarks for column in free()):  # else it is the text itself
+        uses |= dict.fromkeys(remarks, "not used: it names the label")
+    shown = find_fields(table, options, free(), bool(answers.choices), [*telling])
     fields = _placeholders([column for column in shown if column not in shown_choices], table.where)
     uses |= {column: f"field {{{field}}}" for field, column in fields.items()}
-    group, why = find_group(options, {field: table.columns[column] for field, column in fields.items()})
+    group, why = find_group(table, options, {field: table.columns[column] for field, column in fields.items()})
     if group:
         column = fields.get(group, group)
         uses[column] = ", ".join(filter(None, (uses.get(column), f"group ({why})")))
@@ -118,15 +126,30 @@ def draft_task(
     definition |= {key: value for key, value in optional.items() if value is not None}
     definition |= {"student_input": _student_input(fields, answers.choices)}
     definition["splits"] = _splits(table, label, options)
-    telling = [column for column in fields.values() if label and tells_label(table, table.columns[column], label)]
-    return Draft(definition, uses, (*answers.findings, *_about_columns(telling, seems_id)))
+    telling = {column: why for column in fields.values() if (why := _gives_away(table, table.columns[column], label, answers))}
+    return Draft(definition, uses, (*_about_files(table), *answers.findings, *_about_columns(telling, seems_id)))
 
 
-def _about_columns(telling: list[str], seems_id: str) -> Iterator[Finding]:
+def _gives_away(table: Table, column: Column, label: Column | None, answers: Answers) -> str:  # empty: it does not
+    "Say how a column gives the right answer away, whatever its name is."
+    if label and (tells_label(table, column, label) or says_choice(table, column, label, answers)):
+        return "tells the label"
+    known = answers.keys.get("labels") or (label.values if label and answers.choices else None)
+    return "holds labels" if holds_labels(column, known or ()) else ""
+
+
+def _about_files(table: Table) -> Iterator[Finding]:
+    "Report how files were read that are not UTF-8 with commas."
+    for name, how in table.assumed.items():
+        fix = "Nothing to do if texts and columns look right; otherwise save it as UTF-8, with commas between the columns."
+        yield Finding("file-form", "", 0, f"{name} was read {how}.", fix)
+
+
+def _about_columns(telling: Mapping[str, str], seems_id: str) -> Iterator[Finding]:
     "Report fields that give the label away, and a column that seems to name the rows but does not."
-    for column in telling:
+    for column, why in telling.items():
         fix = "Leave it out of --fields, unless it is known before the label is: a teacher that sees it need not read the text."
-        yield Finding("tells-label", "", 0, f"Column {column!r} tells the label.", fix)
+        yield Finding("tells-label", "", 0, f"Column {column!r} {why}.", fix)
     if seems_id:
         what = f"Column {seems_id!r} does not name the rows: it has empty cells or repeats."
         yield Finding("no-id", "", 0, what, "Rows are numbered instead.")

@@ -84,10 +84,7 @@ class _Marks:
 
     def answer(self, example: Example) -> str:
         "Say what the label is counted as: itself, the choice that it is, or its value."
-        if self.task.metric == "numeric":
-            return f"{numeric_value(example.label):.9g}"
-        is_label = (name for name in self.task.choices if self.task.read_label(example.fields[name], example) == example.label)
-        return next(is_label, example.label)
+        return f"{numeric_value(example.label):.9g}" if self.task.metric == "numeric" else self.task.answer_of(example)
 
     def look(self, parts: "tuple[_Part, ...]") -> "_Look":
         "Give the marks as arrays, to compare all rows at once."
@@ -221,17 +218,18 @@ MOST = 0.5  # share of the commonest label from which it is worth a word, and mo
 def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
     "Find labels that a split lacks, that have few rows, or that most rows have."
     for split, counts in label_counts.items():
-        n_labelled = sum(counts.values())
         missing = [label for label, n in counts.items() if not n]
-        few = {label: n for label, n in counts.items() if 0 < n < FEW_ROWS}
-        most = max(counts, key=counts.__getitem__)
-        if missing and n_labelled:
+        if missing and any(counts.values()):
             what = f"{split} has no row with {_listed(missing)}."
             yield Finding("missing-label", split, 0, what, "Add some, or leave the label out: it is not learnt or not measured.")
+    for split, counts in label_counts.items():
+        few = {label: n for label, n in counts.items() if 0 < n < FEW_ROWS}
         if few:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
             fix = "Add some, or join the label with another one: that few teach little and measure little."
             yield Finding("few-rows", split, sum(few.values()), what, fix)
+    for split, counts in label_counts.items():
+        n_labelled, most = sum(counts.values()), max(counts, key=counts.__getitem__)
         if n_labelled >= 2 * FEW_ROWS and counts[most] / n_labelled > max(MOST, 1.2 / len(counts)):
             what = f"{100 * counts[most] / n_labelled:.0f} % of {split} have the label {most}."
             fix = "Always answering it is right that often: that is the number to beat, not chance. Look at the scores label by label."

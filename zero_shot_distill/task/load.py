@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmptyField', 'scan_examples', 'read_examples', 'own_copy', 'divide', 'load_whole', 'load_examples', 'count_rows',
-           'is_here', 'sample_examples', 'sample_labelled']
+           'is_here', 'sample_examples', 'draw_order', 'sample_labelled']
 
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
@@ -182,14 +182,15 @@ def divide(
     source: str,  # a split that has rows of its own
     n_rows: int,  # number of its rows
     groups: Sequence[Hashable] | None = None,  # group of each row, rows of one group stay in one split; None: every row alone
-    labels: Sequence[Hashable] | None = None,  # label of each row, None where it has none; needed by shares that are stratified
+    labels: Sequence[Hashable]
+    | None = None,  # what each row's label is counted as (`Task.answer_of`), None where it has none; needed by shares that are stratified
 ) -> dict[str, list[int]]:  # split -> row numbers, for the source and each share of it
     "Divide the rows of a split between itself and its shares."
     shares = dict(task.shares_of(source))
     try:
         drawn = [Share(place.share, place.seed, place.stratify, bool(place.labelled)) for place in shares.values()]
-        # Amounts and choices are labels of one row each: there is nothing to stratify by but whether there is one.
-        strata = labels if labels is None or task.labels else [None if label is None else "labelled" for label in labels]
+        # Amounts are labels of one row each: there is nothing to stratify by but whether there is one.
+        strata = labels if labels is None or task.metric == "exact" else [None if label is None else "labelled" for label in labels]
         parts = split_off(n_rows, drawn, groups, strata)
     except DataError as error:
         raise DataError(f"splits of task {task.name!r}: {error}") from None
@@ -221,7 +222,8 @@ def load_examples(
     if not task.shares_of(source):
         return examples
     groups = [task.group_of(example) for example in examples] if task.group_field else None
-    labels = [example.label for example in examples]
+    is_stratified = any(place.stratify for _, place in task.shares_of(source))
+    labels = [task.answer_of(example) for example in examples] if is_stratified else None
     return [examples[number] for number in divide(task, source, len(examples), groups, labels)[split]]
 
 # %% ../../nbs/1_task/03_load.ipynb #7b303b5f
@@ -264,13 +266,22 @@ def sample_examples(
     return order[:n]
 
 
+def draw_order(
+    examples: Sequence[Example],  # rows to draw from
+    seed: int,  # seed of the draw
+) -> list[Example]:  # all of them
+    "Put rows into drawn order, those with a gold label first: what is measured on the first ones is then part of what is annotated."
+    drawn = sample_examples(examples, len(examples), seed)
+    return sorted(drawn, key=lambda example: example.label is None)
+
+
 def sample_labelled(
     examples: Sequence[Example],  # rows to draw from
     n: int | None,  # number of rows to draw; None: all that have a label
     seed: int,  # seed of the draw
-) -> list[Example]:  # in the order in which `sample_examples` draws them; `DataError` if there are fewer than `n`
+) -> list[Example]:  # the first ones of `draw_order`; `DataError` if there are fewer than `n`
     "Draw rows to measure on: those with a gold label, or any if no row has one."
-    drawn = sample_examples(examples, len(examples), seed)
+    drawn = draw_order(examples, seed)
     labelled = [example for example in drawn if example.label is not None] or drawn
     if n is not None and n > len(labelled):
         has = "there" if len(labelled) == len(drawn) else f"of {len(drawn)} have a label"

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.definition import DataError
 from ..core.files import cache_dir
+from .text_file import table_form, text_encoding
 
 # %% ../../nbs/1_task/01_rows.ipynb #0d39ffbc
 Row = dict[str, Any]  # column -> value
-FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def _mapping(path: Path, place: str, content: Any) -> Row:
@@ -59,18 +60,22 @@ def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
 
 
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
-    reader = csv.DictReader(file, strict=True)
+    form = table_form(path, file.encoding)
+    for _ in range(form.n_lines_before):
+        file.readline()
+    reader = csv.DictReader(file, strict=True, **form.options)
     try:
         for row in reader:
             if None in row or None in row.values():
                 names = reader.fieldnames or []
-                hint = "; columns of a CSV file have commas between them" if len(names) == 1 and re.search(r"[;\t|]", names[0]) else ""
-                raise DataError(f"{path}:{reader.line_num}: ragged row, the header has {len(names)} columns{hint}")
+                hint = "; a text that holds a comma needs quotation marks around it" if len(names) == 1 else ""
+                place = form.n_lines_before + reader.line_num
+                raise DataError(f"{path}:{place}: ragged row, the header has {len(names)} column{'s'[: len(names) > 1]}{hint}")
             if len(row) < len(reader.fieldnames or []):
                 raise DataError(f"{path}:1: two columns have the same name; rename one")
-            yield reader.line_num, row
+            yield form.n_lines_before + reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error})") from None
+        raise DataError(f"{path}:{form.n_lines_before + reader.line_num}: not valid CSV ({error})") from None
 
 # %% ../../nbs/1_task/01_rows.ipynb #364689d1
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -94,6 +99,7 @@ _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {
     ".jsonl": _json_lines,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": _csv_rows,
 }
 
 
@@ -120,34 +126,23 @@ def _is_list(cell: Any) -> bool:
 
 
 def read_rows(
-    path: Path,  # a .jsonl, .json, .csv or .parquet file
+    path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file; of a text file, encoding and delimiter are told by its content
 ) -> Iterator[tuple[int, Row]]:  # line (or number, from 1) and row; `DataError` names the file and the place of a fault
     "Read the rows of a file, one by one."
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise DataError(f"{path}: unknown kind of file; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        hint = "; save the sheet as CSV" if suffix in {".xlsx", ".xls", ".ods"} else ""
+        raise DataError(f"{path}: unknown kind of file; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}{hint}")
     try:
         if suffix == ".parquet":
             yield from ((number, _flat(row)) for number, row in _parquet_rows(path))
         else:
-            # Without the mark that spreadsheet programs put at the beginning, which would belong to the first column's name.
-            with path.open(encoding="utf-8-sig", newline="") as file:
+            with path.open(encoding=text_encoding(path).name, newline="") as file:
                 yield from ((number, _flat(row)) for number, row in _TEXT_ROWS[suffix](path, file))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{_first_line_not_utf8(path)}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
-
-
-def _first_line_not_utf8(path: Path) -> int:
-    "Find the first line that is not UTF-8; the decoder only knows the place within the part that it had just read."
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1
+    except UnicodeDecodeError as error:  # UTF-16 that was cut off
+        raise DataError(f"{path}: not {error.encoding} to its end ({error.reason}); save the file as UTF-8") from None
 
 # %% ../../nbs/1_task/01_rows.ipynb #7fb27b941602401d91542211134fc71a
 def is_empty(

@@ -280,6 +280,14 @@ class Task(TaskLabels):
         "Write the student's input for one row."
         return self.student_input.format(**example.fields)
 
+    def answer_of(
+        self,
+        example: Example,  # any row of this task
+    ) -> str | None:  # None: it has no label
+        "Say what a row's label is counted as: itself, or the field of the choice that it is."
+        is_label = (name for name in self.choices if self.read_label(example.fields[name], example) == example.label)
+        return next(is_label, example.label)
+
     def group_of(
         self,
         example: Example,  # any row of this task

@@ -97,6 +97,7 @@ def open_teacher(
     log_path: Path | None = None,  # of the embedded server; None: a temporary file
     offline: bool = False,  # only what is stored
     store_path: Path | None = None,  # offline: the file that says which of several weights have answered
+    context_tokens: int = 1024,  # embedded: of a prompt and its reply together; a longer prompt is a counted failure
 ) -> OpenedTeacher:  # `WeightsError` or `TeacherSettingsError` where it cannot be had
     "Make the teacher that settings describe."
     from zero_shot_distill.teacher.embedded import EmbeddedTeacher
@@ -122,7 +123,7 @@ def open_teacher(
         name = _stored_name(settings.weights, progress, store_path)
         return OpenedTeacher(StoredTeacher(name), name, "", own_price or EMBEDDED_PRICE, own_price is not None)
     weights = pull_weights(progress, *settings.weights)
-    teacher = EmbeddedTeacher(weights, weights.name, n_parallel=settings.n_parallel or 4, log_path=log_path)
+    teacher = EmbeddedTeacher(weights, weights.name, n_parallel=settings.n_parallel or 4, n_ctx_per_slot=context_tokens, log_path=log_path)
     return OpenedTeacher(teacher, weights.title, weights.note, own_price or EMBEDDED_PRICE, own_price is not None)
 
 
