@@ -391,10 +391,14 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         with run.progress.bar(f"student {place} of {len(to_do)} (steps)") as on_progress:
             student = train_and_record(job, config, run.folder, run_id, on_progress)
         test = student.test
-        always = "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion).items())
+        uneven = test.confusion is not None and test.confusion.is_uneven
+        always = f" (balanced {test.confusion.balanced_accuracy.value:.1%})" if uneven else ""
+        always += "".join(f", {name} {share:.0%}" for name, share in trivial_shares(test.confusion, len(run.task.choices)).items())
         run.progress.message(
             f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
         )
+        if test.warning:
+            run.progress.message(f"  WARNING {config.name}: {test.warning}")
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6

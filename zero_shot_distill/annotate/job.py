@@ -312,6 +312,7 @@ def annotation_rows(
 ) -> list[dict[str, str]]:  # for `table_html`: a row for each split, then the trivial answers
     "Show what came of each split: labels, rationales, agreement with the gold labels, and what is missing."
     uneven = report.confusion is not None and report.confusion.is_uneven
+    is_anything_missing = any(found.errors for found in report.splits.values())
     cells = [
         {
             "split": split,
@@ -320,7 +321,7 @@ def annotation_rows(
             "gold accuracy": share_text(found.accuracy),
             **({"balanced accuracy": share_text(found.confusion.balanced_accuracy)} if uneven and found.confusion else {}),
             "explanation rate": share_text(found.explanation_rate),
-            "missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-",
+            **({"missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-"} if is_anything_missing else {}),
         }
         for split, found in report.splits.items()
     ]

@@ -104,6 +104,7 @@ def train(
         raise UnusableInput(f"task {name!r}: no labelled row in a split 'test' to measure the student on; add one to the task's splits")
     begun_with = pull_weights(progress, resolve_path(Path("here"), student))
 
+    from zero_shot_distill.prompt.by_label import by_label_rows
     from zero_shot_distill.student.run import run_id_of, train_and_record
     from zero_shot_distill.student.student import TrainingJob
 
@@ -115,6 +116,11 @@ def train(
         print(json.dumps(record.as_dict(), ensure_ascii=False, indent=1))
         return
     show_rows(student_rows([record], len(loaded.labels or loaded.choices)), as_json=False)
+    if record.test.confusion:
+        print("test rows by gold label and by the label that was given")
+        show_rows(by_label_rows(record.test.confusion), as_json=False)
+    if record.test.warning:
+        print(f"WARNING: {record.test.warning}")
     print(
         f"Student: {common.work_dir / 'students' / run_id} (zsd predict --student takes it); record: {common.work_dir / 'runs' / run_id}.json"
     )

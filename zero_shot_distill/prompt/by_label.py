@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEARLY_ALL', 'HARDLY_ANY', 'FEWEST_WARNED', 'by_label_rows', 'trivial_shares', 'trivial_answers', 'with_trivial_rows',
-           'reply_warnings']
+           'nearly_one_label', 'reply_warnings']
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #02fefa43
 from collections.abc import Mapping, Sequence
@@ -97,6 +97,19 @@ HARDLY_ANY = 0.2  # share of replies with a rationale
 FEWEST_WARNED = 10  # replies: fewer say too little
 
 
+def nearly_one_label(
+    confusion: Confusion | None,  # None: the task has no fixed labels
+    n_labels: int,  # labels that were given
+) -> str:  # e.g. "22 of 24 labels are “positive”, the gold label of 9 of 24 rows"; empty: it is not so, or as many rows have that label
+    "Say whether nearly all labels that were given are one and the same, and more than have it."
+    most = confusion.most_given if confusion else None
+    if most is None or most[1] < NEARLY_ALL * n_labels or _is_so(confusion, most[0]):
+        return ""
+    n_gold = sum(confusion.n_gold.values())
+    against = f", the gold label of {confusion.n_gold[most[0]]} of {n_gold} rows" if n_gold else ""
+    return f"{most[1]} of {n_labels} labels are “{most[0]}”{against}"
+
+
 def reply_warnings(
     n_replies: int,  # that came
     n_labels: int,  # of them with a label that was read
@@ -111,11 +124,8 @@ def reply_warnings(
         return [f"no label was read in any of {n_replies} replies" + (f" (most often: {reason})" if reason else "")]
     if n_replies < FEWEST_WARNED:
         return []
-    found = []
-    if confusion and (most := confusion.most_given) and most[1] >= NEARLY_ALL * n_labels and not _is_so(confusion, most[0]):
-        n_gold = sum(confusion.n_gold.values())
-        against = f", the gold label of {confusion.n_gold[most[0]]} of {n_gold} rows" if n_gold else ""
-        found.append(f"{most[1]} of {n_labels} labels are “{most[0]}”{against}: a student would learn to say little else")
+    one_label = nearly_one_label(confusion, n_labels)
+    found = [f"{one_label}: a student would learn to say little else"] if one_label else []
     if n_rationales < HARDLY_ANY * n_replies:
         found.append(
             f"{n_rationales or 'none'} of {n_replies} replies {'has' if n_rationales < 2 else 'have'} a rationale: step-by-step training has little to learn from"

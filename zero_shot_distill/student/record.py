@@ -10,6 +10,7 @@ __all__ = ['VALID_COLUMNS', 'METHODS', 'RecordsError', 'read_json_file', 'as_rec
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..core.definition import ZsdError
 from ..core.display import styled, table_html
 from ..core.files import write_json
-from ..prompt.by_label import by_label_rows, trivial_shares, with_trivial_rows
+from ..prompt.by_label import FEWEST_WARNED, by_label_rows, nearly_one_label, trivial_shares, with_trivial_rows
 from ..prompt.display import percent_text, share_text
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
@@ -173,6 +174,12 @@ class StudentScore:
         )
         return {f"{name}{end}": text for name, text in found.items()}
 
+    @property
+    def warning(self) -> str:  # empty: none
+        "Say where the student gives nearly all rows one label that fewer have."
+        found = nearly_one_label(self.confusion, self.n - self.n_unreadable) if self.n >= FEWEST_WARNED else ""
+        return f"{found}: the student says little else" if found else ""
+
     def __repr__(self) -> str:
         always = "".join(f", {name} {100 * share:.1f} %" for name, share in trivial_shares(self.confusion).items())
         agreement = f"; {percent_text(self.agreement, 1)} of {self.agreement.n} teacher labels" if self.agreement else ""
@@ -181,6 +188,7 @@ class StudentScore:
 
     def _repr_html_(self) -> str:
         counts = table_html(by_label_rows(self.confusion)) if self.confusion else ""
+        counts += f"<p>WARNING: {escape(self.warning)}</p>" if self.warning else ""
         return styled(table_html(with_trivial_rows([{"": "this student"} | self.as_row()], self.confusion)) + counts)
 
 # %% ../../nbs/5_student/01_record.ipynb #82b429d3
