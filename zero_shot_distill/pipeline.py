@@ -330,8 +330,7 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     accuracy, explained = percent_text(confirmed.accuracy), percent_text(confirmed.explained_accuracy)
     how = "winner" if len(tied) == 1 and winner == selected else "chosen"
     run.progress.message(
-        f"  {how} {winner}: accuracy {accuracy}, accuracy with explanation {explained} "
-        f"on {confirmed.accuracy.n} confirmation rows"
+        f"  {how} {winner}: accuracy {accuracy}, accuracy with explanation {explained} on {confirmed.accuracy.n} confirmation rows"
     )
     return winner
 
