@@ -25,7 +25,9 @@ def work_dir(tmp_path_factory):
         patch.setenv("OPENAI_API_KEY", "sk-scripted")
         zsd = Project("pocket_nli", TeacherSettings(model="scripted-teacher", sampling={"max_tokens": 40}), work_dir=folder)
         for proposer, n_steps in (("starters", 2), ("opro", 1), ("opro", 3)):
-            zsd.search("one-sentence", proposer=proposer, settings=OproSettings(iterations=n_steps, candidates=4, rows=12), n_confirmation=40)
+            zsd.search(
+                "one-sentence", proposer=proposer, settings=OproSettings(iterations=n_steps, candidates=4, rows=12), n_confirmation=40
+            )
         zsd.close()
     return folder
 
@@ -56,5 +58,7 @@ def test_figures_are_drawn(work_dir):
     ):
         assert figure._repr_png_().startswith(b"\x89PNG")
     title = confirmation_figure(searches).get_suptitle()
-    assert title == "Shown to be better on other rows: " + (", ".join(n for n, s in searches.items() if s.confirmation.is_shown_better) or "none of them")
+    assert title == "Shown to be better on other rows: " + (
+        ", ".join(n for n, s in searches.items() if s.confirmation.is_shown_better) or "none of them"
+    )
     zsd.close()

@@ -62,7 +62,9 @@ def comparison_sentence(
         return "No search was confirmed: nothing is known of what was found."
     shown = [name for name, one in found.items() if one.is_shown_better]
     n_rows = " or ".join(str(n) for n in sorted({one.n_rows for one in found.values()}))
-    lost = [chosen_by(searches[name], one.challenger) - getattr(one.scores[one.challenger], one.objective).value for name, one in found.items()]
+    lost = [
+        chosen_by(searches[name], one.challenger) - getattr(one.scores[one.challenger], one.objective).value for name, one in found.items()
+    ]
     best = max(found, key=lambda name: found[name].difference(found[name].challenger).value)
     said = f"{len(shown)} of {len(found)} searches ({', '.join(shown)})" if shown else f"None of {len(found)} searches"
     return (
@@ -106,7 +108,17 @@ def trajectory_figure(
                 ax.plot([n] * len(found), found, marker, color=color, markersize=5, markerfacecolor="none", alpha=0.6)
         start = 100 * chosen_by(first, first.incumbent)
         ax.axhline(start, color=GREY, linestyle=":", linewidth=1.4)
-        ax.annotate(f"{first.incumbent}: {start:.0f} %", (1, start), xycoords=("axes fraction", "data"), xytext=(0, -4), textcoords="offset points", ha="right", va="top", color=GREY, fontsize=9.5)
+        ax.annotate(
+            f"{first.incumbent}: {start:.0f} %",
+            (1, start),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=GREY,
+            fontsize=9.5,
+        )
         ax.set_xlim(left=0)
         ax.set_ylim(0, 100)
         ax.set_xlabel("questions, to the teacher and to the optimiser")
@@ -116,7 +128,10 @@ def trajectory_figure(
         sns.despine(ax=ax)
         figure.legend(loc="outside upper left", ncols=4, frameon=False)
         n_rows = len(first.about["rows"])
-        lines = [f"Lines: best so far; points: prompts that were tried, on the {n_rows} rows by which the search chooses. Such scores flatter the best.", note]
+        lines = [
+            f"Lines: best so far; points: prompts that were tried, on the {n_rows} rows by which the search chooses. Such scores flatter the best.",
+            note,
+        ]
         titled(figure, "", "\n".join(filter(None, lines)))
     return figure
 
@@ -129,7 +144,9 @@ def confirmation_figure(
     first = next(iter(searches.values()))
     goal = first.objective.goal
     rows = [(f"{first.incumbent},\nincumbent", first, first.incumbent, GREY, "D")]
-    rows += [(name, search, search.confirmation.challenger, *looks) for (name, search), looks in zip(searches.items(), _LOOKS, strict=False)]
+    rows += [
+        (name, search, search.confirmation.challenger, *looks) for (name, search), looks in zip(searches.items(), _LOOKS, strict=False)
+    ]
     with matplotlib.rc_context(FIGURE_SETTINGS):
         figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.9 + 0.6 * len(rows)), layout="constrained")
         ax = figure.subplots()
@@ -174,7 +191,10 @@ def headroom_figure(
         handles, names = ax.get_legend_handles_labels()
         by_name = dict(zip(names, handles, strict=True))
         figure.legend(by_name.values(), by_name, loc="outside upper left", ncols=4, frameon=False)
-        lines = ["In reach: the most that a better prompt could gain, with 95 % intervals. Label, in reach: the best other template, chosen on the other half of the rows, gets it right.", note]
+        lines = [
+            "In reach: the most that a better prompt could gain, with 95 % intervals. Label, in reach: the best other template, chosen on the other half of the rows, gets it right.",
+            note,
+        ]
         titled(figure, "", "\n".join(filter(None, lines)))
     return figure
 
@@ -182,7 +202,12 @@ def headroom_figure(
 def _parts(ax: Axes, y: float, one: Headroom) -> None:
     "Draw one bar."
     n_out = one.n_wrong / one.right.n - one.label.value
-    parts = {"right": (one.right.value, GREEN, "white"), "format": (one.format.value, BLUE, "white"), "label, in reach": (one.label.value, ORANGE, "white"), "label, out of reach": (n_out, "#d0d0d0", "black")}
+    parts = {
+        "right": (one.right.value, GREEN, "white"),
+        "format": (one.format.value, BLUE, "white"),
+        "label, in reach": (one.label.value, ORANGE, "white"),
+        "label, out of reach": (n_out, "#d0d0d0", "black"),
+    }
     left = 0.0
     for name, (share, color, ink) in parts.items():
         ax.barh(y, 100 * share, left=left, color=color, height=0.6, label=name)
@@ -197,7 +222,13 @@ def gain_figure(
 ) -> Figure:  # 7 inches wide
     "Draw what prompts gained over the incumbent, by format, by label and together."
     panels = (("by format", "format", BLUE, "s"), ("by label", "label", ORANGE, "o"), ("together", "total", GREEN, "D"))
-    ends = [end for gain in gains.values() for part in (gain.format, gain.label, gain.total) for end in (part.low, part.high, part.value) if end == end]
+    ends = [
+        end
+        for gain in gains.values()
+        for part in (gain.format, gain.label, gain.total)
+        for end in (part.low, part.high, part.value)
+        if end == end
+    ]
     blank = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     reach = max(10.0, *(105 * abs(end) for end in ends))
     with matplotlib.rc_context(FIGURE_SETTINGS):
@@ -216,5 +247,9 @@ def gain_figure(
         axes[0].set_yticks(range(len(gains)), list(gains))
         axes[0].set_ylim(len(gains) - 0.5, -0.75)
         n_rows = next(iter(gains.values())).total.n
-        titled(figure, "Gain over the incumbent, split by cause", "\n".join(filter(None, [f"On {n_rows} rows that had no part in the choice, with 95 % intervals.", note])))
+        titled(
+            figure,
+            "Gain over the incumbent, split by cause",
+            "\n".join(filter(None, [f"On {n_rows} rows that had no part in the choice, with 95 % intervals.", note])),
+        )
     return figure
