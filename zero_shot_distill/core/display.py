@@ -17,9 +17,9 @@ from typing import Any
 REPORT_STYLE = """<style>
 .zsd { overflow-x: auto; margin: 0.4em 0 1.2em; font-size: 14px; line-height: 1.45; }
 .zsd table { border-collapse: collapse; margin: 0; font-size: 14px; font-variant-numeric: tabular-nums; }
-.zsd th, .zsd td { padding: 5px 10px 5px 0; text-align: left; vertical-align: top; white-space: nowrap; border: none; border-bottom: 1px solid #8884; background: none; }
-.zsd th { font-weight: 600; vertical-align: bottom; white-space: normal; }
-.zsd td.wide { white-space: normal; min-width: 12em; }
+.zsd.zsd table th, .zsd.zsd table td { padding: 5px 10px 5px 0; text-align: left; vertical-align: top; white-space: nowrap; border: none; border-bottom: 1px solid #8884; background: none; }
+.zsd.zsd table th { font-weight: 600; vertical-align: bottom; white-space: normal; }
+.zsd.zsd table td.wide { white-space: normal; min-width: 12em; }
 .zsd tr.strong td { font-weight: 600; }
 .zsd small { font-weight: 400; font-size: 12px; opacity: 0.75; }
 .zsd mark { color: #000; padding: 0 2px; border-radius: 2px; }
