@@ -90,7 +90,7 @@ def _show(
 ) -> None:
     "Score, leave the prompt metadata, print: JSON by one set of rules, the table of a task of the thesis by both."
     from zero_shot_distill.prompt.by_label import by_label_rows
-    from zero_shot_distill.prompt.score import best_templates, merit
+    from zero_shot_distill.prompt.score import UNEQUAL_ROWS, best_templates, merit
     from zero_shot_distill.thesis.evaluation import THESIS_TASKS, figures_of_replies, json_figures, write_prompt_metadata
 
     def figures(name: str) -> dict[str, dict[str, Any]]:
@@ -120,6 +120,8 @@ def _show(
     is_measured = any(score.accuracy.n for score in scores)
     unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
     print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
+    if len({score.accuracy.n for score in scores}) > 1:
+        print(UNEQUAL_ROWS)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")

@@ -57,7 +57,7 @@ def _numbers_item(text: str, mention: Mention) -> bool:
 # %% ../../nbs/3_prompt/02_page.ipynb #d6760e1b
 _ABBREVIATED = r"\b(?:e\.g|i\.e|vs|etc|cf|mr|mrs|dr|st|no(?=\.\s?\d))"
 _SENTENCE_END = regex.compile(
-    rf"(?:(?<![.!?…])(?<!{_ABBREVIATED})|(?<={_ABBREVIATED}[.!?…]))[.!?…]++[\"'”»」』)\]*]*+(?=\s|$|[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\p{{Thai}}])",
+    rf"(?:(?<![.!?…])(?<!{_ABBREVIATED})|(?<={_ABBREVIATED}[.!?…]))[.!?…]++(?!(?<=\b\p{{L}}\.\p{{L}}\.)\s+(?-i:\p{{Ll}})|[\"'”»」』]++\s+(?-i:\p{{Ll}}))[\"'”»」』)\]*]*+(?=\s|$|[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\p{{Thai}}])",
     regex.IGNORECASE,
 )
 _MAX_MENTIONS = 60  # at either end of a reply; one with more repeats itself

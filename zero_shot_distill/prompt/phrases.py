@@ -5,90 +5,198 @@
 # %% auto #0
 __all__ = ['NAME', 'MARKER', 'NAMES_BEFORE', 'WEAK_MARKER', 'HEADING', 'ECHO', 'NEXT_ROW', 'REASON', 'HEAD', 'LONG_CUE',
            'UNFINISHED', 'ANSWER_CUE', 'CUE', 'FRONTED', 'AFTER_NEGATION', 'COLON_CUE', 'VERB_CUE', 'NEGATION',
-           'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_CORRECT', 'DECLINES', 'APPOSITION',
-           'DEGREE', 'BECAUSE', 'DOUBTED', 'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'NOUN', 'CHANGED_MIND']
+           'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_BEST_FOR', 'IS_CORRECT', 'BECAUSE',
+           'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'APPOSITION', 'DECLINES', 'DEGREE', 'NOUN', 'DOUBTED',
+           'CHANGED_MIND']
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #c2695fba
 import regex
 
 _F = regex.IGNORECASE | regex.V1
 
-# %% ../../nbs/3_prompt/02_phrases.ipynb #64a8b9ec
-_BEFORE_NAME = r"(?:final|correct|right|best|most likely|likeliest|chosen|selected|predicted|overall|most appropriate|my|the|your|one[- ]word|single|endgültige|richtige|finale|finale?|meine|die|bonne|ma|la|le|最终|最終|正确|最后)"
-_NAME = (
-    r"answers?(?! (?:choices|options)\b)|label|class(?:ification)?|category|prediction|verdict|conclusion|decision|result|judge?ment|relation(?:ship)?|choice|option|sentiment|polarity|"
-    r"boxed|final|output|response|overall|determination|selection|stance|intent|topic|emotion|feeling|mood|rating|score|genre|domain|calculation|"
-    r"stimmung|gefühl|bewertung|thema|émotion|avis|sentimiento|emoción|tema|情绪|情緒|情感倾向|情感傾向|感情|立场|立場|意图|主题|評価|评分|"
-    r"antwort|ergebnis|klasse|kategorie|etikett|urteil|fazit|lösung|réponse|étiquette|classe|catégorie|conclusion|résultat|respuesta|etiqueta|resultado|categoría|conclusión|resposta|risposta|etichetta|"
-    r"ответ|метка|класс|вывод|итог|الإجابة|الاجابة|الجواب|التصنيف|التسمية|النتيجة|"
-    r"答案|标签|標籤|结论|結論|结果|結果|分类|分類|类别|類別|判断|判斷|情感|答え|正解|回答|ラベル|判定|解答|关系|關係|関係|정답|답변|답|라벨|레이블|คำตอบ|đáp án|câu trả lời|cevap|odpowiedź|svar|antwoord|उत्तर"
+# %% ../../nbs/3_prompt/02_phrases.ipynb #61af4390
+_LETTER, _WORD = r"\p{L}", r"[\p{L}\p{N}]"
+_START, _END = rf"(?<!{_LETTER})", rf"(?!{_WORD})"  # of a word
+
+
+def _either(*lines: str) -> str:
+    "Write lines of expressions, separated by |, as one choice."
+    return f"(?:{'|'.join(lines)})"
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #93ffb191
+_BEFORE_NAME = _either(
+    r"final|correct|right|best|most likely|likeliest|chosen|selected|predicted|overall|most appropriate|my|the|your|one[- ]word|single",
+    r"endgültige|richtige|finale|finale?|meine|die|bonne|ma|la|le",  # German, French
+    r"最终|最終|正确|最后",  # Chinese
+)
+_NAME = _either(
+    r"answers?(?! (?:choices|options)\b)|label|class(?:ification)?|category|prediction|verdict|conclusion|decision|result",
+    r"judge?ment|relation(?:ship)?|choice|option|sentiment|polarity|boxed|final|output|response|overall|determination|selection",
+    r"stance|intent|topic|emotion|feeling|mood|rating|score|genre|domain|calculation",
+    r"stimmung|gefühl|bewertung|thema|antwort|ergebnis|klasse|kategorie|etikett|urteil|fazit|lösung",  # German
+    r"émotion|avis|réponse|étiquette|classe|catégorie|conclusion|résultat",  # French
+    r"sentimiento|emoción|tema|respuesta|etiqueta|resultado|categoría|conclusión",  # Spanish
+    r"resposta|risposta|etichetta|đáp án|câu trả lời|cevap|odpowiedź|svar|antwoord",  # Portuguese, Italian, Vietnamese, Turkish, Polish, Swedish, Dutch
+    r"ответ|метка|класс|вывод|итог|الإجابة|الاجابة|الجواب|التصنيف|التسمية|النتيجة|उत्तर|คำตอบ",  # Russian, Arabic, Hindi, Thai
+    r"情绪|情緒|情感倾向|情感傾向|感情|立场|立場|意图|主题|評価|评分|答案|标签|標籤|结论|結論|结果|結果",  # Chinese and Japanese
+    r"分类|分類|类别|類別|判断|判斷|情感|答え|正解|回答|ラベル|判定|解答|关系|關係|関係",
+    r"정답|답변|답|라벨|레이블",  # Korean
 )
 # Names of a reply as a whole rather than of its label: what follows need not be a label.
-_WEAK_NAME = r"(?:output|response|overall|rating|score|bewertung|avis|result|conclusion|decision|fazit|结论|結論|结果|結果|conclusión|вывод|итог|final|calculation|判断|判斷|答え|回答)"
-_OTHER = r"(?:wrong|incorrect|not|other|alternative|previous|initial|first|second|possible|potential|candidate|example|sample|student'?s?|his|her|their|gold|expected|reference|old|former|rejected|excluded|runner-up|each|every|all|any|following|these|falsche|keine|mauvaise|错误|被告)"
+_WEAK_NAME = _either(
+    r"output|response|overall|rating|score|bewertung|avis|result|conclusion|decision|fazit|conclusión|вывод|итог|final|calculation",
+    r"结论|結論|结果|結果|判断|判斷|答え|回答",
+)
+_OTHER = _either(  # such an answer is not the answer
+    r"wrong|incorrect|not|other|alternative|previous|initial|first|second|possible|potential|candidate|example|sample|student'?s?",
+    r"his|her|their|gold|expected|reference|old|former|rejected|excluded|runner-up|each|every|all|any|following|these",
+    r"falsche|keine|mauvaise|错误|被告",
+)
+_NAMES = rf"(?:{_BEFORE_NAME}\s+){{0,5}}{_NAME}"
+_IS = r"(?:is|ist|est|es)"
 
-NAME = regex.compile(rf"(?<![\p{{L}}\p{{N}}])(?:{_NAME})(?![\p{{L}}\p{{N}}])", _F)
-# The name of an answer and a colon; a line that is nothing but such a name has its colon put behind it.
+NAME = regex.compile(rf"(?<!{_WORD}){_NAME}{_END}", _F)
+# "Label (of three): " with the colon in one of its forms.
+_DETAIL = r"\((?![^()\n]*\b(?:wrong|incorrect|not|other|alternative|rejected|example|sample|gold|student)\b)[^()\n]{1,80}\)"
+_COLON = _either(r":|=(?!=)|->|→|=>", r"(?<=(?:^|\n)[^\n]{0,30})\s[-–—](?=\s)", r"(?:is|ist|est|es|lautet|是|为|為|は)\s*:")
 MARKER = regex.compile(
-    rf"(?<![\p{{Latin}}\p{{N}}_]|{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:(?:{_NAME})\s*){{1,2}}(?:\((?![^()\n]*\b(?:wrong|incorrect|not|other|alternative|rejected|example|sample|gold|student)\b)[^()\n]{{1,80}}\)\s*)?)[\"'”*]*[ ]*(?::|=(?!=)|->|→|=>|(?<=(?:^|\n)[^\n]{{0,30}})\s[-–—](?=\s)|(?:is|ist|est|es|lautet|是|为|為|は)\s*:)",
+    rf"(?<![\p{{Latin}}\p{{N}}_]|{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:{_NAME}\s*){{1,2}}(?:{_DETAIL}\s*)?)[\"'”*]*[ ]*{_COLON}",
     _F,
 )
 # The names with which a statement begins, one behind the other: "Answer: The final answer is".
-NAMES_BEFORE = regex.compile(
-    rf"(?:(?<![\p{{L}}\p{{N}}])(?:{_BEFORE_NAME}\s+){{0,5}}(?:{_NAME})[\"'”*_]*(?:\s*[:=]|\s(?:is|ist|est|es)\b:?)[^\p{{L}}\p{{N}}.!?]*)+$",
-    _F,
-)
+NAMES_BEFORE = regex.compile(rf"(?:(?<!{_WORD}){_NAMES}[\"'”*_]*(?:\s*[:=]|\s{_IS}\b:?)[^\p{{L}}\p{{N}}.!?]*)+$", _F)
 WEAK_MARKER = regex.compile(rf"(?:{_BEFORE_NAME}\s*){{0,5}}{_WEAK_NAME}\s*:?\s*", _F)
+# A line that is nothing but such a name.
 HEADING = regex.compile(
-    rf"(?m)^[^\S\n\p{{L}}]*(?:\d[.)]\s*)?(?P<name>(?:{_BEFORE_NAME}\s+){{0,5}}(?:{_NAME})(?:\s+(?:is|ist|est|es))?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)",
-    _F,
+    rf"(?m)^[^\S\n\p{{L}}]*(?:\d[.)]\s*)?(?P<name>{_NAMES}(?:\s+{_IS})?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)", _F
 )
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #95d35e79
 # Names of what was asked: such a line repeats the question.
 ECHO = regex.compile(
-    r"(?:premise|hypothesis|question|context|text|sentence(?: ?[12ab])?|statement(?: ?[12])?|fact|guess|claim|scene|caption|passage|document|title|review|message|input|tweet|email|options?|choices|answer (?:choices|options)|possible (?:labels|answers)|labels|user|human|assistant|q|"
-    r"you are told|a friend concludes|instructions?|task|prämisse|hypothese|frage|prémisse|hypothèse|前提|假设|問題|问题|仮説|السؤال)",
+    _either(
+        r"premise|hypothesis|question|context|text|sentence(?: ?[12ab])?|statement(?: ?[12])?|fact|guess|claim|scene|caption|passage|document",
+        r"title|review|message|input|tweet|email|options?|choices|answer (?:choices|options)|possible (?:labels|answers)|labels|user|human|assistant|q",
+        r"you are told|a friend concludes|instructions?|task|prämisse|hypothese|frage|prémisse|hypothèse|前提|假设|問題|问题|仮説|السؤال",
+    ),
     _F,
 )
 # Lines with which a reply goes on to somebody else's turn or to another row.
-NEXT_ROW = regex.compile(
-    r"(?m)^[^\S\n]*(?:(?:next )?(?:premise|question|text|sentence 1|context|fact|scene|input|user|human|assistant|q|review|message|tweet|email|row|example|passage|前提|问题|問題|文本)[ ]?\d*[ ]?:|(?:next )?(?:example|row|problem|question) \d+\b)",
-    _F,
+_ROW_NAME = _either(
+    r"premise|question|text|sentence 1|context|fact|scene|input|user|human|assistant|q|review|message|tweet|email|row|example|passage",
+    r"前提|问题|問題|文本",
 )
-REASON = regex.compile(
-    r"[\s\"'”)\]]*(?:the\s+)?(?:(?:short|brief|step[- ]by[- ]step)\s+)?(?:reason(?:ing)?|explanation|rationale|justification|why|because|analysis|thought process|begründung|grund|erklärung|raison|explication|justification|razón|explicación|motivo|理由|解释|解釋|原因|説明|分析|السبب|التفسير|الشرح|причина|объяснение|обоснование|이유|설명)[\s*_\"”]*(?::|\n)[\s\"'“*_]*",
-    _F,
+NEXT_ROW = regex.compile(rf"(?m)^[^\S\n]*(?:(?:next )?{_ROW_NAME}[ ]?\d*[ ]?:|(?:next )?(?:example|row|problem|question) \d+\b)", _F)
+# The name of the reasons.
+_REASON_NAME = _either(
+    r"reason(?:ing)?|explanation|rationale|justification|why|because|analysis|thought process",
+    r"begründung|grund|erklärung|raison|explication|justification|razón|explicación|motivo",  # German, French, Spanish
+    r"理由|解释|解釋|原因|説明|分析|السبب|التفسير|الشرح|причина|объяснение|обоснование|이유|설명",
+)
+REASON = regex.compile(rf"[\s\"'”)\]]*(?:the\s+)?(?:(?:short|brief|step[- ]by[- ]step)\s+)?{_REASON_NAME}[\s*_\"”]*(?::|\n)[\s\"'“*_]*", _F)
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #0692e7d1
+# What may stand between the words that state an answer and the answer: "it is *most likely a* ...", "the answer is *option* B".
+_DETERMINER = _either(
+    r"a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply",
+    r"obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of",
+    r"instance of|example of|labell?ed(?: as)?|classified as|considered|called|option|choice|letter|number|category|class|label",
+    r"mainly|primarily|predominantly|overwhelmingly|generally",
+    r"ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich",  # German
+    r"un|une|le|la|l'|probablement|clairement|el|una|probablemente",  # French, Spanish
+    r":|\"|'|“|„|«|「|『|【|\(|\[",
+)
+_DET = rf"(?:\s*{_DETERMINER}{_END}\s*)*"
+# What is said to be an answer: "*this review* is negative".
+_SUBJECT_NOUN = _either(
+    r"it|this|that|here|which|what we have|hypothesis|statement|guess|claim|caption|sentence|pair|inference|review|message|e?-?mail|text",
+    r"tweet|comment|post|article|document|passage|headline|title|question|utterance|topic|intent|emotion|tone|mood|overall|one|code|snippet",
+    r"program|feedback|customer|news|story|language|library|object|animal|genre|format|item|record|row|example|response|reply|sms|input|note|friend",
+    _NAME,
+)
+_SUBJECT_DETAIL = _either(
+    r"here|above|below|as a whole|overall|in (?:question|this case)|for (?:it|this(?: \w+)?)",
+    r"between (?:them|the two|the (?:two )?(?:sentences|statements)|(?:the )?premise and (?:the )?hypothesis)",
+    r"of the (?:pair|premise to the hypothesis|hypothesis|text|review|message|tweet|two)",
+)
+_SUBJECT = rf"{_SUBJECT_NOUN}(?:\s+{_SUBJECT_DETAIL})*"
+_BE_WORD = _either(
+    r"is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)",
+    r"ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks|expresses|represents|constitutes|indicates|suggests|conveys|points to",
+    r"falls into|reads as|leans(?: towards?)?|belongs to|falls under|counts as|qualifies as",
+)
+_BE = rf"(?:\s+{_BE_WORD}|'s)"
+# "*I would say* negative", "*we classify this review as* negative".
+_SAY = _either(
+    r"say|think|believe|guess|choose|chose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|settle on|argue|conclude|answer",
+    r"classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|call (?:it|this)|consider (?:it|this)",
+    r"rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|judge (?:it|this)(?: as| to be)?",
+)
+_SAYING = rf"(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?{_SAY}(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*"
+_FOREIGN = _either(
+    r"(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet",  # German
+    r"ist (?:die|das|der|diese[rs]?) (?:bewertung|rezension|aussage|antwort|stimmung|text|nachricht|label|klasse|kategorie|hypothese|kommentar)",
+    r"ich (?:würde|denke|meine|glaube|wähle)(?: sagen)?(?:,? es ist)?",
+    r"c'est|il s'agit d(?:e|')|réponse est|je (?:dirais|pense|choisis)(?: que c'est)?",  # French
+    r"es|la respuesta es|respuesta es|diría que es|yo diría",  # Spanish
+    r"это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو",  # Russian, Arabic
+)
+_NO_SPACE_SUBJECT = _either(
+    r"答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選",  # Chinese
+    r"この|その|レビュー|コメント|文章|テキスト|記事|感情|答え|ラベル|回答|結論|関係|これ|したがって|よって",  # Japanese
+)
+_NO_SPACE_CUE = _either(
+    rf"{_NO_SPACE_SUBJECT}[^.,;:!?\n]{{0,12}}?(?:是|为|為|属于|屬於|选|選|は|が)",
+    r"所以|因此|应为|應為|属于|屬於|我选|我選|选择|選擇|したがって|よって",
 )
 
-# %% ../../nbs/3_prompt/02_phrases.ipynb #64373fad
-_DET = r"(?:\s*(?:a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply|obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of|instance of|example of|labell?ed(?: as)?|classified as|considered|called|option|choice|letter|number|category|class|label|mainly|primarily|predominantly|overwhelmingly|generally|ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich|un|une|le|la|l'|probablement|clairement|el|una|probablemente|:|\"|'|“|„|«|「|『|【|\(|\[)(?![\p{L}\p{N}])\s*)*"
-_SUBJECT = (
-    rf"(?:(?:it|this|that|here|which|what we have|hypothesis|statement|guess|claim|caption|sentence|pair|inference|review|message|e?-?mail|text|tweet|comment|post|article|document|passage|headline|title|question|utterance|topic|intent|emotion|tone|mood|overall|one|code|snippet|program|"
-    rf"feedback|customer|news|story|language|library|object|animal|genre|format|item|record|row|example|response|reply|sms|input|note|friend|(?:{_NAME}))(?:\s+(?:here|above|below|as a whole|overall|in (?:question|this case)|between (?:them|the two|the (?:two )?(?:sentences|statements)|(?:the )?premise and (?:the )?hypothesis)|of the (?:pair|premise to the hypothesis|hypothesis|text|review|message|tweet|two)|for (?:it|this(?: \w+)?)))*)"
+# %% ../../nbs/3_prompt/02_phrases.ipynb #4a54a926
+# What may stand before an answer at the head of a sentence.
+_FILLER = _either(
+    r"ok(?:ay)?|sure|certainly|well|yes|oh|ah|indeed|hmm+|so|only|100 ?%|without (?:a |any )?doubt|no doubt|no(?=\s*[,.:;!–—-])",
+    r"wait|actually|correction|sorry|rather|on (?:second thought|reflection)|scratch that|i mean(?:t)?|make that",
+    r"answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí",
 )
-_BE = r"(?:\s+(?:is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)|ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks|expresses|represents|constitutes|indicates|suggests|conveys|points to|falls into|reads as|leans(?: towards?)?|belongs to|falls under|counts as|qualifies as)|'s)"
-_SAYING = r"(?:(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?(?:say|think|believe|guess|choose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|argue|conclude|answer|call (?:it|this)|classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|consider (?:it|this)|rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|settle on|chose|judge (?:it|this)(?: as| to be)?)(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*)"
-_FOREIGN = r"(?:(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet|ist (?:die|das|der|diese[rs]?) (?:bewertung|rezension|aussage|antwort|stimmung|text|nachricht|label|klasse|kategorie|hypothese|kommentar)|ich (?:würde|denke|meine|glaube|wähle)(?: sagen)?(?:,? es ist)?|(?:c'est|il s'agit d(?:e|')|réponse est|je (?:dirais|pense|choisis)(?: que c'est)?)|(?:es|la respuesta es|respuesta es|diría que es|yo diría)|это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو)"
-_NO_SPACE_CUE = r"(?:答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|この|その|レビュー|コメント|文章|テキスト|記事|感情|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選|答え|ラベル|回答|結論|関係|これ|したがって|よって)[^.,;:!?\n]{0,12}?(?:是|为|為|属于|屬於|选|選|は|が)|(?:所以|因此|应为|應為|属于|屬於|我选|我選|选择|選擇|したがって|よって)"
-
 HEAD = regex.compile(
-    r"[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:(?:ok(?:ay)?|sure|certainly|well|yes|oh|ah|indeed|hmm+|so|only|100 ?%|without (?:a |any )?doubt|no doubt|no(?=\s*[,.:;!–—-])|wait|actually|correction|sorry|rather|on (?:second thought|reflection)|scratch that|i mean(?:t)?|make that|answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí)(?![\p{L}\p{N}])[\s,.!:\"'“–—-]*){0,3}[\"'“„«‹「『【《(\[~\s]*",
-    _F,
+    rf"[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*", _F
 )
 # "The most suitable option for a person who wants to rest would be to": what the answer is to may be long.
+_TO = r"(?:for|to|of|that|which|out of|from|among|in|on|based on|given|here|between|regarding|when|where|if|as to|about|\()"
+_NOT_ENDED = r"(?:[^.;!\n]|\.(?=\p{Lu}\.)|(?<=\.\p{Lu})\.)"
+_WOULD_BE = _either(
+    r"is|would be|should be|would (?:most )?(?:likely|typically|probably|usually|generally) be|is likely(?: to be)?|seems to be|will be"
+)
+_PLACE = r"(?:to|in|on|at|by|from|with|(?:to )?(?:look|go|search|get|find|use|be)(?: (?:in|at|to|for|on))?)"
 LONG_CUE = regex.compile(
-    rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?P<name>{_NAME}|selection|pick|solution|location|place|response)(?:\s+(?P<to>(?:for|to|of|that|which|out of|from|among|in|on|based on|given|here|between|regarding|when|where|as to|about|\()(?![\p{{L}}])[^.;!\n]{{0,250}}?[^.;!\n,]))??,?\s+(?:is|would be|should be|would likely be|is likely(?: to be)?|would most likely be|seems to be|will be)(?:\s*:)?{_DET}\s*$",
+    rf"{_START}(?<!{_OTHER}\s)(?P<name>{_NAME}|selection|pick|solution|location|place|response)"
+    rf"(?:\s+(?P<to>{_TO}(?!{_LETTER}){_NOT_ENDED}{{0,250}}?[^;!\n,]))??,?\s+{_WOULD_BE}(?:\s*:)?{_DET}(?:\s{_PLACE}{_DET})?\s*$",
     _F,
 )
 UNFINISHED = regex.compile(
     r"\b(?:if|whether|that|because|which|who|what|where|when|as|since|not|than|think|thinks|though|although|while|it|this|he|she|they|there)(?:\s+[\w']+){0,1}\W*$",
     _F,
 )
+# "The answer to the question is", "label:".
+_OF_NAME = _either(
+    r"here|above|(?:expressed|conveyed|shown)(?: here| (?:in|by) (?:it|this|the)(?: \w+)?)?|to (?:this|the question)|for (?:this|it|the)(?: \w+){0,2}",
+    r"between [^.:;\n]{3,60}?|of (?:the|this) [^.:;\n]{3,50}?|would be|should be",
+)
+_IS_THAT = rf"(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?"
 ANSWER_CUE = regex.compile(
-    rf"(?<![\p{{L}}])(?<!{_OTHER}\s)(?:{_NAME})(?:\s+(?:here|above|(?:expressed|conveyed|shown)(?: here| (?:in|by) (?:it|this|the)(?: \w+)?)?|to (?:this|the question)|for (?:this|it|the)(?: \w+){{0,2}}|between [^.:;\n]{{3,60}}?|of (?:the|this) [^.:;\n]{{3,50}}?|would be|should be))?(?:(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?|\s*[:=]){_DET}\s*$|(?:正解|答え|回答|ラベル|判定|感情)は\s*$|(?:정답|답변|답|라벨|레이블|감정)(?:은|는)[\s(]*$",
+    rf"{_START}(?<!{_OTHER}\s){_NAME}(?:\s+{_OF_NAME})?(?:{_IS_THAT}|\s*[:=]){_DET}\s*$"
+    r"|(?:正解|答え|回答|ラベル|判定|感情)は\s*$|(?:정답|답변|답|라벨|레이블|감정)(?:은|는)[\s(]*$",
     _F,
 )
+# "So", "making it", "that leaves".
+_CONCLUDES = _either(
+    r"so|therefore|thus|hence|consequently|in short|in conclusion|which makes it|meaning(?: it is)?",
+    rf"making it|mak(?:es?|ing) (?:it|this|the (?:overall |whole )?(?:{_NAME}|{_SUBJECT}))",
+    r"(?:that|this|which) leaves(?: us with| only)?|leaving(?: us with| only)?",
+    r"donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит",
+    r"(?<=^\s*)(?:looks|seems|sounds|appears|reads)(?: (?:like|as|to be))?",
+)
 CUE = regex.compile(
-    rf"(?:(?<![\p{{L}}]){_SUBJECT}{_BE}|(?<![\p{{L}}]){_SAYING}|(?<![\p{{L}}]){_FOREIGN}|(?<![\p{{L}}])(?:so|therefore|thus|hence|consequently|in short|in conclusion|making it|mak(?:es?|ing) (?:it|this|the (?:overall |whole )?(?:{_NAME}|{_SUBJECT}))|which makes it|(?:that|this|which) leaves(?: us with| only)?|leaving(?: us with| only)?|meaning(?: it is)?|donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит|(?<=^\s*)(?:looks|seems|sounds|appears|reads)(?: (?:like|as|to be))?)(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?|{_NO_SPACE_CUE}),?{_DET}\s*$",
+    rf"(?:{_START}(?:{_SUBJECT}{_BE}|{_SAYING}|{_FOREIGN}|{_CONCLUDES}(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?)|{_NO_SPACE_CUE}),?{_DET}\s*$",
     _F,
 )
 FRONTED = regex.compile(
@@ -98,88 +206,150 @@ AFTER_NEGATION = regex.compile(
     rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
 )
 COLON_CUE = regex.compile(rf":{_DET}\s*$")
-VERB_CUE = regex.compile(
+VERB_CUE = regex.compile(  # "the evidence supports"
     r"(?:premise|fact|text|passage|statement|sentence|evidence|it|this|that|which|hypothesis|context|report|source|scene|first|document|study|article)\s+(?:clearly|directly|fully|also|thus|therefore)?\s*$",
     _F,
 )
 
-# %% ../../nbs/3_prompt/02_phrases.ipynb #5916e8cb
+# %% ../../nbs/3_prompt/02_phrases.ipynb #f742026d
 NEGATION = regex.compile(
-    r"\b(?:not|n't|never|no|nor|neither|cannot|hardly|without|nicht|kein\w*|weder|ne|n'|pas|ni|aucun\w*|non|jamás|не|нет|ни|ليس\w*|لا|غير)\b|n't\b|不|没|沒|非|未|無|无|ない|ません|なく",
+    r"\b(?:not|n't|never|no|nor|neither|cannot|hardly|without|nicht|kein\w*|weder|ne|n'|pas|ni|aucun\w*|non|jamás|не|нет|ни|ليس\w*|لا|غير)\b"
+    r"|n't\b|不|没|沒|非|未|無|无|ない|ません|なく",
     _F,
+)
+# Words in a clause that keep it from stating what it names: denied, supposed, said by somebody else.
+_WOULD_SAY = r"(?:say|call|go|choose|pick|classify|label|lean|argue|guess|consider|conclude|answer|opt|select|think|rate|mark|judge|settle|vote|give|assign|score|be (?:classified|labell?ed))"
+_SUPPOSED = _either(
+    r"unless|if|whether|might|may|could",
+    rf"would(?! {_WOULD_SAY}\b)(?=\s)(?!\s+be\s*[:\"'“]*$)",
+    r"hard to|difficult to|at first|initially|first glance|tempting|although|though|while|almost|nearly|mere(?:ly)?|suppose\w*|assum\w*",
+    r"unsure|doubt\w*|used to|previously|earlier|ought not|seem(?:ed)? like at|for example|e\.g|such as|imagine|pretend|had been|were it",
+    r"to be considered|in order|could've",
+)
+_DENIED = _either(
+    r"not|never|nor|neither|cannot|hardly|wrong|incorrect\w*|mistake\w*|nobody|no one|unlike|except|(?:instead of|rather than|as opposed to) \w+ing",
+    r"(?:nothing|nobody|no one|none)(?:\s+\w+){0,4}\s+(?:is|are|makes?|shows?|suggests?|indicates?|points to)(?=\s+(?:(?:an?|the)\s+)?$)",
+    r"(?:false|untrue|wrong) (?:that|to)",
+)
+_SAID_BY_OTHERS = _either(
+    r"some(?:one| people)?|one might|students?",
+    r"(?:user|author|writer|speaker|reader|friend|he|she|they|people|many)\s+(?:\w+ly\s+)?(?:thinks?|says?|said|claims?|claimed|believes?|argues?|calls?)",
+)
+_FOREIGN_DOUBT = _either(
+    r"nicht|kein\w*|ob|wenn|falls(?! (?:under|into|in)\b)|könnte|weder",  # German
+    r"si|pourrait|n'est|n'|pas|ni|peut-être|podría|no es",  # French, Spanish
+    r"не|если|может|ليس\w*|لا|غير|إذا|ربما|قد",  # Russian, Arabic
 )
 SPOILER = regex.compile(
-    r"\b(?:not|never|nor|neither|cannot|hardly|unless|if|whether|might|may|could|would(?! (?:say|call|go|choose|pick|classify|label|lean|argue|guess|consider|conclude|answer|opt|select|think|rate|mark|judge|settle|vote|give|assign|score|be (?:classified|labell?ed))\b)(?=\s)(?!\s+be\s*[:\"'“]*$)|hard to|difficult to|wrong|incorrect\w*|mistake\w*|at first|initially|first glance|some(?:one| people)?|one might|students?|suppose\w*|assum\w*|tempting|although|though|while|almost|nearly|mere(?:ly)?|nobody|no one|unlike|except|(?:instead of|rather than|as opposed to) \w+ing|unsure|doubt\w*|used to|previously|earlier|(?:nothing|nobody|no one|none)(?:\s+\w+){0,4}\s+(?:is|are|makes?|shows?|suggests?|indicates?|points to)(?=\s+(?:(?:an?|the)\s+)?$)|(?:false|untrue|wrong) (?:that|to)|(?:user|author|writer|speaker|reader|friend|he|she|they|people|many)\s+(?:\w+ly\s+)?(?:thinks?|says?|said|claims?|claimed|believes?|argues?|calls?)|ought not|seem(?:ed)? like at|for example|e\.g|such as|imagine|pretend|had been|were it|to be considered|in order|could've|nicht|kein\w*|ob|wenn|falls(?! (?:under|into|in)\b)|könnte|weder|si|pourrait|n'est|n'|pas|ni|peut-être|podría|no es|не|если|может|ليس\w*|لا|غير|إذا|ربما|قد)\b|n't\b|不|没有|並非|如果|可能|是否|非|ではな",
-    _F,
+    rf"\b(?:{_DENIED}|{_SUPPOSED}|{_SAID_BY_OTHERS}|{_FOREIGN_DOUBT})\b|n't\b|不|没有|並非|如果|可能|是否|非|ではな", _F
 )
 CLAUSE_BREAK = regex.compile(
-    r"[,;:()\[\]\n]|[—–]|\s-\s|\b(?:but|so|because|since|therefore|thus|hence|however|yet|whereas|consequently|then|sondern|aber|weil|denn|daher|deshalb|mais|donc|parce que|car|pero|porque|por lo tanto|but rather|поэтому|но)\b|因为|因此|所以|但|而是",
+    r"[,;:()\[\]\n]|[—–]|\s-\s|\b(?:but|so|because|since|therefore|thus|hence|however|yet|whereas|consequently|then|but rather"
+    r"|sondern|aber|weil|denn|daher|deshalb|mais|donc|parce que|car|pero|porque|por lo tanto|поэтому|но)\b|因为|因此|所以|但|而是",
     _F,
 )
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #304e4e42
+# What stands between two options: a comma, an *or*, the mark of an item.
+_OR = _either(
+    r"[,/|&]|\bor\b|\band\b|\bvs\.?|\bversus\b|\beither\b|\bboth\b|\bor even\b",
+    r"\boder\b|\bund\b|\bou\b|\bet\b|\by\b|\bo\b|\bили\b|\bи\b|أو|或者?|还是|還是|和|と|または|もしくは|또는",
+    r"\n(?!\s*\n)",
+)
+_ITEM = r"[(\[]?[a-z\d][).:\]]"
 JOIN = regex.compile(
-    r"[\s\"'“”„«»()\[\]]*(?:[,/|&]|\bor\b|\band\b|\bvs\.?|\bversus\b|\beither\b|\bboth\b|\boder\b|\bund\b|\bou\b|\bet\b|\by\b|\bo\b|\bor even\b|\bили\b|\bи\b|أو|或者?|还是|還是|和|と|または|もしくは|또는|\n(?!\s*\n))[\s\"'“”„«»()\[\],]*(?:(?:or|and|either|oder|ou|an?|the|as|possibly|perhaps|maybe|also|only|at best)\s+)*[\s\"'“„«]*(?:[(\[]?[a-z\d][).:\]]\s*)?(?:(?:option|choice|answer|number|letter)s?\s+)?[\s\"'“„«]*|\][\s\"'“]*\[?[\s\"'“]*|\s+(?:[(\[]?[a-z\d][).:\]])\s*",
+    rf"[\s\"'“”„«»()\[\]]*{_OR}[\s\"'“”„«»()\[\],]*(?:(?:or|and|either|oder|ou|an?|the|as|possibly|perhaps|maybe|also|only|at best)\s+)*"
+    rf"[\s\"'“„«]*(?:{_ITEM}\s*)?(?:(?:option|choice|answer|number|letter)s?\s+)?[\s\"'“„«]*"
+    rf"|\][\s\"'“]*\[?[\s\"'“]*|\s+(?:{_ITEM})\s*",
     _F,
 )
+# "Neutral is the right answer"
+_IS_A = r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*"
+_FITTING = r"only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper"
+_ANSWER = r"answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion"
+_SETTLED = r"(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)"
+# What may follow a label that is stated.
 FOLLOWER = regex.compile(
-    r"(?:because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)|then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)|rather than|instead of|not|where|while|"
-    r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone|answer|tweet|comment|post|sms|article|news|"
-    r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|fitting)\s*)+(?:\s*(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion))?\b|"
-    r"(?:is|remains) (?:the|my|our) (?:answer|label|choice|verdict|pick|option|class|relation(?:ship)?|classification|category)|fits(?: best)?|applies|it is\b|it'?s? is\b|best (?:fits|describes|matches|captures)|describes (?:it|this)|"
-    r"weil|da|denn|wegen|parce que|car|puisque|porque|ya que|pues|потому|так как|لأن|بسبب|hier|ici|aquí)(?![\p{L}\p{N}])|因为|因為|由于|ので|だ|です|である|的|情绪|情緒|情感|评价|と(?!は|も|いう|言)|を|입니다|이다|로|으로",
+    _either(
+        r"because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)",
+        r"then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)",
+        r"rather than|instead of|not|where|while",
+        r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone",
+        r"answer|tweet|comment|post|sms|article|news",
+        rf"{_IS_A}(?:(?:{_FITTING})\s*)+(?:\s*(?:{_ANSWER}))?\b",
+        r"(?:is|remains) (?:the|my|our) (?:answer|label|choice|verdict|pick|option|class|relation(?:ship)?|classification|category)",
+        r"fits(?: best)?|applies|it is\b|it'?s? is\b|best (?:fits|describes|matches|captures)|describes (?:it|this)",
+        r"weil|da|denn|wegen|parce que|car|puisque|porque|ya que|pues|потому|так как|لأن|بسبب|hier|ici|aquí",
+    )
+    + rf"{_END}|因为|因為|由于|ので|だ|です|である|的|情绪|情緒|情感|评价|と(?!は|も|いう|言)|を|입니다|이다|로|으로",
     _F,
 )
 IS_THE_ANSWER = regex.compile(
-    r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|thus|most|more)\s+)*(?:(?:only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper|optimal|ideal)\s+)+(?:answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion|selection)(?!s?\p{L})(?! (?:for|if|when) )"
-    r"|is (?:the|my|our) (?:answer|choice|pick|verdict)(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)",
+    rf"{_IS_A}(?:(?:{_FITTING}|optimal|ideal)\s+)+(?:{_ANSWER}|selection)(?!s?{_LETTER})(?! (?:for|if|when) )"
+    rf"|is (?:the|my|our) (?:answer|choice|pick|verdict){_SETTLED}",
     _F,
 )
-# Behind a letter: "Option C is correct."
-IS_CORRECT = regex.compile(r"(?:is|seems|must be) (?:the )?(?:correct|right|best)(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)", _F)
-# "No, I can't help with that" answers no question.
-DECLINES = regex.compile(
-    r"[\s,.!;:–—-]*(?:(?:but )?(?:i'm |i am )?(?:sorry|afraid)|(?:but )?i (?:can't|cannot|can not|won't|will not|couldn't|am unable|am not able|'m unable|don't know|do not know))\b",
-    _F,
+IS_BEST_FOR = regex.compile(
+    rf"(?:is|would be) (?:the )?(?:only|correct|right|best|most suitable|most likely|most appropriate|optimal|ideal) {_NAME} for\b", _F
 )
-APPOSITION = regex.compile(
-    r"\s*[\"'”)]*,\s[^,.;\n]{1,120},\s+(?:also\s+)?(?:is|was|are|were|could|can|would|may|might|should|has|have|does|do|did|will|must)(?![\p{L}])",
-    _F,
-)
-DEGREE = regex.compile(
-    r"(?<![\p{L}])(?:very|strongly|overwhelmingly|extremely|highly|decidedly|undoubtedly|unmistakably|clear|strong|logical|textual|direct|definite|obvious|outright|straightforward|sehr|très|muy)\s+$",
-    _F,
-)
+IS_CORRECT = regex.compile(rf"(?:is|seems|must be) (?:the )?(?:correct|right|best){_SETTLED}", _F)  # "Option C is correct."
 BECAUSE = regex.compile(
-    r"[\s\"'”»)\]*,]*(?:because|since|as|due to|given|for|weil|da|denn|parce que|car|puisque|porque|потому|لأن)(?![\p{L}])|[\s\"'”»)\]*]*(?:[:;–—]|-\s)|[\s,]*因为|[\s,]*因為",
-    _F,
-)
-DOUBTED = regex.compile(
-    r"[\s.!,;:…*_\"'”)\]–—-]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no,? (?:wait|that|sorry)|sorry|apologies|my (?:mistake|bad)|oops|correction|let me re\w+|i mean(?:t)?|make that|or rather|strike that)\b",
+    r"[\s\"'”»)\]*,]*(?:because|since|as|due to|given|for|weil|da|denn|parce que|car|puisque|porque|потому|لأن)(?![\p{L}])"
+    r"|[\s\"'”»)\]*]*(?:[:;–—]|-\s)|[\s,]*因为|[\s,]*因為",
     _F,
 )
 # How a sentence begins behind a label without a mark: "Neutral The man may sleep". A name may go on with the label: "Joy Smith wrote it".
 FRESH_SENTENCE = regex.compile(
-    r"(?:i|it|this|that|these|those|there|the|he|she|they|we|you|nobody|nothing|no one|whether|if|anything)(?![\p{L}\p{N}])(?!\s*(?:[.,;!?]|or\b|and\b|$))",
+    rf"(?:i|it|this|that|these|those|there|the|he|she|they|we|you|nobody|nothing|no one|whether|if|anything){_END}(?!\s*(?:[.,;!?]|or\b|and\b|$))",
     _F,
 )
-REJECTED = regex.compile(
-    r"[^\S\n]*[:(?,–—-]*[^\S\n]*(?:no|nope|wrong|incorrect|false|ruled out|rejected|excluded|not (?:the case|correct|right|applicable)|doesn't (?:apply|hold|fit)|does not (?:apply|hold|fit)|nein|non|falsch|faux|0(?:\.0+)?+(?: ?%)?(?!\.?\d)|✗|✘|❌|不对|不是|错误|错)\s*(?:[.,;)!\n]|$)",
-    _F,
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #922ca0a0
+_NO = _either(
+    r"no|nope|wrong|incorrect|false|ruled out|rejected|excluded|not (?:the case|correct|right|applicable)|(?:doesn't|does not) (?:apply|hold|fit)",
+    r"nein|non|falsch|faux|0(?:\.0+)?+(?: ?%)?(?!\.?\d)|✗|✘|❌|不对|不是|错误|错",
 )
-TAKEN_BACK = regex.compile(
-    r"\s*[,(–—-]\s*(?:however|though|on the other hand|by contrast|in contrast|of course|by comparison|meanwhile|likewise|then|as (?:a label|an answer)|hingegen|dagegen|jedoch|en revanche)\s*[,)–—-]?\s*\b(?:is|was|would|could|can|cannot|can't|isn't|does|doesn't|might|may|should|must|has|will|are|requires|needs|ist|wäre|est|serait)\b",
-    _F,
+REJECTED = regex.compile(rf"[^\S\n]*[:(?,–—-]*[^\S\n]*{_NO}\s*(?:[.,;)!\n]|$)", _F)  # "Neutral: no."
+_HOWEVER = _either(
+    r"however|though|on the other hand|by contrast|in contrast|of course|by comparison|meanwhile|likewise|then|as (?:a label|an answer)",
+    r"hingegen|dagegen|jedoch|en revanche",
 )
-# "Entailment seems right at first, yet ..."
-SEEMED = regex.compile(
+_DOES = _either(
+    r"is|was|are|would|could|can|cannot|can't|isn't|does|doesn't|might|may|should|must|has|will|requires|needs|ist|wäre|est|serait"
+)
+TAKEN_BACK = regex.compile(rf"\s*[,(–—-]\s*{_HOWEVER}\s*[,)–—-]?\s*\b{_DOES}\b", _F)  # "Entailment, however, would need more."
+SEEMED = regex.compile(  # "Entailment seems right at first, yet ..."
     r"\s+(?:seems?|appears?|looks?|sounds?|might|may|could|would)\b[^.\n]{0,200}?\b(?:at first|initially|first glance|yet|but|however|though|until)\b",
+    _F,
+)
+APPOSITION = regex.compile(  # "Entailment, the strictest of the three, would need more."
+    rf"\s*[\"'”)]*,\s[^,.;\n]{{1,120}},\s+(?:also\s+)?(?:is|was|are|were|could|can|would|may|might|should|has|have|does|do|did|will|must)(?!{_LETTER})",
+    _F,
+)
+DECLINES = regex.compile(  # "No, I can't help with that."
+    r"[\s,.!;:–—-]*(?:(?:but )?(?:i'm |i am )?(?:sorry|afraid)"
+    r"|(?:but )?i (?:can't|cannot|can not|won't|will not|couldn't|am unable|am not able|'m unable|don't know|do not know))\b",
+    _F,
+)
+DEGREE = regex.compile(  # "very negative", where no label is called so
+    rf"(?<!{_LETTER})(?:very|strongly|overwhelmingly|extremely|highly|decidedly|undoubtedly|unmistakably|clear|strong|logical|textual|direct|definite|obvious|outright|straightforward|sehr|très|muy)\s+$",
     _F,
 )
 # Behind a label *no* or *none*: "no answer", "None of the evidence", "No. 5".
 NOUN = regex.compile(
-    r"[^\S\n]+(?!(?:because|since|as|it|they|he|she|the|this|that|these|those|there|for|but|and|with|given|due|based|here|after|according|i|we|you)\b)\p{L}|\.[^\S\n]*\d",
+    rf"[^\S\n]+(?!(?:because|since|as|it|they|he|she|the|this|that|these|those|there|for|but|and|with|given|due|based|here|after|according|i|we|you)\b){_LETTER}"
+    r"|\.[^\S\n]*\d",
+    _F,
+)
+# A change of mind: right behind a label, and anywhere.
+DOUBTED = regex.compile(
+    r"[\s.!,;:…*_\"'”)\]–—-]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no,? (?:wait|that|sorry)|sorry|apologies"
+    r"|my (?:mistake|bad)|oops|correction|let me re\w+|i mean(?:t)?|make that|or rather|strike that)\b",
     _F,
 )
 CHANGED_MIND = regex.compile(
-    r"\b(?:wait|actually|on second thought|on reflection|upon reflection|reconsider\w*|re-?evaluat\w*|re-?think\w*|correction|scratch that|my mistake|i was wrong|let me (?:re|check|correct)|sorry|strike that|no,|hmm|hold on|i take (?:it|that) back|rather,|changed? my mind|on closer|in fact|moment mal|doch|attendez|en fait)",
+    r"\b(?:wait|actually|on second thought|on reflection|upon reflection|reconsider\w*|re-?evaluat\w*|re-?think\w*|correction|scratch that|my mistake"
+    r"|i was wrong|let me (?:re|check|correct)|sorry|strike that|no,|hmm|hold on|i take (?:it|that) back|rather,|changed? my mind|on closer|in fact"
+    r"|moment mal|doch|attendez|en fait)",
     _F,
 )

@@ -154,6 +154,9 @@ def _goes_on(page: Page, mention: Mention, sentence: int, is_marked: bool) -> bo
         return tail[1:2].isspace() or tail[1:2] == "-"
     if not tail[0].isalnum():
         return False
+    if is_at_head and page.forms.has_choices and page.is_first(sentence) and phrases.IS_BEST_FOR.match(tail):
+        end = page.sentence_of(mention.start)[1]
+        return not any(mention.end <= other.start < end and other.label != mention.label for other in page.mentions)
     if mention.is_letter or page.forms.has_choices:
         return bool(_STRICT.match(tail) or phrases.IS_THE_ANSWER.match(tail) or (mention.is_letter and phrases.IS_CORRECT.match(tail)))
     if is_at_head and page.is_first(sentence):
