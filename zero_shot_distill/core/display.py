@@ -53,14 +53,20 @@ def table_html(
     for number, row in enumerate(rows):
         cells = "".join(_cell(row.get(name, ""), name in wide) for name in rows[0])
         body.append(f"<tr{' class=strong' if number in strong else ''}>{cells}</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    head = "".join(f"<th{_RIGHT * _is_number(rows[0][name])}>{escape(name)}</th>" for name in rows[0])
     return f'<div class="zsd"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+_RIGHT = ' style="text-align: right"'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: Any, is_wide: bool) -> str:
     first, _, rest = escape(str(value)).partition("\n")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    looks = (" class=wide" if is_wide else "") + (' style="text-align: right"' if is_number else "")
+    looks = " class=wide" * is_wide + _RIGHT * _is_number(value)
     return f"<td{looks}>{first}{f'<br><small>{rest}</small>' if rest else ''}</td>"
 
 # %% ../../nbs/0_core/03_display.ipynb #c26ca98d
