@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from .core.definition import DataError, DefinitionError, ZsdError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
-from .prompt.contest_rows import divide_contest
 from .prompt.library import describe_mix, find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
 from .prompt.template import PromptError, PromptTemplate
@@ -166,6 +165,8 @@ def draw_rows(
     task: Task,  # needs the splits train, valid and test
 ) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
+    from zero_shot_distill.prompt.contest_rows import divide_contest
+
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
     train, valid = (draw_order(rows, pipeline.seed) for rows in (train, valid))
     labelled, part = _labelled(task, "train", train), pipeline.prompts

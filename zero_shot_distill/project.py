@@ -214,7 +214,9 @@ class PromptProject(Workspace):
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = self._chosen(templates)
         client = self._client_for(chosen, rows, budget_usd)
-        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+        with self.progress.bar(
+            f"asking {len(chosen)} template{'s' * (len(chosen) > 1)} on {len(rows)} rows", n_parallel=client.n_at_once
+        ) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
     def _chosen(self, templates: Sequence[str | PromptTemplate]) -> dict[str, PromptTemplate]:
