@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NOTEBOOK_WORKERS ?= 2
-TEST_WORKERS ?= 2
+# Three on two cores: many tests wait for a server, a lock or a child, and use no processor meanwhile.
+TEST_WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Notebooks of your own under nbs/, which git does not have, are yours: nothing checks or changes them.
 NOT_SCRATCH = $$($(BIN)/python tools/scratch.py ruff)

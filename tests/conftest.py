@@ -1,11 +1,26 @@
-"In which order the tests run where several processes share them out (`make test` runs two, a file in one of them)."
+"In which order the tests run where several processes share them out (`make test` runs three, a file in one of them)."
 
 from pathlib import Path
 
 import pytest
 
-# Begun first, so that none of them is left over for the end.
-LONG = ("test_pipeline.py", "test_cli.py", "test_docs.py", "test_student.py", "test_faults.py", "test_batch.py", "test_thesis_commands.py")
+# Begun first, the longest before the others, so that none of them is left over for the end.
+LONG = (
+    "test_pipeline.py",
+    "test_faults.py",
+    "test_docs.py",
+    "test_batch.py",
+    "test_teacher.py",
+    "test_own_data.py",
+    "test_student.py",
+    "test_cli.py",
+    "test_asking.py",
+    "test_thesis_commands.py",
+    "test_stored.py",
+    "test_upkeep.py",
+    "test_project.py",
+    "test_asking_commands.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -222,7 +222,7 @@ def fails(error: BaseException, after: int = 0, calls: Callable | None = None) -
     return fail
 
 
-def in_time(do: Callable, timeout_s: float = 30.0) -> BaseException | None:  # what it raised
+def in_time(do: Callable, timeout_s: float = 300.0) -> BaseException | None:  # what it raised
     "Call a function that must come back; a run that hangs would hold up all tests otherwise."
     raised: list[BaseException | None] = []
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -37,7 +37,8 @@ from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, Teac
 
 MODEL = "scripted-model"
 KEY = "no-key-is-needed"
-TIMEOUT_S = 2.0
+TIMEOUT_S = 4.0  # where a fault is that a reply comes too late; a loaded machine may take a second or two for a good one
+PATIENCE_S = 60.0  # where no reply is late: whatever keeps one waiting is the machine
 KINDS = {**FAULTS, "late": {"delay_s": 2 * TIMEOUT_S}}  # later than the client waits
 # For tests: a provider that does not ask for a whole second each time.
 QUICK_KINDS = KINDS | {name: FAULTS[name] | {"headers": {"retry-after-ms": "50"}} for name in ("429", "503")}
@@ -121,10 +122,15 @@ def _store() -> Iterator[ResponseStore]:
         yield store
 
 
-def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[Request], n_parallel: int = 16, most_runs: int = 6) -> int:
+def timeout_s(faults: Iterable[str]) -> float:
+    "Say how long a client waits for a reply of a server with some faults."
+    return TIMEOUT_S if {"late", "slow-loris"} & set(faults) else PATIENCE_S
+
+
+def ask_until_done(server: ScriptedServer, store: ResponseStore, requests: list[Request], limits: RequestLimits, most_runs: int = 6) -> int:
     "Run again, as a user would, until every request has its reply."
     for n_runs in range(1, most_runs + 1):
-        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S)) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, limits) as teacher:
             try:
                 if not TeacherClient(teacher, store).ask(requests).failures:
                     return n_runs
@@ -138,7 +144,7 @@ def run_with_faults(name: str, shares: Mapping[str, float], n: int, seed: int = 
     requests = requests_for(n)
     settings = {"latency": Latency(0.01), "faults": shares, "fault_kinds": QUICK_KINDS, "seed": seed} | server_settings
     with ScriptedServer(echo, **settings) as server, _store() as store:
-        n_runs = ask_until_done(server, store, requests)
+        n_runs = ask_until_done(server, store, requests, RequestLimits(16, timeout_s(shares)))
         entries = entries_of(server, requests)
         for response in store.get_many(request.key for request in requests).values():
             # Attempts are counted in the store, and none that may have been charged is left out.
@@ -270,7 +276,7 @@ def run_through_outage(n: int) -> Row:
         return Scripted(500) if n // 3 <= number < n // 3 + 60 else echo(body, number)
 
     with ScriptedServer(script) as server, _store() as store:
-        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S, n_retries=0)) as teacher:
+        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, PATIENCE_S, n_retries=0)) as teacher:
             with pytest.raises(TeacherError, match="questions in a row failed: HTTP 500"):
                 TeacherClient(teacher, store).ask(requests)
             assert len(store) >= n // 3 - 1
@@ -319,7 +325,8 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
     with ScriptedServer(expensive, **settings) as server, _store() as store:
         budget = Budget(cap_usd, PRICE)
         worst_usd = max(budget.worst_case_usd(request) for request in requests)
-        with HostedTeacher(MODEL, server.base_url, KEY, RequestLimits(8, TIMEOUT_S)) as teacher:
+        limits = RequestLimits(8, timeout_s(shares))
+        with HostedTeacher(MODEL, server.base_url, KEY, limits) as teacher:
             asked = TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
         spent_usd = charged_usd(server)
         assert spent_usd <= cap_usd
@@ -330,7 +337,7 @@ def run_capped(cap_usd: float, shares: Mapping[str, float], seed: int) -> Row:
         note = f"cap ${cap_usd:.5f}, charged ${spent_usd:.5f}, {len(asked.responses)} answered; then the rest"
         # With fresh money the rest is asked, and only that.
         name = "budget, and faults" if shares else "budget"
-        return compare(name, 1 + ask_until_done(server, store, requests, 8), server, store, requests, note)
+        return compare(name, 1 + ask_until_done(server, store, requests, limits), server, store, requests, note)
 
 
 @pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.03)])
@@ -365,7 +372,7 @@ def ask_and_note(base_url: str, store_path: str, n: int, n_parallel: int, notes_
     requests = requests_for(n)
     random.Random(seed).shuffle(requests)
     notes = os.open(notes_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, 5.0)) as teacher:
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, PATIENCE_S)) as teacher:
         for answer in TeacherClient(teacher, store).ask_each(requests):
             if answer.response is not None:
                 os.write(notes, (json.dumps([answer.request.key, answer.response.text]) + "\n").encode())
@@ -376,7 +383,8 @@ def ask_capped(base_url: str, store_path: str, n: int, n_parallel: int, cap_usd:
     requests = requests_for(n, max_tokens=50)
     random.Random(seed).shuffle(requests)
     budget = Budget(cap_usd, PRICE)
-    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S)) as teacher:
+    # Nothing here depends on whether a reply comes in time, and some of the server's never do.
+    with ResponseStore(store_path) as store, HostedTeacher(MODEL, base_url, KEY, RequestLimits(n_parallel, TIMEOUT_S / 2)) as teacher:
         budget.watch(requests, store)
         with suppress(TeacherError):  # the circuit breaker, where many attempts fail
             TeacherClient(teacher, store, options=AskOptions(PRICE, budget)).ask(requests)
@@ -572,7 +580,7 @@ def test_four_processes_of_which_one_is_killed(nursery):
     assert row.n_attempts <= 208
 
 
-def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 200, seed: int = 0) -> Row:
+def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 120, seed: int = 0) -> Row:
     "Several processes ask the same requests under one cap, each in an order of its own; some are killed, and others take their places."
     rng = random.Random(seed)
     requests = requests_for(n, max_tokens=50)
@@ -609,11 +617,12 @@ def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, share
             note += f"; {n_killed} processes killed" if n_killed else ""
             name = f"one budget, {n_processes} processes" + (", and faults" if shares else "")
             # With fresh money the rest is asked, and only that.
-            return compare(name, n_processes + n_killed + ask_until_done(server, store, requests, 8, 10), server, store, requests, note)
+            n_runs = n_processes + n_killed + ask_until_done(server, store, requests, RequestLimits(8, timeout_s(shares)), 10)
+            return compare(name, n_runs, server, store, requests, note)
 
 
 @pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.02)], ids=["", "faults"])
-@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (4, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
+@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
 def test_processes_share_a_budget(nursery, n_processes, n_kills, shares):
     "By the provider's own count of all processes together, killed ones included."
     row = run_capped_processes(nursery, n_processes, n_kills, shares, seed=n_processes)

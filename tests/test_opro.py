@@ -27,7 +27,7 @@ TASK = load_task("pocket_nli")
 ROWS = load_examples(TASK, "train")
 LABEL_OF = {(row.fields["premise"], row.fields["hypothesis"]): row.label for row in ROWS}
 MODEL = ("--model", "some-model", "--price-in", "2", "--price-out", "8")
-SMALL = ("--task", "pocket_nli", "--candidates", "4", "--rows", "12", "--confirm", "20", "--templates", "one-sentence")
+SMALL = ("--task", "pocket_nli", "--candidates", "4", "--samples", "12", "--confirm-rows", "20", "--templates", "one-sentence")
 
 
 def at(server: ScriptedServer) -> dict[str, str]:
@@ -251,7 +251,7 @@ def test_another_optimiser_and_other_proposers(tmp_path):
         (("--meta-prompt", "none.txt"), ["none.txt: the meta-prompt cannot be read"]),
         (("--base", "one-sentence-more"), ["no template 'one-sentence-more'"]),
         (("--base", "can-we-tell", "--templates", "can-we-tell"), ["candidates keep the last paragraph"]),
-        (("--usd-price", "1", "--confirm", "1000"), ["rows"]),
+        (("--usd-price", "1", "--confirm-rows", "1000"), ["rows"]),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, parts):
@@ -269,7 +269,7 @@ def test_a_task_without_labels_is_refused(tmp_path):
             row["label"] = ""
     project.write()
     with ScriptedServer(script) as server:
-        done = zsd(tmp_path, "opro", "--task", "my_task.yaml", *MODEL, "--rows", "6", "--confirm", "6", "--quiet", env=at(server))
+        done = zsd(tmp_path, "opro", "--task", "my_task.yaml", *MODEL, "--samples", "6", "--confirm-rows", "6", "--quiet", env=at(server))
         is_one_line(done, 2, "label")
         assert server.bodies == []
 

@@ -213,7 +213,7 @@ def test_in_a_notebook_the_embedded_teacher_stays_open_and_shows_a_bar(tmp_path)
             return super().process_message(message, cell, place)
 
     Watched(notebook, timeout=600, kernel_name="python3").execute()
-    assert "asking 1 templates on 2 rows 0 of 2 loading the model" in shown[0]
+    assert "asking 1 template on 2 rows 0 of 2 loading the model" in shown[0]
     assert [html for html in shown if "loading" in html] == shown[:1]  # not in the second cell
     _, first, second, same, _ = (cell.outputs for cell in notebook.cells)
     assert same[0]["text"] == "True\n"

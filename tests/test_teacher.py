@@ -356,13 +356,13 @@ def test_bad_rows_left_over_do_not_stop_a_run(store):
         (Scripted(body=b"<html>Welcome</html>", content_type="text/html"), "no JSON: <html>Welcome</html>; does the address lack /v1"),
         (Scripted(body=b"{}"), "does the address lack /v1"),
         (Scripted(body=b'{"choices": [{"mess'), 'no JSON: {"choices": [{"mess; cut off?'),
-        (Scripted(delay_s=600), "no reply within 2 s"),
+        (Scripted(delay_s=600), "no reply within 5 s"),
     ],
 )
 def test_replies_that_are_none(store, scripted, reason):
     "One such reply among good ones is a counted row."
     with ScriptedServer(lambda body, n: scripted if n == 3 else Scripted()) as server:
-        asked = ask(hosted(server, timeout_s=2 if scripted.delay_s else 60, n_parallel=1), requests_for("some-model", 6), store)
+        asked = ask(hosted(server, timeout_s=5 if scripted.delay_s else 60, n_parallel=1), requests_for("some-model", 6), store)
     assert (asked.n_asked, len(asked.failures)) == (5, 1)
     assert reason in str(next(iter(asked.failures.values())))
 

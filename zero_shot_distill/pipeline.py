@@ -47,7 +47,9 @@ class PromptsPart(_Part):
     file: Path | None = None  # the user's own templates, relative to the pipeline file; None: the built-in ones of the task
     templates: tuple[str, ...] = ()  # ids; empty: all of the file. Imported templates of the work directory may be named, too
     selection_rows: int = Field(30, ge=1)  # every template is asked on these
-    confirmation_rows: int = Field(40, ge=1)  # the winner is asked on these others
+    confirmation_rows: int = Field(40, ge=1)  # the winner is asked on these others, which share no group with the selection rows
+    # id of a template in use: it is confirmed beside the winner, and stays where the winner is not at least as good; None: the winner is confirmed alone
+    incumbent: str | None = None
 
 
 class AnnotatePart(_Part):
@@ -136,7 +138,7 @@ class Rows:
     "The rows of a run, by what they are used for."
 
     selection: list[Example]  # decide between templates
-    confirmation: list[Example]  # measure the winner; disjoint from `selection`
+    confirmation: list[Example]  # measure the winner; no group of `selection` is among them
     train: list[Example]  # annotated; contains both where it is large enough
     valid: list[Example]
     test: list[Example]  # read once by each finished student
@@ -163,14 +165,20 @@ def draw_rows(
     task: Task,  # needs the splits train, valid and test
 ) -> Rows:  # `DataError` where a split is missing or too small, or has no row with a label to measure by
     "Draw all rows of a run from the pipeline's seed."
+    from zero_shot_distill.prompt.contest_rows import divide_contest
+
     train, valid, test = (load_examples(task, split) for split in ("train", "valid", "test"))
     train, valid = (draw_order(rows, pipeline.seed) for rows in (train, valid))
-    n_selection, n_confirmation = pipeline.prompts.selection_rows, pipeline.prompts.confirmation_rows
+    labelled, part = _labelled(task, "train", train), pipeline.prompts
     key = "prompts.selection_rows + prompts.confirmation_rows"
-    drawn = _draw(pipeline, key, n_selection + n_confirmation, "train", _labelled(task, "train", train), " with a label")
+    _draw(pipeline, key, part.selection_rows + part.confirmation_rows, "train", labelled, " with a label")
+    try:
+        contest = divide_contest(task, labelled, part.selection_rows, part.confirmation_rows)
+    except DataError as error:
+        raise DataError(f"pipeline {pipeline.name!r}: {key}: {error}") from None
     return Rows(
-        selection=drawn[:n_selection],
-        confirmation=drawn[n_selection:],
+        selection=list(contest.selection),
+        confirmation=list(contest.confirmation),
         train=_draw(pipeline, "annotate.train_rows", pipeline.annotate.train_rows, "train", train),
         valid=_draw(pipeline, "annotate.valid_rows", pipeline.annotate.valid_rows, "valid", valid),
         test=_labelled(task, "test", test),
@@ -227,6 +235,8 @@ def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
     # Without names it is the file's templates alone, whatever was imported into the work directory meanwhile.
     known = find_templates(task, pipeline.prompts.file, work_dir if named or pipeline.annotate.mix else None)
     templates = pick_templates(known, named, task) if named else find_templates(task, pipeline.prompts.file)
+    if pipeline.prompts.incumbent is not None:
+        pick_templates(templates, [pipeline.prompts.incumbent], task)
     mix = find_mix(pipeline.annotate.mix, known, work_dir) if pipeline.annotate.mix else None
     _report_source(pipeline)
     _check_student_weights(pipeline, progress)
@@ -237,10 +247,15 @@ class PipelineError(ZsdError):
     "A stage that cannot go on with what the stages before it brought."
 
 
-def _prompt_pairs(run: _Run, winner: str | None = None) -> list[tuple[PromptTemplate, Example]]:
-    "List what the templates are asked, and the winner on the confirmation rows once there is one."
+def _prompt_pairs(run: _Run, contenders: Sequence[str] = ()) -> list[tuple[PromptTemplate, Example]]:
+    "List what the templates are asked, and the contenders on the confirmation rows once there are some."
     pairs = [(template, row) for row in run.rows.selection for template in run.templates.values()]
-    return pairs + ([(run.templates[winner], row) for row in run.rows.confirmation] if winner else [])
+    return pairs + [(run.templates[id], row) for row in run.rows.confirmation for id in contenders]
+
+
+def _confirmed(run: _Run) -> list[str]:
+    "List the templates that were asked on the confirmation rows."
+    return json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["contenders"]
 
 
 def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], asked: "AnnotationJob | TeacherClient") -> "list[Request]":
@@ -274,8 +289,9 @@ def _ask(run: _Run, ids: Sequence[str], rows: Sequence[Example], client: "Teache
 
 # %% ../nbs/80_pipeline.ipynb #45343807
 def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
-    "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the winner's id."
+    "Compare templates on the selection rows, confirm the winner on others, leave prompts.json; returns the id of the template to go on with."
     from zero_shot_distill.prompt.announce import announce
+    from zero_shot_distill.prompt.confirm import confirmation_of
     from zero_shot_distill.prompt.display import percent_text
     from zero_shot_distill.prompt.score import TIE_RULE, best_templates, choose_template, score_replies
 
@@ -293,13 +309,19 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
         run.progress.message(
             f"  a tie: {' and '.join(tied)} did equally well on {len(rows.selection)} rows; going on with {winner} ({TIE_RULE})"
         )
-    on_others = _ask(run, [winner], rows.confirmation, client, f"confirming {winner}")[winner]
-    confirmed = score_replies(winner, on_others, price, is_right, labels)
+    contenders = list(dict.fromkeys([winner, run.pipeline.prompts.incumbent or winner]))
+    on_others = _ask(run, contenders, rows.confirmation, client, f"confirming {' and '.join(contenders)}")
+    confirmation = confirmation_of(run.task, on_others, contenders[-1], price)
+    if confirmation.challenger:
+        run.progress.message(f"  {confirmation.verdict}")
+    selected, winner = winner, confirmation.chosen
+    confirmed = confirmation.scores[winner]
     write_json(
         run.folder / "prompts.json",
         {
             "winner": winner,
-            "tied": tied if len(tied) > 1 else [],
+            "contenders": contenders,
+            "tied": tied if len(tied) > 1 and winner == selected else [],
             "selection": [asdict(score) for score in scores],
             "confirmation": asdict(confirmed),
             "templates": {id: template.model_dump() for id, template in run.templates.items()},
@@ -307,9 +329,9 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
         },
     )
     accuracy, explained = percent_text(confirmed.accuracy), percent_text(confirmed.explained_accuracy)
+    how = "winner" if len(tied) == 1 and winner == selected else "chosen"
     run.progress.message(
-        f"  {'chosen' if len(tied) > 1 else 'winner'} {winner}: accuracy {accuracy}, accuracy with explanation {explained} "
-        f"on {confirmed.accuracy.n} confirmation rows"
+        f"  {how} {winner}: accuracy {accuracy}, accuracy with explanation {explained} on {confirmed.accuracy.n} confirmation rows"
     )
     return winner
 
@@ -339,7 +361,7 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
     before = [path.read_bytes() for path in files if path.is_file()]
     announce_job(job, client, run.progress)
     if client.options.budget:
-        client.options.budget.watch(_requests(run, _prompt_pairs(run, winner), client), client.store)
+        client.options.budget.watch(_requests(run, _prompt_pairs(run, _confirmed(run)), client), client.store)
     report = run_annotation(job, client, run.work_dir, run.progress)
     for split, summary in report.splits.items():
         run.progress.message(
@@ -434,8 +456,7 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
     from zero_shot_distill.annotate.announce import planned_pairs
     from zero_shot_distill.teacher.price import price_of, total_usage
 
-    winner = json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["winner"]
-    asked = _requests(run, [*_prompt_pairs(run, winner), *planned_pairs(job)], job)
+    asked = _requests(run, [*_prompt_pairs(run, _confirmed(run)), *planned_pairs(job)], job)
     usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(

@@ -7,7 +7,8 @@ __all__ = ['named_teacher', 'Workspace', 'TrainableAnnotation', 'PromptProject',
 
 # %% ../nbs/81_project.ipynb #03a5a2bf
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
 from .core.files import definitions_dir
 from .prompt.choose import Choice, ContestJob, choose_prompt
-from .prompt.collect import run_experiment
+from .prompt.collect import requests_for, run_experiment
 from .prompt.contest_rows import draw_contest
 from .prompt.headroom import Headroom, headroom, sample_again
 from .prompt.library import find_mix, find_templates, pick_templates
@@ -213,7 +214,9 @@ class PromptProject(Workspace):
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = self._chosen(templates)
         client = self._client_for(chosen, rows, budget_usd)
-        with self.progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+        with self.progress.bar(
+            f"asking {len(chosen)} template{'s' * (len(chosen) > 1)} on {len(rows)} rows", n_parallel=client.n_at_once
+        ) as on_progress:
             return run_experiment(self.task, chosen, rows, client, on_progress)
 
     def _chosen(self, templates: Sequence[str | PromptTemplate]) -> dict[str, PromptTemplate]:
@@ -344,11 +347,24 @@ class Project(SearchProject):
 # %% ../nbs/81_project.ipynb #8d08a1e5
 def recorded_project(
     work_dir: str | Path,  # the replies are copied into its store
+    run: str = "explore",  # or "search"; see the README of each folder in data/recorded_runs
 ) -> Project:  # asks nothing; rows whose replies were not recorded are shown as unanswered
-    "Open a project on recorded real replies: four templates on 16 rows of `pocket_nli`, and one of them on 64 more."
-    folder = definitions_dir() / "recorded_runs" / "explore"
+    "Open a project on recorded real replies to questions about `pocket_nli`, with the prompt searches that were recorded."
+    folder = definitions_dir() / "recorded_runs" / run
     project = Project("pocket_nli", folder / "teacher.yaml", prompts=folder / "prompts.yaml", work_dir=work_dir, offline=True)
-    lines = map(json.loads, (folder / "replies.jsonl").read_text(encoding="utf-8").splitlines())
-    requests = [(Request.from_json(json.dumps(line["request"])), line["response"]) for line in lines]
-    project.store.put_many((request, Response(key=request.key, **response)) for request, response in requests)
+    project.store.put_many(_recorded_replies(project, folder / "replies.jsonl"))
+    if (folder / "searches").is_dir():
+        shutil.copytree(folder / "searches", project.work_dir / "searches", dirs_exist_ok=True)
     return project
+
+
+def _recorded_replies(project: Project, path: Path) -> Iterator[tuple[Request, Response]]:
+    "Read replies with their requests; a request that is not written out is the one of its template about its row."
+    rows = {row.id: row for row in load_examples(project.task, "train")}
+    model, sampling = project.opened.teacher.model, project.settings.sampling
+    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        if "request" in line:
+            request = Request.from_json(json.dumps(line["request"]))
+        else:
+            request = requests_for(project.templates[line["template"]], rows[line["row"]], project.task, model, sampling)[line["way"]]
+        yield request, Response(key=request.key, **line["response"])

@@ -13,6 +13,12 @@ DSPy's GEPA and promptolution's CAPO are not among the proposers: neither is ins
 past the response store, so that their questions could not be counted in the same way.
 """
 
+import os
+import sys
+
+if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
+    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
+
 import argparse
 import json
 from collections.abc import Sequence
@@ -26,14 +32,12 @@ from typing import Any
 
 from zero_shot_distill.core.definition import ZsdError
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.prompt.candidate import ReplyForm
 from zero_shot_distill.prompt.contest_rows import draw_contest
 from zero_shot_distill.prompt.objective import SearchObjective
 from zero_shot_distill.prompt.opro import search_prompt
 from zero_shot_distill.prompt.propose import PROPOSERS
-from zero_shot_distill.prompt.search_job import PRESETS, OproSettings, SearchBudget, SearchJob
+from zero_shot_distill.prompt.search_job import META_PROMPT_TOKENS, PRESETS, OproSettings, SearchBudget, SearchJob, begin_with
 from zero_shot_distill.prompt.search_result import PromptSearch, SearchTotal, confirmed_share, refusal_text
-from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.prompt.trajectory import tried_by_id
 from zero_shot_distill.store.store import ResponseStore
@@ -61,11 +65,11 @@ class Setting:
 def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
     "One search; an error is told in its place, so that the others go on."
     task, progress = load_task(setting.task), Progress()
-    base = starter_templates(task)["reason-first"]
+    begun, form = begin_with(task, load_templates(task))
     job = SearchJob(
         task,
-        {base.id: base} | load_templates(task),
-        ReplyForm.of(base),
+        begun,
+        form,
         draw_contest(task, setting.settings.rows, setting.n_confirm, seed, setting.split),
         setting.settings,
         setting.objective,
@@ -75,11 +79,11 @@ def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
     )
     with ExitStack() as opened_things:
         store = opened_things.enter_context(ResponseStore(setting.work_dir / "responses.sqlite"))
-        opened = open_teacher(setting.teacher, progress, context_tokens=4096)
+        opened = open_teacher(setting.teacher, progress, context_tokens=META_PROMPT_TOKENS)
         opened_things.enter_context(opened.teacher)
         proposing, own = opened, None
         if setting.optimiser:
-            proposing = open_teacher(setting.optimiser, progress, context_tokens=4096)
+            proposing = open_teacher(setting.optimiser, progress, context_tokens=META_PROMPT_TOKENS)
             opened_things.enter_context(proposing.teacher)
             own = setting.optimiser.sampling if setting.optimiser.has_own_sampling else None
         client = connect(opened, store, setting.teacher.sampling)

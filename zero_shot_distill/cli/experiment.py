@@ -185,7 +185,9 @@ def experiment(
         pairs = [(template, row) for row in rows for template in chosen.values()]
         client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
         announce(pairs, loaded, client, progress)
-        with progress.bar(f"asking {len(chosen)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
+        with progress.bar(
+            f"asking {len(chosen)} template{'s' * (len(chosen) > 1)} on {len(rows)} rows", n_parallel=client.n_at_once
+        ) as on_progress:
             replies = run_experiment(loaded, chosen, rows, client, on_progress)
     about = f"{opened.teacher.model} on {len(rows)} {split} rows (seed {seed})"
     _show(loaded, chosen, replies, split, about, profile, opened, work_dir, common.as_json)

@@ -78,8 +78,10 @@ def opro(
     task: TaskName,
     iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Steps, at most; 20, by the paper 200.")] = None,
     candidates: Annotated[int | None, typer.Option("--candidates", min=1, help="Proposals a step; 8.")] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows that score every template; 25, by the paper 50.")] = None,
-    confirm: Annotated[int | None, typer.Option("--confirm", min=2, help="Other rows, for the best two and the incumbent; 100.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Rows that score every template; 25, by the paper 50.")] = None,
+    confirm_rows: Annotated[
+        int | None, typer.Option("--confirm-rows", min=1, help="Other rows, for the best two and the incumbent; 100.")
+    ] = None,
     plateau: Annotated[int | None, typer.Option("--plateau", min=1, help="Stop after so many steps without a better one; 10.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Whose settings: thesis or paper.")] = "thesis",
     proposer: Annotated[str, typer.Option("--proposer", help="Who proposes: opro, paraphrase, reflect or starters.")] = "opro",
@@ -113,14 +115,14 @@ def opro(
     from zero_shot_distill.teacher.connect import connect
 
     loaded, progress, teacher = load_task(task), common.progress, asked.settings()
-    settings = _settings(preset, iterations=iterations, candidates=candidates, rows=rows, plateau=plateau)
+    settings = _settings(preset, iterations=iterations, candidates=candidates, rows=samples, plateau=plateau)
     named = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
     begun_with, form = begin_with(loaded, named, base)
     job = SearchJob(
         loaded,
         begun_with,
         form,
-        draw_contest(loaded, settings.rows, confirm, seed, split),
+        draw_contest(loaded, settings.rows, confirm_rows, seed, split),
         settings,
         SearchObjective(objective, usd_price / 100, word_price / 100),
         proposer,

@@ -17,9 +17,9 @@ from typing import Any
 REPORT_STYLE = """<style>
 .zsd { overflow-x: auto; margin: 0.4em 0 1.2em; font-size: 14px; line-height: 1.45; }
 .zsd table { border-collapse: collapse; margin: 0; font-size: 14px; font-variant-numeric: tabular-nums; }
-.zsd th, .zsd td { padding: 5px 10px 5px 0; text-align: left; vertical-align: top; white-space: nowrap; border: none; border-bottom: 1px solid #8884; background: none; }
-.zsd th { font-weight: 600; vertical-align: bottom; white-space: normal; }
-.zsd td.wide { white-space: normal; min-width: 12em; }
+.zsd.zsd table th, .zsd.zsd table td { padding: 5px 10px 5px 0; text-align: left; vertical-align: top; white-space: nowrap; border: none; border-bottom: 1px solid #8884; background: none; }
+.zsd.zsd table th { font-weight: 600; vertical-align: bottom; white-space: normal; }
+.zsd.zsd table td.wide { white-space: normal; min-width: 12em; }
 .zsd tr.strong td { font-weight: 600; }
 .zsd small { font-weight: 400; font-size: 12px; opacity: 0.75; }
 .zsd mark { color: #000; padding: 0 2px; border-radius: 2px; }
@@ -53,14 +53,20 @@ def table_html(
     for number, row in enumerate(rows):
         cells = "".join(_cell(row.get(name, ""), name in wide) for name in rows[0])
         body.append(f"<tr{' class=strong' if number in strong else ''}>{cells}</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    head = "".join(f"<th{_RIGHT * _is_number(rows[0][name])}>{escape(name)}</th>" for name in rows[0])
     return f'<div class="zsd"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+_RIGHT = ' style="text-align: right"'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: Any, is_wide: bool) -> str:
     first, _, rest = escape(str(value)).partition("\n")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    looks = (" class=wide" if is_wide else "") + (' style="text-align: right"' if is_number else "")
+    looks = " class=wide" * is_wide + _RIGHT * _is_number(value)
     return f"<td{looks}>{first}{f'<br><small>{rest}</small>' if rest else ''}</td>"
 
 # %% ../../nbs/0_core/03_display.ipynb #c26ca98d

@@ -76,7 +76,7 @@ class ContestJob:
         if plan.halving:
             rule = f"at {', '.join(map(str, looks[:3]))}, ... rows the worse half by {how} is dropped"
         else:
-            rule = f"from {looks[0]} rows on, every {plan.step_rows}, a template is dropped that is behind in {how} (mid-p below {plan.level:g})"
+            rule = f"from {looks[0]} rows on, every {plan.step_rows}, a template is dropped that is behind in {how} (mid-p below {plan.level_of(n):g})"
         return (
             f"{'halving' if plan.halving else 'race'}: {n} templates on {n_rows} rows, at most {plan.most_questions(n, n_rows):,} questions; {rule}; "
             f"then {min(N_CONTENDERS, n)} templates on {len(self.rows.confirmation)} other rows, at most {self.n_confirmation:,} questions"

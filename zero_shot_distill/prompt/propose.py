@@ -14,7 +14,7 @@ from string import Template
 from typing import Protocol
 
 from ..core.definition import DataError, DefinitionError
-from .candidate import MARKS, Refusal, ReplyForm, read_candidate
+from .candidate import MARKS, OWN_WORDS, Refusal, ReplyForm, read_candidate
 from .replies import ReadReply
 from .starter import starter_templates
 from .template import PromptTemplate
@@ -123,7 +123,7 @@ def _placeholders_text(task: Task) -> str:
 
 def _skeleton_text(task: Task) -> str:
     "Show where the row stands in a prompt, between the marks: a small model keeps the braces if it sees them last."
-    return "\n".join([MARKS[0], "(your own words)", *(f"{name}: {{{name}}}" for name in task.fields), MARKS[1]])
+    return "\n".join([MARKS[0], OWN_WORDS, *(f"{name}: {{{name}}}" for name in task.fields), MARKS[1]])
 
 
 def _row_text(task: Task, example: Example) -> str:

@@ -21,7 +21,7 @@ class Design:
 
     gold: tuple[float, ...]  # independent rows that those of each gold label are worth in its recall
     given: tuple[float, ...]  # independent rows that those given each label are worth in its precision
-    balanced: float  # variance of the balanced accuracy, over what it would be were every row a group of its own
+    balanced: float  # variance of the balanced accuracy, over what it would be were the recalls independent of each other
 
 
 def _design(
@@ -42,15 +42,18 @@ def _design(
 
 
 def _balanced_effect(gold: np.ndarray, hits: np.ndarray, groups: Sequence[Hashable]) -> float:
-    "Compare the variances of the mean recall with and without groups; a pseudo row on either side keeps both above zero."
+    "Compare the variance of the mean recall with what it would be if no group had rows of two labels; a pseudo row on either side keeps both above zero."
     if len(set(groups)) < 2:
         return 1.0
     sizes = np.bincount(gold)
     recalls = np.divide(np.bincount(gold, weights=hits), sizes, out=np.zeros(len(sizes)), where=sizes > 0)
     mean = recalls[sizes > 0].mean()
     residuals = (hits - recalls[gold]) * len(gold) / ((sizes > 0).sum() * sizes[gold])
-    grouped, alone = (clustered_mean(residuals, named, pseudo_rows=(1 - mean, -mean)) for named in (groups, ()))
-    return float((grouped.reach / Z) ** 2 / alone.variance)
+    apart = list(zip(groups, gold.tolist(), strict=True))
+    together, independent = (clustered_mean(residuals, named, pseudo_rows=(1 - mean, -mean)) for named in (groups, apart))
+    if together.n_groups == independent.n_groups:
+        return 1.0
+    return (together.reach / Z) ** 2 / independent.variance  # the recalls' own intervals do not know how few groups there are
 
 
 def _plain_design(counts: tuple[tuple[int, ...], ...]) -> Design:
@@ -161,9 +164,7 @@ class Confusion:
         if not recalls:
             return wilson(0, 0)
         value, n = float(np.mean([one.value for one in recalls])), sum(self.n_gold.values())
-        if self.design:
-            # Groups may span labels, so the recalls are no independent ones: theirs of each row alone, times what the groups do to their mean.
-            recalls = [wilson(line[at], sum(line)) for at, line in enumerate(self.counts[:-1]) if sum(line)]
+        # Groups with rows of several labels make the recalls depend on each other.
         widening = (self.design.balanced if self.design else 1.0) ** 0.5 / len(recalls)
         below = widening * np.sqrt(sum((one.value - one.low) ** 2 for one in recalls))
         above = widening * np.sqrt(sum((one.high - one.value) ** 2 for one in recalls))

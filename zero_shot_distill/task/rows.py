@@ -59,21 +59,32 @@ def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     yield from ((number, _mapping(path, f"row {number}", row)) for number, row in enumerate(content, 1))
 
 
+def _table_row(where: str, names: Sequence[str], cells: Sequence[str]) -> Row:
+    "Give cells their names. Columns with neither name nor content, which spreadsheet programs leave behind, are none."
+    if names.count("") < 2:
+        return dict(zip(names, cells, strict=True))
+    if any(cell.strip() for name, cell in zip(names, cells, strict=True) if not name):
+        raise DataError(f"{where}: a column without a name holds something; name it")
+    return {name: cell for name, cell in zip(names, cells, strict=True) if name}
+
+
 def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     form = table_form(path, file.encoding)
     for _ in range(form.n_lines_before):
         file.readline()
-    reader = csv.DictReader(file, strict=True, **form.options)
+    reader, names = csv.reader(file, strict=True, **form.options), []
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                names = reader.fieldnames or []
+        for cells in filter(None, reader):  # not of empty lines
+            place = form.n_lines_before + reader.line_num
+            if not names:
+                names = cells
+                if len({*filter(None, names)}) < sum(map(bool, names)):
+                    raise DataError(f"{path}:{place}: two columns have the same name; rename one")
+            elif len(cells) != len(names):
                 hint = "; a text that holds a comma needs quotation marks around it" if len(names) == 1 else ""
-                place = form.n_lines_before + reader.line_num
                 raise DataError(f"{path}:{place}: ragged row, the header has {len(names)} column{'s'[: len(names) > 1]}{hint}")
-            if len(row) < len(reader.fieldnames or []):
-                raise DataError(f"{path}:1: two columns have the same name; rename one")
-            yield form.n_lines_before + reader.line_num, row
+            else:
+                yield place, _table_row(f"{path}:{place}", names, cells)
     except csv.Error as error:
         raise DataError(f"{path}:{form.n_lines_before + reader.line_num}: not valid CSV ({error})") from None
 

@@ -79,44 +79,42 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); fix that, then run again") from error
 
 
-class _BatchFiles:
-    "Keep the requests of each batch, and a lock that says who drives it, in files beside the store."
+def _take_lock(path: Path) -> FileLock | None:  # None: another process holds it
+    "Lock a batch for this process."
+    lock = FileLock(path)
+    with _file_errors(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+    return lock
 
-    def __init__(self, store: ResponseStore):
-        self._store = store
 
-    def path(self, id: str, suffix: str) -> Path:
-        "Name a file beside the store."
-        return self._store.path.with_name(f"{self._store.path.name}.batch-{id}.{suffix}")
-
-    def keep(self, batch: Batch, requests: Iterable[Request]) -> None:
-        "Write requests of a batch beside the store; on the disk before they are claimed."
-        path = self.path(batch.id, "jsonl")
-        with _file_errors(path), open(path, "a", encoding="ascii") as file:
-            file.writelines(f"{request.key} {request.to_json()}\n" for request in requests)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _lock(self, id: str) -> FileLock | None:
-        lock = FileLock(self.path(id, "lock"))
-        with _file_errors(self.path(id, "lock")):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                return None
-        return lock
-
-    def _unlock(self, id: str, lock: FileLock) -> None:
-        "Remove a lock for good. Whoever locks it after this finds that the batch is final."
-        lock.release()
-        self.path(id, "lock").unlink(missing_ok=True)
+def _remove_lock(lock: FileLock) -> None:
+    "Remove a lock for good. Whoever locks it after this finds that the batch is final."
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 # %% ../../nbs/2_teacher/09_batch_ledger.ipynb #3205c595
 _COLUMNS = "id, model, base_url, file_id, batch_id, state, n_requests, created_at"
 
 
-class BatchRecords(_BatchFiles):
-    "Read and write the batches of a store, and the files beside it."
+class BatchRecords:
+    "Read and write the batches of a store, and the files beside it: the requests of each, and a lock that says who drives it."
+
+    def __init__(self, store: ResponseStore):
+        self._store = store
+
+    def _file(self, id: str, suffix: str) -> Path:
+        return self._store.path.with_name(f"{self._store.path.name}.batch-{id}.{suffix}")
+
+    def keep(self, batch: Batch, requests: Iterable[Request]) -> None:
+        "Write requests of a batch beside the store; on the disk before they are claimed."
+        path = self._file(batch.id, "jsonl")
+        with _file_errors(path), open(path, "a", encoding="ascii") as file:
+            file.writelines(f"{request.key} {request.to_json()}\n" for request in requests)
+            file.flush()
+            os.fsync(file.fileno())
 
     def under_way(self, teacher: HostedTeacher) -> list[str]:  # ids
         "List the batches that are not final, of this model at this address."
@@ -127,17 +125,17 @@ class BatchRecords(_BatchFiles):
     def new(self, teacher: HostedTeacher) -> Batch:  # ours to drive
         "Make a batch, which claims requests from now on."
         batch = Batch(uuid.uuid4().hex[:16], teacher.model, teacher.shown_url)
-        batch.lock = self._lock(batch.id)
+        batch.lock = _take_lock(self._file(batch.id, "lock"))
         self.write(batch, "writing")
         return batch
 
     def take(self, id: str) -> Batch | None:  # None: another process drives it, or has just ended it
         "Take over a batch of another run that has ended."
-        lock = self._lock(id)
+        lock = _take_lock(self._file(id, "lock"))
         batch = self.read(id) if lock else None
         if batch is None or batch.is_final:
             if lock:
-                self._unlock(id, lock)
+                _remove_lock(lock)
             return None
         batch.lock = lock
         return batch
@@ -163,7 +161,7 @@ class BatchRecords(_BatchFiles):
     def requests(self, batch: Batch, known: Mapping[str, Request]) -> Iterator[Request]:  # those in `known` as they are there
         "Read a batch's requests that wait for a reply, one at a time."
         claimed = self.claimed(batch)
-        path = self.path(batch.id, "jsonl")
+        path = self._file(batch.id, "jsonl")
         if path.exists():
             with open(path, encoding="ascii") as file:
                 for key, text in (line.split(" ", 1) for line in file if line[:64] in claimed):
@@ -174,7 +172,7 @@ class BatchRecords(_BatchFiles):
 
     def members(self, batch: Batch) -> set[str]:
         "List the keys of all of a batch's requests, answered or not."
-        path = self.path(batch.id, "jsonl")
+        path = self._file(batch.id, "jsonl")
         if not path.exists():
             return self.claimed(batch)
         with open(path, encoding="ascii") as file:
@@ -190,12 +188,12 @@ class BatchRecords(_BatchFiles):
 
     def end(self, batch: Batch, state: str) -> None:
         "Mark a batch finished; delete its row if the provider never accepted it."
-        self.path(batch.id, "jsonl").unlink(missing_ok=True)
+        self._file(batch.id, "jsonl").unlink(missing_ok=True)
         self.write(batch, state)
         if batch.batch_id is None:
             with self._store.writing() as connection:
                 connection.execute("DELETE FROM batches WHERE id = ?", [batch.id])
-        self._unlock(batch.id, batch.lock)
+        _remove_lock(batch.lock)
 
 # %% ../../nbs/2_teacher/09_batch_ledger.ipynb #5e6f8ec6
 _N_FURTHER = 2  # batches that a request may be in after its first

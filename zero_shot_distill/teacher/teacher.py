@@ -8,7 +8,6 @@ __all__ = ['ReplyTooLarge', 'TeacherError', 'TeacherSettingsError', 'Teacher', '
 
 # %% ../../nbs/2_teacher/00_teacher.ipynb #486c5f7e
 import base64
-import html
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ import openai
 from dotenv import dotenv_values, find_dotenv
 
 from ..core.definition import ZsdError
+from ..core.display import styled, table_html
 
 # %% ../../nbs/2_teacher/00_teacher.ipynb #38a3a6ac
 _MOST_BYTES = 16_000_000  # of one reply, unpacked: the longest that a model writes are about 1 MB
@@ -124,10 +124,8 @@ class Teacher:
         return f"{type(self).__name__}({self.model})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in self._described().items()
-        )
-        return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
+        kind = type(self).__name__
+        return styled(table_html([{kind: name, "": str(value)} for name, value in self._described().items()]))
 
     def __enter__(self) -> "Teacher":
         return self
