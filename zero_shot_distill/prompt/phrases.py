@@ -158,7 +158,8 @@ _FILLER = _either(
     r"answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí",
 )
 HEAD = regex.compile(
-    rf"(?:\(?\d{{1,2}}[.)]\s+)?[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*", _F
+    rf"(?:\(?\d{{1,2}}[.)]\s+)?[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*",
+    _F,
 )
 # "The most suitable option for a person who wants to rest would be to": what the answer is to may be long.
 _TO = r"(?:for|to|of|that|which|out of|from|among|in|on|based on|given|here|between|regarding|when|where|if|as to|about|\()"
