@@ -4,9 +4,14 @@ Worlds in which the truth is known, and the thesis's 84 `cqa` templates where th
 then measured on the other 35.
 """
 
+import os
+import sys
+
+if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
+    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
+
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
