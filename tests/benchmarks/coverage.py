@@ -8,6 +8,12 @@ what this project did until November 2026, written again here; "now" is the func
 An interval of 95 % should hold the truth in about 95 %, a verdict of 5 % be wrong in at most 5 %, the upper end of a forecast be passed in at most 5 %.
 """
 
+import os
+import sys
+
+if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
+    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
+
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,10 +66,10 @@ class Students:
     n_groups: int
     level: float  # log-odds of an ordinary row
     group_size: int = 3
-    group_sd: float = 1.0
-    row_sd: float = 1.0
+    group_sd: float = 2.0
+    row_sd: float = 2.0
     method_sd: float = 0.5  # how far the two methods differ on one row
-    seed_sd: float = 0.15
+    seed_sd: float = 0.3
 
     @property
     def groups(self) -> np.ndarray:
@@ -117,7 +123,7 @@ def verdicts(n: int, random: np.random.Generator) -> Iterator[Line]:
 def means(n: int, random: np.random.Generator) -> Iterator[Line]:
     "The accuracy of one method."
     for n_groups, level, k in ((44, 0.5, 1), (44, 0.5, 2), (44, 0.5, 3), (44, 4.0, 3), (133, 4.0, 5), (133, 0.5, 5)):
-        model, inside = Students(n_groups, level, seed_sd=0.0 if k == 1 else 0.15), [0, 0]
+        model, inside = Students(n_groups, level, seed_sd=0.0 if k == 1 else 0.3), [0, 0]
         truth = model.accuracy()
         for _ in range(n):
             (results,) = model.draw((k,), random)

@@ -4,9 +4,14 @@ Worlds in which the truth is known, and the thesis's 84 `cqa` templates where th
 then measured on the other 35.
 """
 
+import os
+import sys
+
+if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
+    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
+
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +81,7 @@ def figures(task: Task, replies: dict[str, list[ReadReply]], truth: float, with_
         "any": found.n_any / found.right.n,
         "guesses": found.n_guessed / found.right.n,
         "most": n_most / found.right.n,
-        "best of the other half": found.label.value,
+        "the best": found.label.value,
         "net gain": found.gain.total.value,
         "truth": truth,
         "called better": float(found.gain.is_shown),

@@ -9,13 +9,14 @@ replies are read by the rules of the thesis. Every race and halving is `prompt.s
 `prompt.confirm.first_not_worse`: the code that `zsd select` runs.
 """
 
+import os
 import sys
 
-sys.path.pop(0)  # this folder: the standard library has a module `select`, too
+if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
+    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -217,7 +217,7 @@ class _Contest:
         rest = self.plan.max_questions - self.n_questions
         # From n rows to twice as many costs n questions for each template of the better half.
         each = min(n_all - n, n / 2 * np.log2(n_all / n))
-        return max(1, min(n_left, int(rest / each)))
+        return min(n_left, max(2, int(rest / each)))  # two that are left may spend all of it
 
     def end(self, stop: Stop) -> Selection:
         order = self._compare(self.looks[-1].n_rows)[2] if self.looks else np.arange(len(self.left))
