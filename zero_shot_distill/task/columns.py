@@ -152,7 +152,9 @@ def find_fields(
     found = named or [column.name for column in texts if column.kind == "text"] or [column.name for column in texts]
     if not named and len(found) > 1:
         example = shlex.quote(max(found, key=lambda name: table.columns[name].longest))
-        raise DataError(f"{table.where}: the input could be in {listed(found)}; say which, with commas between several, e.g. --fields {example}")
+        raise DataError(
+            f"{table.where}: the input could be in {listed(found)}; say which, with commas between several, e.g. --fields {example}"
+        )
     if not found and not has_choices:
         why = f" ({', '.join(map(repr, left_out))} would give the label away)" if left_out else ""
         raise DataError(
