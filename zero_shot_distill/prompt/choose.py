@@ -115,7 +115,9 @@ class Choice:
     scores: dict[str, PromptScore]  # template id -> on the selection rows that it was asked about: flattered where it did well
     confirmation: Confirmation
     n_open: int  # questions without a reply; the same call asks them again
-    gain: GainSplit | None = None  # of the challenger over the incumbent on the confirmation rows, by cause; None: the incumbent was confirmed alone
+    gain: GainSplit | None = (
+        None  # of the challenger over the incumbent on the confirmation rows, by cause; None: the incumbent was confirmed alone
+    )
 
     @property
     def chosen(self) -> str:
