@@ -276,7 +276,7 @@ FOLLOWER = regex.compile(
         r"then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)",
         r"rather than|instead of|not|where|while",
         r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone",
-        r"answer|tweet|comment|post|sms|article|news",
+        r"answer|tweet|comment|post|sms|article|news|stars?(?=\s*(?:[.,;:!?)(\n]|$)|\s+(?:because|since|for|as|and)\b)",
         rf"{_IS_A}(?:(?:{_FITTING})\s*)+(?:\s*(?:{_ANSWER}))?\b",
         r"(?:is|remains) (?:the|my|our) (?:answer|label|choice|verdict|pick|option|class|relation(?:ship)?|classification|category)",
         r"fits(?: best)?|applies|it is\b|it'?s? is\b|best (?:fits|describes|matches|captures)|describes (?:it|this)",
