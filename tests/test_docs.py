@@ -54,14 +54,14 @@ def test_entry_shows_full_types_defaults_and_comments(tmp_path):
         "    labels: tuple[str, ...],  # what is allowed | not\n"
         "    *,\n"
         "    seed: int = 0,  # of the draw\n"
-        ") -> dict[str, float]:  # matches `(?P<label>...)` or (?P<label>)\n"
+        ") -> dict[str, float]:  # matches `(?P<label>...)` or (?P<label>), for $1 or $2\n"
         '    "One label."\n'
     )
     entry = Module(source).entry("choose")
     assert "{py:function} choose(labels: tuple[str, ...], *, seed: int = 0) -> dict[str, float]" in entry
     assert "| `labels` | `tuple[str, ...]` |  | what is allowed \\| not |" in entry
     assert "| `seed` | `int` | `0` | of the draw |" in entry
-    assert "| *returns* | `dict[str, float]` |  | matches `(?P<label>...)` or (?P\\<label>) |" in entry
+    assert "| *returns* | `dict[str, float]` |  | matches `(?P<label>...)` or (?P\\<label>), for \\$1 or \\$2 |" in entry
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")

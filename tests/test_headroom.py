@@ -55,7 +55,7 @@ def test_every_row_is_counted_once(seed, with_rationale):
 
 
 def test_many_guessing_templates_do_not_make_headroom():
-    "A label that one of many templates gets right by luck is not in reach; what the best one really gains is nothing."
+    "What the best one of many gets right by luck grows little with their number, and what it really gains is nothing."
     rng = np.random.default_rng(0)
     reached, lucky, net = {2: [], 16: []}, {2: [], 16: []}, {2: [], 16: []}
     for n_others in reached:
@@ -69,7 +69,7 @@ def test_many_guessing_templates_do_not_make_headroom():
             net[n_others].append(found.gain.total.value)
             assert abs(found.n_guessed - found.n_any) < 12
     assert np.mean(lucky[16]) > np.mean(lucky[2]) + 0.1
-    assert abs(np.mean(reached[16]) - np.mean(reached[2])) < 0.04
+    assert np.mean(reached[16]) - np.mean(reached[2]) < 0.5 * (np.mean(lucky[16]) - np.mean(lucky[2]))
     assert abs(np.mean(net[16])) < 0.03
 
 

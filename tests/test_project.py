@@ -136,6 +136,13 @@ def test_everything_shows_itself(tmp_path):
     zsd.close()
 
 
+def test_recorded_replies_of_the_search_are_whole(tmp_path):
+    zsd = recorded_project(tmp_path, "search")
+    assert set(zsd.score(n=24).frame["n"]) == {24}
+    assert zsd.select(n=8, n_confirmation=14).n_open == 0
+    zsd.close()
+
+
 def test_recorded_replies_are_whole(tmp_path):
     zsd = recorded_project(tmp_path)
     assert set(zsd.score(n=16).frame["n"]) == {16}

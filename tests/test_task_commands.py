@@ -237,6 +237,15 @@ def test_groups(tmp_path):
     assert found(report) == [("group-leak", "test", 5)]
 
 
+def test_repeats_stay_in_one_split(tmp_path):
+    (tmp_path / "train.csv").write_text(
+        "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in [*reviews(100), *reviews(20)])
+    )
+    report = add(tmp_path, "reviews", "train.csv")
+    assert report["definition"]["group_field"] == "text"
+    assert {kind for kind, *_ in found(report)} == {"duplicates", "few-rows"}
+
+
 # What is found
 
 

@@ -138,13 +138,13 @@ def _default(node: ast.expr | None) -> str:
 
 
 def _docstring(node: ast.AST) -> str:
-    return _no_html(inspect.cleandoc(ast.get_docstring(node) or ""))
+    return _as_text(inspect.cleandoc(ast.get_docstring(node) or ""))
 
 
-def _no_html(text: str) -> str:
-    "What Markdown would swallow as a tag, e.g. the `<label>` of a regular expression, kept as text; code stays."
+def _as_text(text: str) -> str:
+    "What Markdown would swallow as a tag or a formula, e.g. the `<label>` of a regular expression or two prices in dollars, kept as text; code stays."
     parts = re.split(r"(`[^`\n]*`)", text)
-    return "".join(part if i % 2 else part.replace("<", "\\<") for i, part in enumerate(parts))
+    return "".join(part if i % 2 else part.replace("<", "\\<").replace("$", "\\$") for i, part in enumerate(parts))
 
 
 def _signature(parameters: list[Parameter]) -> str:
@@ -168,7 +168,7 @@ def _table(parameters: list[Parameter], result: Parameter | None = None) -> str:
     ]
     for row in rows:
         name = row.name if row is result else _code(row.name)
-        details = re.sub(r"(?<!\\)\|", r"\\|", _no_html(row.details))
+        details = re.sub(r"(?<!\\)\|", r"\\|", _as_text(row.details))
         lines.append(f"| {name} | {_code(row.type)} |" + (f" {_code(row.default)} |" if with_defaults else "") + f" {details} |")
     return "\n".join(lines)
 

@@ -81,7 +81,7 @@ def figures(task: Task, replies: dict[str, list[ReadReply]], truth: float, with_
         "any": found.n_any / found.right.n,
         "guesses": found.n_guessed / found.right.n,
         "most": n_most / found.right.n,
-        "best of the other half": found.label.value,
+        "the best": found.label.value,
         "net gain": found.gain.total.value,
         "truth": truth,
         "called better": float(found.gain.is_shown),

@@ -46,7 +46,7 @@ def _show(choice: "Choice", as_json: bool) -> None:
         return
     show_rows(confirmation_table(choice.confirmation), as_json=False)
     print(f"{choice.confirmation.n_rows} confirmation rows that no choice was made on; 95 % intervals")
-    print(choice.confirmation.verdict)
+    print(" ".join(filter(None, [choice.confirmation.verdict, choice.split])))
     print(f"{choice.selection.summary}.")
 
 

@@ -285,7 +285,8 @@ def _show(added: "AddedTask") -> None:
     print("Next: say in it under `description` what is to be told: prompts begin with it.")
     print("Then see the prompts (`new` behind it writes them into a file), and try them.")
     print(f"  zsd templates {added.path}")
-    print(f"  zsd experiment --task {added.path} --samples 40")
+    n_labelled = sum(added.inspection.label_counts.get("train", {}).values())
+    print(f"  zsd experiment --task {added.path} --samples {min(40, n_labelled or added.inspection.n_rows['train'])}")
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #600fb60d
 def _as_content(added: "AddedTask") -> dict[str, Any]:

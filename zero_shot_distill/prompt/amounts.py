@@ -43,6 +43,7 @@ _LATEX = (
     (regex.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}?"), r" \1 "),
     (regex.compile(r"(?<=\p{L})\s{0,3}\^\s?\{?[23]\}?"), " "),  # m^2
     (regex.compile(r"\\(?:left|right|displaystyle|quad|boxed|approx)|\\[()\[\],;!:$ ]|[{}`“”„«»\"]|\\%"), " "),
+    (regex.compile(r"\s{3,}"), "  "),
     (regex.compile(r"(?<![\d)])\s*\*\*|\*\*\s*(?![\d(])|(?<!\w)_+|_+(?!\w)"), " "),
     (regex.compile(r"(?<=\d)[\u00a0\u2009\u202f'’ ](?=\d{3}(?!\d))"), ","),
     (regex.compile(r"(?<=[\d)])\s*[xX✕✖]\s*(?=[\d(])"), " * "),
@@ -69,7 +70,7 @@ _EXPRESSION = regex.compile(
     rf"(?:[\s)]*+[-+*/]\s*+(?:\(\s*+){{0,20}}+(?:[-+]\s*+)?{_NUMBER})*(?:\s*+\))*+"
 )
 _HEDGE = regex.compile(
-    r"\b(?:not|n't|or|between|at least|at most|none of|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
+    r"\b(?:not|n't|or|between|at least|at most|none of|more than|less than|fewer than|over|under|up to|from|minimum|maximum|either|neither|nor|than|if|unless|maybe|perhaps|might|could|nicht|oder|mindestens|höchstens|au moins|ou)\b|n't\b|\b(?:jan\w*|feb\w*|march|april|may|june?|july?|aug\w*|sept?\w*|oct\w*|nov\w*|dec\w*|option|choice|question|step|page|chapter)\.?\s*$|(?<![-=])[<>]\s*$|[≤≥±√|]\s*$|\\(?:sqrt|geq?|leq?|[gl]t)\W*$|不",
     regex.IGNORECASE,
 )
 _SCALE = regex.compile(
@@ -100,6 +101,8 @@ def _one_expression(text: str) -> str | None:
     if regex.match(r"\s*(?:[+*^]|-\s*[a-z]\b|(?:or|and)\s+(?:more|less|fewer|so|above|higher|up)\b)", after, regex.IGNORECASE):
         raise UnreadError(ReadFault.UNKNOWN_LABEL)
     if regex.match(r"\s*(?:-|to|or|and|bis|à|/)\s*\d|\s*(?:or|and|to)\b.*\d", after, regex.IGNORECASE):
+        raise UnreadError(ReadFault.AMBIGUOUS)
+    if regex.search(r"\((?:or|to|maybe|perhaps|possibly|up to|at least|not)\b", after, regex.IGNORECASE):
         raise UnreadError(ReadFault.AMBIGUOUS)
     for other in regex.findall(r"\(([^()]*)\)", after):  # "5 (8 - 3)" says it twice
         value = numeric_value(other)

@@ -16,8 +16,10 @@ from ..core.definition import DataError
 from ..core.progress import Progress
 from .announce import announce
 from .collect import run_experiment
-from .confirm import Confirmation, confirm, with_scores_before
+from .confirm import Confirmation, confirmation_of, with_scores_before
 from .contest_rows import ContestRows, with_free_rows
+from .display import points_text
+from .headroom import GainSplit, gain_split
 from .outcome import OBJECTIVES, outcome_of
 from .replies import ReadReply
 from .score import PromptScore, score_replies
@@ -113,6 +115,9 @@ class Choice:
     scores: dict[str, PromptScore]  # template id -> on the selection rows that it was asked about: flattered where it did well
     confirmation: Confirmation
     n_open: int  # questions without a reply; the same call asks them again
+    gain: GainSplit | None = (
+        None  # of the challenger over the incumbent on the confirmation rows, by cause; None: the incumbent was confirmed alone
+    )
 
     @property
     def chosen(self) -> str:
@@ -132,14 +137,23 @@ class Choice:
             "confirmed": confirmed.frame.to_dict("records"),
             "selection": asdict(selection),
             "flattered": {id: {name: asdict(getattr(score, name)) for name in OBJECTIVES} for id, score in self.scores.items()},
+            "gain": self.gain and asdict(self.gain),
             "n_open": self.n_open,
         }
 
+    @property
+    def split(self) -> str:  # one sentence; empty: the incumbent was confirmed alone
+        "Say how much of the difference on the confirmation rows comes from replies that can be read, and how much from labels."
+        if self.gain is None:
+            return ""
+        by_format, by_label = (points_text(part).replace("\n", " ") for part in (self.gain.format, self.gain.label))
+        return f"Of the difference of {self.confirmation.challenger}, by format: {by_format} points; by label: {by_label} points."
+
     def __repr__(self) -> str:
-        return f"{self.selection.summary}\n{self.confirmation!r}"
+        return "\n".join(filter(None, [self.selection.summary, repr(self.confirmation), self.split]))
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.selection.summary}</p>{self.confirmation._repr_html_()}"
+        return f"<p>{self.selection.summary}</p>{self.confirmation._repr_html_()}<p>{self.split}</p>"
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #a371ddbf
 def choose_prompt(
@@ -159,8 +173,11 @@ def choose_prompt(
     rows = with_free_rows(job.rows, last, job.task, client)
     announce([(template, row) for row in rows for template in last.values()], job.task, client, progress)
     with progress.bar(f"confirming {len(last)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
-        confirmed = confirm(job.task, last, rows, client, job.incumbent, on_progress)
+        replies = run_experiment(job.task, last, rows, client, on_progress)
+    confirmed = confirmation_of(job.task, replies, job.incumbent, client.options.price)
     scores = asked.scores()
     confirmed = replace(with_scores_before(confirmed, scores.values()), objective=job.plan.objective)
+    before, after = replies[job.incumbent], replies.get(confirmed.challenger)
+    gain = gain_split(job.task, before, after, job.plan.objective == "explained_accuracy") if after else None
     n_open = sum(read.is_open for replies in asked.replies.values() for read in replies) + confirmed.n_left_out
-    return Choice(found, scores, confirmed, n_open)
+    return Choice(found, scores, confirmed, n_open, gain)

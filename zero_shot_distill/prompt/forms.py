@@ -121,6 +121,13 @@ class _Letters:
         return found
 
 # %% ../../nbs/3_prompt/02_forms.ipynb #dc48a37d
+def _grades(labels: Sequence[str]) -> list[tuple[str, str]]:
+    "Write labels that are the numbers of a scale as grades: 4/5, 4 out of 5."
+    numbers = sorted(int(label) for label in labels if label.isdecimal())
+    is_scale = len(numbers) == len(labels) >= 3 and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return [(f"{label}{of}{numbers[-1]}", label) for label in labels for of in ("/", " out of ")] if is_scale else []
+
+
 _ENCLOSING = "()[]{}\"'“”«»「」『』【】"
 
 
@@ -144,6 +151,9 @@ class Forms:
                 if form and _key(form) not in self._labels:
                     self._labels[_key(form)] = label
                     self._texts.append(form)
+        for words, label in _grades(self.labels):
+            self._labels.setdefault(_key(words), label)
+            self._texts.append(words)
         # Punctuation that words of a label hold, as `possible, but not certain` does.
         ordered = sorted({text for text in self._texts if _key(text)}, key=len, reverse=True)
         self.kept = "".join(

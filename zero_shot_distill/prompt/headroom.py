@@ -183,7 +183,7 @@ class Headroom:
     incumbent: str  # id of the template that is to be bettered
     right: Interval  # rows that count already
     format: Interval  # rows lost by replies that were not read or had no rationale: the most that another form could gain
-    label: Interval  # rows with a wrong label that another template gets right: the most that another wording could gain
+    label: Interval  # rows with a wrong label that the best other template gets right: the most that another wording could gain
     in_reach: Interval  # format and label together
     causes: Mapping[str, int]  # why rows are lost by format -> rows
     n_wrong: int  # rows with a wrong label
@@ -238,7 +238,7 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
     n = found.right.n
     n_out = found.n_wrong - round(found.label.value * n)
     causes = "; ".join(f"{cause}: {rows}" for cause, rows in found.causes.items()) or "every reply was read and has what counts"
-    why = "a wrong label that the best other template, chosen on the other half, gets right"
+    why = "a wrong label that the best other template gets right"
     gains = (found.gain.format, found.gain.label, found.gain.total) if found.gain else (None, None, None)
     shares = [
         ("right", found.right, None, "counts already"),
@@ -277,7 +277,7 @@ def _remarks(found: Headroom) -> list[str]:
     "Say whose gain it is, and what counting every lucky label would claim."
     said = ["95 % intervals."]
     if found.gain:
-        said.append(f"Net gain: of the best other template ({found.others[0]} on all rows), chosen on the other half of the rows.")
+        said.append(f"The best other template is {found.others[0]}; net gain: where it is chosen on the other half of the rows.")
     if len(found.others) > 1 and found.n_wrong:
         n = len(found.others)
         said.append(
@@ -295,7 +295,7 @@ def headroom(
     with_rationale: bool = True,  # False: the label alone counts
     least_gain: float = LEAST_GAIN,  # a smaller gain, as a share of the rows, is not worth a search
 ) -> Headroom:  # `HeadroomError` where the incumbent has no reply to a row with a gold label
-    "Say how much a better prompt could gain on rows that were asked: by format, and by labels that another template gets right."
+    "Say how much a better prompt could gain on rows that were asked: by format, and by labels that the best other template gets right."
     if incumbent not in replies:
         raise HeadroomError(f"template {incumbent!r} was not asked; asked were {', '.join(replies) or 'none'}")
     by_row = {id: _answered(asked) for id, asked in replies.items()}
@@ -312,7 +312,7 @@ def headroom(
     groups = [task.group_of(read.example) for read in rows]
     by_format = [loss.is_format for loss in losses]
     wrong = [read.example for read, loss in zip(rows, losses, strict=True) if loss is Loss.LABEL]
-    reached = {read.example.id for read in chosen if read and _has_right_label(task, read)}
+    reached = {id for id, read in others.get(best, {}).items() if _has_right_label(task, read)}
     by_label = [loss is Loss.LABEL and (read.example.id in reached or not others) for read, loss in zip(rows, losses, strict=True)]
     return Headroom(
         incumbent=incumbent,

@@ -79,6 +79,12 @@ _AFTER_VALUE = regex.compile(
 _AFTER_ITEM = regex.compile(r"\s*[,\]]")
 _MAX_DEPTH = 20
 
+
+def _follows_break(text: str, place: int) -> bool:
+    "Tell whether a line begins at a place: a comma may be missing only there."
+    before = text[:place]
+    return "\n" in before[len(before.rstrip()) :]
+
 # %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
 class _Reader:
     def __init__(self, text: str, place: int):
@@ -136,8 +142,8 @@ class _Reader:
             raise
         if self._skip() in ",，":
             self.place += 1
-        elif self.text[self.place] != "}":
-            self._need_break()
+        elif self.text[self.place] != "}" and not _follows_break(self.text, self.place):
+            raise UnreadError(ReadFault.BROKEN_JSON)
 
     def _key(self) -> str:
         if self.text[self.place] in _QUOTES:
@@ -147,12 +153,6 @@ class _Reader:
             raise UnreadError(ReadFault.BROKEN_JSON)
         self.place = bare.end()
         return bare[0].strip()
-
-    def _need_break(self) -> None:
-        "Allow a missing comma only at the end of a line."
-        before = self.text[: self.place]
-        if not before[len(before.rstrip()) :].count("\n"):
-            raise UnreadError(ReadFault.BROKEN_JSON)
 
     def _list(self, depth: int) -> list[Any]:
         found: list[Any] = []
@@ -214,10 +214,11 @@ def _has_key_twice(text: str) -> bool:
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #9b91addb
 _LABEL_KEYS = regex.compile(
-    r"(?:(?:final|predicted|correct|best|chosen|selected|my|your|the|overall|nli|task|output|true|main) )*(?:label|answer|class|classification|category|prediction|verdict|result|output|judge?ment|decision|choice|option|relation|relationship|sentiment|polarity|conclusion|intent|topic|emotion|stance|response|"
+    r"(?:(?:final|predicted|correct|corrected|revised|updated|best|chosen|selected|my|your|the|overall|nli|task|output|true|main) )*(?:labels?|answer|class|classification|category|prediction|verdict|result|output|judge?ment|decision|choice|option|relation|relationship|sentiment|polarity|conclusion|intent|topic|emotion|stance|response|"
     r"antwort|klasse|kategorie|étiquette|réponse|classe|respuesta|etiqueta|clase|标签|答案|类别|分类|结论|ラベル|答え|分類|回答|التصنيف|الإجابة|الجواب|ответ|метка|정답|라벨)(?: (?:label|name|value|text|choice|letter|option|class))?",
     regex.IGNORECASE,
 )
+_CORRECTED = regex.compile(r"(?:final|corrected|revised|updated) (?:label|answer|class)")
 _REASON_KEYS = regex.compile(
     r"(?:(?:short|brief|one sentence|your|my|the|step by step) )*(?:explanation|rationale|reason|reasons|reasoning|justification|analysis|why|because|thought|thoughts|chain of thought|evidence|comment|explanation text|begründung|grund|erklärung|raison|explication|justification|razón|explicación|解释|理由|原因|説明|السبب|التفسير|الشرح|причина|объяснение|이유|설명)",
     regex.IGNORECASE,
@@ -250,7 +251,7 @@ def parts_of(
 ) -> tuple[list[Value], Value | None]:  # what is said of the label, several times maybe; the rationale
     "Find the label and the rationale in an object, or in the one object within it."
     wanted = {_name(key) for key in label_keys}
-    own = [(key, value) for key, value in found.items if _name(key) in wanted]
+    own = [(key, value) for key, value in found.items if _name(key) in wanted or (wanted and _CORRECTED.match(_name(key)))]
     named = own or [(key, value) for key, value in found.items if _LABEL_KEYS.fullmatch(_name(key))]
     labels = [text for _, value in named for text in _texts(value)]
     if depth and len(named) == 1 and isinstance(named[0][1], Object):  # a wrapper that is called as a label is

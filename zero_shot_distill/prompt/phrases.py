@@ -30,7 +30,7 @@ _BEFORE_NAME = _either(
     r"最终|最終|正确|最后",  # Chinese
 )
 _NAME = _either(
-    r"answers?(?! (?:choices|options)\b)|label|class(?:ification)?|category|prediction|verdict|conclusion|decision|result",
+    r"answers?(?! (?:choices|options)\b)|ans|label|class(?:ification)?|category|prediction|verdict|conclusion|decision|result",
     r"judge?ment|relation(?:ship)?|choice|option|sentiment|polarity|boxed|final|output|response|overall|determination|selection",
     r"stance|intent|topic|emotion|feeling|mood|rating|score|genre|domain|calculation",
     r"stimmung|gefühl|bewertung|thema|antwort|ergebnis|klasse|kategorie|etikett|urteil|fazit|lösung",  # German
@@ -142,7 +142,7 @@ _FOREIGN = _either(
     r"это|ответ|هي|هو|الإجابة هي|الجواب هو|التصنيف هو",  # Russian, Arabic
 )
 _NO_SPACE_SUBJECT = _either(
-    r"答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選",  # Chinese
+    r"答案|标签|標籤|结论|結論|结果|关系|關係|分类|分類|情感|判断|这|這|此|评论|文本|句子|因此|所以|应该|應該|应|應|属于|屬於|选择|選擇|选|選|我认为|我覺得|我觉得",  # Chinese
     r"この|その|レビュー|コメント|文章|テキスト|記事|感情|答え|ラベル|回答|結論|関係|これ|したがって|よって",  # Japanese
 )
 _NO_SPACE_CUE = _either(
@@ -158,7 +158,8 @@ _FILLER = _either(
     r"answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí",
 )
 HEAD = regex.compile(
-    rf"[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*", _F
+    rf"(?:\(?\d{{1,2}}[.)]\s+)?[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*",
+    _F,
 )
 # "The most suitable option for a person who wants to rest would be to": what the answer is to may be long.
 _TO = r"(?:for|to|of|that|which|out of|from|among|in|on|based on|given|here|between|regarding|when|where|if|as to|about|\()"
@@ -275,7 +276,7 @@ FOLLOWER = regex.compile(
         r"then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)",
         r"rather than|instead of|not|where|while",
         r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone",
-        r"answer|tweet|comment|post|sms|article|news",
+        r"answer|tweet|comment|post|sms|article|news|stars?(?=\s*(?:[.,;:!?)(\n]|$)|\s+(?:because|since|for|as|and)\b)",
         rf"{_IS_A}(?:(?:{_FITTING})\s*)+(?:\s*(?:{_ANSWER}))?\b",
         r"(?:is|remains) (?:the|my|our) (?:answer|label|choice|verdict|pick|option|class|relation(?:ship)?|classification|category)",
         r"fits(?: best)?|applies|it is\b|it'?s? is\b|best (?:fits|describes|matches|captures)|describes (?:it|this)",
@@ -343,7 +344,7 @@ NOUN = regex.compile(
 )
 # A change of mind: right behind a label, and anywhere.
 DOUBTED = regex.compile(
-    r"[\s.!,;:…*_\"'”)\]–—-]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no,? (?:wait|that|sorry)|sorry|apologies"
+    r"[\s.!,;:…*_\"'”()\]–—-]*(?:wait|actually|hmm+|hold on|scratch that|on (?:second thought|reflection)|no,? (?:wait|that|sorry)|sorry|apologies"
     r"|my (?:mistake|bad)|oops|correction|let me re\w+|i mean(?:t)?|make that|or rather|strike that)\b",
     _F,
 )

@@ -201,6 +201,7 @@ def _is_called_otherwise(page: Page, mention: Mention) -> bool:
     return bool(in_brackets or is_lettered)
 
 # %% ../../nbs/3_prompt/02_reader.ipynb #a6f8e935
+_MAX_NEAR = 20  # characters between a letter and the words of its choice
 _LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
 _OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
 _LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b|\s+[–—-]\s)")
@@ -238,7 +239,8 @@ def _statement(page: Page, mention: Mention) -> Statement | None:
     if not _goes_on(page, mention, sentence, bool(marker)):
         return None
     if mention.is_letter:  # "B (pond)"
-        named = [other for other in page.mentions if other.start > mention.end and not other.is_letter and other.label != mention.label]
+        near = [other for other in page.mentions if mention.end < other.start <= mention.end + _MAX_NEAR and not other.is_letter]
+        named = [other for other in near if other.label != mention.label]
         if any(
             regex.fullmatch(r"[\s)\].]*[(\[,:=/–—-]+\s*(?:an?\s|the\s)?[\s\"']*", page.text[mention.end : other.start]) for other in named
         ):

@@ -147,6 +147,8 @@ _RULES = regex.compile(r"(?m)^(?=[^\n]*?[-=|]{3})[ |:+=-]++$")  # below the head
 _HEADER = regex.compile(r"(?m)^(?=[^\n|]*+\|)[^\n]*+\n(?=[ |:+=-]*+$)(?=[^\n]*?---)")  # a head names columns
 _FENCE = regex.compile(r"(?m)^[^\S\n]*+(?:```|~~~)\w*[^\S\n]*$|```(?:\w+(?=\n))?")
 _ROW = regex.compile(r"(?m)^.*\|.*\|.*$")
+_SHARPS = regex.compile(r"(?m)^####(?=\s*[-−+$€£(\d])")  # GSM8K's mark of a result
+_STRUCK = regex.compile(r"~~[^~\n]{1,80}~~")
 _LEADING = regex.compile(r"(?m)^[ ]*+(?:(?:#{1,6}|[>•◦▪‣●○·+*-]|[–—])[ ]+)+")
 _INLINE = regex.compile(
     r"\*+|`+|~~|(?<![\p{L}\p{N}])_+|_+(?![\p{L}\p{N}])|[{}]|\$|&nbsp;|\\(?=[\W_])|(?<![=!<>])==(?=\p{L})|(?<=[\p{L}.!])==(?!=)|(?<![\p{L}\p{N}#])#(?=\p{L})|[\p{So}--[°]]",
@@ -188,6 +190,10 @@ def _without_tags(text: str, kept: str) -> str:
 def _without_marks(text: str, kept: str, numbers: bool) -> str:
     "Blank what is markup; the text keeps its length."
     text = _without_tags(_replaced(_FENCE, text, kept), kept)
+    if "~" not in kept:  # a word that is struck out was an option
+        text = _STRUCK.sub(lambda struck: f"  {struck[0][2:-2]} /", text)
+    if numbers:
+        text = _SHARPS.sub("ans:", text)
     text = _replaced(_RULES, _replaced(_HEADER, text, ""), "")
     text = _ROW.sub(lambda row: row[0].replace("|", "\n") if "|" not in kept else row[0], text)
     text = _replaced(_LEADING, text, kept if not numbers else kept + "-+")

@@ -15,6 +15,9 @@ from .cluster import Z, clustered_mean, effective_rows
 from .interval import Interval, wilson
 
 # %% ../../nbs/0_stats/03_confusion.ipynb #0c310508
+UNEVEN = 1.5  # times an even share
+
+
 @dataclass(frozen=True)
 class Design:
     "Hold what rows that were made together are worth (`stats.cluster`)."
@@ -173,6 +176,3 @@ class Confusion:
     def __repr__(self) -> str:
         given = ", ".join(f"{n} {label}" for label, n in self.n_given.items())
         return f"Confusion(given: {given}; balanced accuracy {self.balanced_accuracy})"
-
-
-UNEVEN = 1.5  # times an even share

@@ -35,7 +35,7 @@ def paired_shares(
     found = clustered_mean(differences, groups, (1, -1), pseudo_size)
     centre = float(differences.sum() / (n + 2 * pseudo_size))
     # Without groups the factor (n + 2) / (n + 1) of the sample variance and Student's t are no part of the published interval.
-    reach = found.reach if n_groups < n else Z * (found.variance * (n + 1) / (n + 2)) ** 0.5
+    reach = float(found.reach if n_groups < n else Z * (found.variance * (n + 1) / (n + 2)) ** 0.5)
     return Interval(found.value, max(-1.0, centre - reach), min(1.0, centre + reach), n)
 
 # %% ../../nbs/0_stats/04_paired.ipynb #cdd41230

@@ -192,7 +192,7 @@ def headroom_figure(
         by_name = dict(zip(names, handles, strict=True))
         figure.legend(by_name.values(), by_name, loc="outside upper left", ncols=4, frameon=False)
         lines = [
-            "In reach: the most that a better prompt could gain, with 95 % intervals. Label, in reach: the best other template, chosen on the other half of the rows, gets it right.",
+            "In reach: the most that a better prompt could gain, with 95 % intervals. Label, in reach: the best other template gets it right.",
             note,
         ]
         titled(figure, "", "\n".join(filter(None, lines)))

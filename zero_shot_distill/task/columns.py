@@ -151,8 +151,10 @@ def find_fields(
     named = [column.name for column in texts if sounds_like_input(column.name)]
     found = named or [column.name for column in texts if column.kind == "text"] or [column.name for column in texts]
     if not named and len(found) > 1:
-        example = shlex.quote(",".join(found[:2]))
-        raise DataError(f"{table.where}: the input could be in {listed(found)}; say which, e.g. --fields {example}")
+        example = shlex.quote(max(found, key=lambda name: table.columns[name].longest))
+        raise DataError(
+            f"{table.where}: the input could be in {listed(found)}; say which, with commas between several, e.g. --fields {example}"
+        )
     if not found and not has_choices:
         why = f" ({', '.join(map(repr, left_out))} would give the label away)" if left_out else ""
         raise DataError(
