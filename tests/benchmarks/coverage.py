@@ -279,8 +279,8 @@ def run_benchmark(quick: bool) -> Iterator[Line]:
         (shares, 4000),
         (pairs, 4000),
         (lengths, 2000),
-        (forecasts, 1000),
-        (left_to_pay, 1000),
+        (forecasts, 700),
+        (left_to_pay, 700),
         (choices, 800),
         (selection_rows, 5000),
     )
