@@ -98,7 +98,7 @@ def finish(folder: Path, process: subprocess.Popen | Child, children: Iterable[p
 def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preload: str = "all", **options: Any) -> Done:
     """Run the command to its end, where possible in a process that has imported "all" or "light" things before (see nursery.py).
 
-    With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is a heavy one.
+    With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is one that trains.
     """
     env = env or environment()
     if preload != "none" and not options and (prepared := nursery_for(preload, environment(), env)):

@@ -79,6 +79,12 @@ _AFTER_VALUE = regex.compile(
 _AFTER_ITEM = regex.compile(r"\s*[,\]]")
 _MAX_DEPTH = 20
 
+
+def _follows_break(text: str, place: int) -> bool:
+    "Tell whether a line begins at a place: a comma may be missing only there."
+    before = text[:place]
+    return "\n" in before[len(before.rstrip()) :]
+
 # %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
 class _Reader:
     def __init__(self, text: str, place: int):
@@ -136,8 +142,8 @@ class _Reader:
             raise
         if self._skip() in ",，":
             self.place += 1
-        elif self.text[self.place] != "}":
-            self._need_break()
+        elif self.text[self.place] != "}" and not _follows_break(self.text, self.place):
+            raise UnreadError(ReadFault.BROKEN_JSON)
 
     def _key(self) -> str:
         if self.text[self.place] in _QUOTES:
@@ -147,12 +153,6 @@ class _Reader:
             raise UnreadError(ReadFault.BROKEN_JSON)
         self.place = bare.end()
         return bare[0].strip()
-
-    def _need_break(self) -> None:
-        "Allow a missing comma only at the end of a line."
-        before = self.text[: self.place]
-        if not before[len(before.rstrip()) :].count("\n"):
-            raise UnreadError(ReadFault.BROKEN_JSON)
 
     def _list(self, depth: int) -> list[Any]:
         found: list[Any] = []
