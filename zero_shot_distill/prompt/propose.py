@@ -192,9 +192,7 @@ def paraphrase_prompt(
     state: SearchState,
 ) -> str:
     "Ask for the best prompt in other words."
-    return Template(_PARAPHRASE).substitute(
-        best=state.best, placeholders=_placeholders_text(state.task), skeleton=_SKELETON
-    )
+    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task), skeleton=_SKELETON)
 
 
 def reflect_prompt(
