@@ -291,8 +291,9 @@ def run_benchmark(quick: bool) -> Iterator[Line]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="20 runs a line")
+    quick = parser.parse_args().quick
     print("| what | setting | before | now | aim |\n|---|---|---:|---:|---|")
-    for line in run_benchmark(parser.parse_args().quick):
+    for line in run_benchmark(quick):
         print(line.cells(), flush=True)
 
 

@@ -52,6 +52,20 @@ class ReplyForm:
         plain = self.words.replace("{{", "{").replace("}}", "}")
         return text.rstrip().removesuffix(self.words).removesuffix(plain).rstrip()
 
+    @property
+    def row(self) -> str:
+        "Return the paragraphs of the base template that show the row."
+        paragraphs = self.base.user_message.rstrip().removesuffix(self.words).split("\n\n")
+        return "\n\n".join(paragraph.strip() for paragraph in paragraphs if _names(paragraph))
+
+    def complete(
+        self,
+        text: str,  # of a proposal
+    ) -> str:  # a text without any placeholder gets the row below it; all else stays and may be refused
+        "Put the row below words that show nothing of it: a small optimiser writes an instruction and leaves the rest out."
+        is_instruction = bool(text) and "{" not in text and "}" not in text
+        return f"{text}\n\n{self.row}" if is_instruction else text
+
     def template(
         self,
         id: str,

@@ -79,7 +79,7 @@ $history
 
 Below every prompt this stands already, so leave it out: $form
 
-Write one new prompt that scores higher than all of these. Say in your own words what the model is to look at. It is used for other rows than those above, so it must not quote them, and it must not give an answer away. $placeholders stand there in braces, each once; they are replaced by the texts of a row. Write nothing but the prompt, in this form:
+Write one new prompt that scores higher than all of these. Say in your own words what the model is to look at. It is used for other rows than those above, so it must not quote them, and it must not give an answer away. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write nothing but the prompt, in this form:
 
 $skeleton"""
 
@@ -121,9 +121,7 @@ def _placeholders_text(task: Task) -> str:
     return ", ".join(f"{{{name}}}" for name in task.fields)
 
 
-def _skeleton_text(task: Task) -> str:
-    "Show where the row stands in a prompt, between the marks: a small model keeps the braces if it sees them last."
-    return "\n".join([MARKS[0], OWN_WORDS, *(f"{name}: {{{name}}}" for name in task.fields), MARKS[1]])
+_SKELETON = "\n".join([MARKS[0], OWN_WORDS, MARKS[1]])
 
 
 def _row_text(task: Task, example: Example) -> str:
@@ -153,7 +151,7 @@ def meta_prompt(
         "history": _history_text(state),
         "form": state.form.words.replace("{{", "{").replace("}}", "}"),
         "top": str(state.n_buckets),
-        "skeleton": _skeleton_text(state.task),
+        "skeleton": _SKELETON,
     }
     return Template(text).substitute(parts)
 
@@ -165,7 +163,7 @@ A language model is asked this prompt about each row of a data set. $placeholder
 $best
 </prompt>
 
-Write the prompt anew in other words, so that it asks the same; do not say how to reply. $placeholders stay there in braces, each once. Write nothing but the prompt, in this form:
+Write the prompt anew in other words, so that it asks the same; do not say how to reply. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write nothing but the prompt, in this form:
 
 $skeleton"""
 
@@ -183,7 +181,7 @@ Rows for which the model's reply was wrong:
 
 $mistakes
 
-First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. $placeholders stand there in braces, each once. Write the prompt in this form:
+First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write the prompt in this form:
 
 $skeleton"""
 
@@ -194,9 +192,7 @@ def paraphrase_prompt(
     state: SearchState,
 ) -> str:
     "Ask for the best prompt in other words."
-    return Template(_PARAPHRASE).substitute(
-        best=state.best, placeholders=_placeholders_text(state.task), skeleton=_skeleton_text(state.task)
-    )
+    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task), skeleton=_SKELETON)
 
 
 def reflect_prompt(
@@ -214,7 +210,7 @@ def reflect_prompt(
         "task": _task_text(state.task),
         "placeholders": _placeholders_text(state.task),
         "form": form,
-        "skeleton": _skeleton_text(state.task),
+        "skeleton": _SKELETON,
     }
     return Template(_REFLECT).substitute(words, best=state.best, mistakes=mistakes)
 
@@ -228,7 +224,7 @@ class AskingProposer:
     def __call__(self, state: SearchState, ask: Ask) -> list[Proposal]:
         "Propose as many candidates as the optimiser gives usable replies."
         read = map(read_candidate, ask([self.prompt(state)] * state.n))
-        return [Proposal("", text) if isinstance(text, Refusal) else Proposal(state.form.cut(text)) for text in read]
+        return [Proposal("", text) if isinstance(text, Refusal) else Proposal(state.form.complete(state.form.cut(text))) for text in read]
 
 
 def propose_starters(

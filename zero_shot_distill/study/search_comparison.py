@@ -67,10 +67,13 @@ def comparison_sentence(
     ]
     best = max(found, key=lambda name: found[name].difference(found[name].challenger).value)
     said = f"{len(shown)} of {len(found)} searches ({', '.join(shown)})" if shown else f"None of {len(found)} searches"
+    said = ("The search" if shown else "No search") if len(found) == 1 else said
+    points = 100 * sum(lost) / len(lost)
+    worth = f"{points:.0f} points less on average than" if points > 0 else f"{-points:.0f} points more on average than"
+    why = "by so much their scores flattered them" if points > 0 else "these were too few to tell"
     return (
         f"{said} found a prompt that is shown to be better than the one it began with on {n_rows} other rows; the largest difference is {best}'s, "
-        f"{_one_line(found[best].difference(found[best].challenger))} points. On these rows the best prompts have {100 * sum(lost) / len(lost):.0f} points less "
-        "on average than on the rows by which they were chosen: by so much their scores flattered them."
+        f"{_one_line(found[best].difference(found[best].challenger))} points. On these rows the best prompts have {worth} on the rows by which they were chosen: {why}."
     )
 
 
