@@ -63,7 +63,9 @@ class ReplyForm:
         text: str,  # of a proposal
     ) -> str:  # a text without any placeholder gets the row below it; all else stays and may be refused
         "Put the row below words that show nothing of it: a small optimiser writes an instruction and leaves the rest out."
-        is_instruction = bool(text) and "{" not in text and "}" not in text
+        # A line such as "premise: A dog sleeps." is a row that the optimiser has made up in the place of the placeholders.
+        makes_up_a_row = any(re.search(rf"(?im)^\W*{name}\s*:", text) for name in _names(self.row))
+        is_instruction = bool(text) and "{" not in text and "}" not in text and not makes_up_a_row
         return f"{text}\n\n{self.row}" if is_instruction else text
 
     def template(
