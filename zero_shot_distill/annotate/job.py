@@ -298,7 +298,8 @@ def run_annotation(
         rows = annotated_rows(job, split, read[split])
         write_annotations(rows, folder / f"{split}.jsonl")
         groups = [job.task.group_of(example) for example in examples]
-        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels, groups)
+        open_rows = {question.row for question in find_unanswered({split: read[split]})}
+        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels, groups, open_rows)
     report = report_annotation(job, splits, read, client, folder, notes)
     write_json(folder / "report.json", asdict(report))
     lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))

@@ -9,7 +9,7 @@ __all__ = ['AnnotatedRow', 'RationaleFault', 'annotated_row', 'write_annotations
 # %% ../../nbs/4_annotate/00_rows.ipynb #6eb04788
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from operator import eq
@@ -111,7 +111,7 @@ class AnnotationSummary:
     # "n_gold", "n_with_gold" or "n_rows" -> independent rows that these are worth in the share of agreement, of right labels, or of rationales;
     # empty: no groups, or a report of before
     n_effective: dict[str, float] = field(default_factory=dict)
-    n_without: int = 0  # rows with a gold label and no teacher label: wrong where an accuracy is measured
+    n_without: int = 0  # rows with a gold label and a reply, and no teacher label: wrong where an accuracy is measured
 
     @property
     def agreement(self) -> Interval:  # n: rows with a teacher label and a gold label
@@ -119,8 +119,8 @@ class AnnotationSummary:
         return wilson(self.n_agree, self.n_gold, self.n_effective.get("n_gold"))
 
     @property
-    def accuracy(self) -> Interval:  # n: rows with a gold label
-        "Estimate how often the teacher's label is right; a row without one is wrong."
+    def accuracy(self) -> Interval:  # n: rows with a gold label and a reply
+        "Estimate how often the teacher's label is right; a reply without one is wrong."
         return wilson(self.n_agree, self.n_gold + self.n_without, self.n_effective.get("n_with_gold"))
 
     @property
@@ -134,12 +134,15 @@ def summarise_annotations(
     is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
     labels: Sequence[str] = (),  # of the task, to count by label; empty: it has no fixed ones
     groups: Sequence[str] = (),  # group of each row; empty: every row is a group of its own
+    open_rows: Collection[str] = (),  # ids of rows without a reply yet, which are neither right nor wrong
 ) -> AnnotationSummary:  # counts, of which rates with intervals can be made
     "Count labels, rationales, agreement and reasons."
     both = [place for place, row in enumerate(rows) if row.label is not None and row.gold is not None]
     agree, explained = [is_right(rows[place].label, rows[place].gold) for place in both], [row.rationale is not None for row in rows]
-    gold = [place for place, row in enumerate(rows) if row.gold is not None]
+    came = [place for place, row in enumerate(rows) if row.label is not None or row.id not in open_rows]
+    gold = [place for place in came if rows[place].gold is not None]
     right = [rows[place].label is not None and is_right(rows[place].label, rows[place].gold) for place in gold]
+    given = [rows[place].gold for place in came], [rows[place].label for place in came], [groups[place] for place in came if groups]
     worth = {}
     if groups:
         worth = {"n_gold": effective_rows(agree, [groups[place] for place in both]), "n_rows": effective_rows(explained, groups)}
@@ -152,7 +155,7 @@ def summarise_annotations(
         n_gold=len(both),
         errors=dict(Counter(row.label_error or row.rationale_error for row in rows if row.label_error or row.rationale_error)),
         read_by=dict(Counter(row.read_by for row in rows if row.read_by)),
-        confusion=Confusion.of(labels, [row.gold for row in rows], [row.label for row in rows], groups) if labels else None,
+        confusion=Confusion.of(labels, *given) if labels else None,
         n_effective=worth,
         n_without=len(gold) - len(both),
     )

@@ -275,6 +275,8 @@ FOLLOWER = regex.compile(
         r"because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)",
         r"then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)",
         r"rather than|instead of|not|where|while",
+        # "a contradiction of the original premise", "neutral to the first sentence"
+        r"(?:of|to) (?:the|this|that|its) (?:(?:original|given|first|second|other|stated|above) )?(?:premise|hypothesis|statement|sentence|fact|claim|text|context|passage|one)(?=\s*(?:[.,;:!)\n]|$)|\s+(?:because|since|as|for|due)\b)",
         r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone",
         r"answer|tweet|comment|post|sms|article|news|stars?(?=\s*(?:[.,;:!?)(\n]|$)|\s+(?:because|since|for|as|and)\b)",
         rf"{_IS_A}(?:(?:{_FITTING})\s*)+(?:\s*(?:{_ANSWER}))?\b",

@@ -47,9 +47,8 @@ def mean_over_seeds(
     return wilson(float(rows.mean()) * n, n, found.value * (1 - found.value) * Z**2 / square)
 
 # %% ../../nbs/0_stats/01_compare.ipynb #476608b4
-MIN_SEEDS = (
-    3  # of each method: with two, no interval is narrow enough to be of use, and what it says hangs on how alike two students happen to be
-)
+# of each method: with two, no interval is narrow enough to be of use, and what it says hangs on how alike two students happen to be
+MIN_SEEDS = 3
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,9 +56,8 @@ class Difference(Interval):
     "Hold the difference of two methods with its 95 % interval, and how many students it was estimated from."
 
     n_seeds: tuple[int, int] = (1, 1)  # of either method
-    detectable: float = float(
-        "nan"
-    )  # difference that a comparison as uncertain as this one sees with a probability of 80 %; NaN: not known
+    # difference that a comparison as uncertain as this one sees with a probability of 80 %; NaN: not known
+    detectable: float = float("nan")
 
     @property
     def reason(self) -> str:  # empty where the seeds are enough for one

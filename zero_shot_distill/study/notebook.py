@@ -46,7 +46,8 @@ def execute_notebook(
             str(unfinished),
             parameters,
             kernel_name="python3",
-            extra_arguments=["--log-level=ERROR"],  # the kernel would warn of its own loopback sockets
+            # The kernel would warn of its own loopback sockets, and call it an error that it is interrupted when it is shut down.
+            extra_arguments=["--log-level=CRITICAL"],
             progress_bar=False,
             log_output=False,
             request_save_on_cell_execute=False,
