@@ -34,11 +34,11 @@ def at_random(rng: np.random.Generator, n: int = 40) -> list[ReadReply]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("with_rationale", [True, False])
-def test_every_row_is_counted_once(seed, with_rationale):
+@pytest.mark.parametrize("objective", ["explained_accuracy", "accuracy"])
+def test_every_row_is_counted_once(seed, objective):
     rng = np.random.default_rng(seed)
     replies = {id: at_random(rng) for id in "abc"}
-    found = headroom(TASK, replies, "a", with_rationale)
+    found = headroom(TASK, replies, "a", objective)
     n = found.right.n
     assert n == 40
     assert round(n * (found.right.value + found.format.value)) + found.n_wrong == n
@@ -46,11 +46,11 @@ def test_every_row_is_counted_once(seed, with_rationale):
     assert sum(found.causes.values()) == round(n * found.format.value)
     for part in (found.right, found.format, found.label, found.in_reach):
         assert 0 <= part.low <= part.value <= part.high <= 1
-    gain = gain_split(TASK, replies["a"], replies["b"], with_rationale)
+    gain = gain_split(TASK, replies["a"], replies["b"], objective)
     assert gain.total.value == pytest.approx(gain.format.value + gain.label.value)
-    right_of_b = headroom(TASK, replies, "b", with_rationale).right
+    right_of_b = headroom(TASK, replies, "b", objective).right
     assert gain.total.value == pytest.approx(right_of_b.value - found.right.value)
-    back = gain_split(TASK, replies["b"], replies["a"], with_rationale)
+    back = gain_split(TASK, replies["b"], replies["a"], objective)
     assert back.total.value == pytest.approx(-gain.total.value)
 
 

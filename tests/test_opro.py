@@ -19,7 +19,7 @@ from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.prompt.trajectory import read_trajectory
-from zero_shot_distill.study.search_figure import search_figure
+from zero_shot_distill.study.search_comparison import confirmation_figure, trajectory_figure
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import list_tasks, load_task
 
@@ -142,7 +142,8 @@ def test_what_is_printed(tmp_path):
     search = PromptSearch.read(trajectory(tmp_path).parent)
     assert max(map(len, repr(search).splitlines()[1:4])) <= 80
     assert list(search.frame["step"])[:2] == [0, 0]
-    assert len(search_figure(search).axes) == 2
+    figures = [draw({"opro": search}) for draw in (trajectory_figure, confirmation_figure)]
+    assert [len(figure.axes) for figure in figures] == [1, 1]
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])

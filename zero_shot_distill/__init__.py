@@ -42,7 +42,7 @@ _MODULES = {  # module -> its names that stand here
     "student.record": ("RunRecord",),
     "student.student": ("Student", "TrainingJob", "evaluate_student", "load_student", "predict", "train_student"),
     "study.records": ("read_run",),
-    "study.search_figure": ("search_figure",),
+    "study.search_comparison": ("confirmation_figure", "trajectory_figure"),
     "project": ("Project",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

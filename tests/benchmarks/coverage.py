@@ -1,18 +1,12 @@
 """How often our intervals hold the truth and our verdicts are wrong, by simulation. Prints a Markdown table, from one run.
 
-    python tests/benchmarks/coverage.py            # about six minutes of one core
+    python tests/benchmarks/coverage.py            # two minutes of one core
     python tests/benchmarks/coverage.py --quick    # some seconds: shows that it works, measures little
 
 Each line is one setting whose truth is known: rows in groups (three hypotheses about one premise), students of several seeds, lengths of replies. "before" is
 what this project did until November 2026, written again here; "now" is the function of the library. In per cent; in brackets the standard error.
 An interval of 95 % should hold the truth in about 95 %, a verdict of 5 % be wrong in at most 5 %, the upper end of a forecast be passed in at most 5 %.
 """
-
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence

@@ -9,15 +9,10 @@ litellm carries the file as 9b5ad71b2ce5302211f9c61530b329a4922fc6a4); otherwise
 A pilot is drawn by giving the mix another seed; the forecast is made by the same function that the command calls, from a store with the pilot alone.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

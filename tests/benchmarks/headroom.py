@@ -4,14 +4,9 @@ Worlds in which the truth is known, and the thesis's 84 `cqa` templates where th
 then measured on the other 35.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from zero_shot_distill.prompt.headroom import best_elsewhere, headroom
+from zero_shot_distill.prompt.outcome import Objective
 from zero_shot_distill.prompt.parse import Reply
 from zero_shot_distill.prompt.replies import ReadReply
 from zero_shot_distill.prompt.template import load_templates
@@ -68,10 +64,10 @@ def simulated(right: np.ndarray) -> dict[str, list[ReadReply]]:
     }
 
 
-def figures(task: Task, replies: dict[str, list[ReadReply]], truth: float, with_rationale: bool = True) -> dict[str, float]:
+def figures(task: Task, replies: dict[str, list[ReadReply]], truth: float, objective: Objective = "explained_accuracy") -> dict[str, float]:
     "Compute what several ways of counting say of one draw; the first template is the incumbent."
     incumbent = next(iter(replies))
-    found = headroom(task, replies, incumbent, with_rationale)
+    found = headroom(task, replies, incumbent, objective)
     others = [{read.example.id: read for read in asked} for id, asked in replies.items() if id != incumbent]
     n_most = 0
     for read in replies[incumbent]:
@@ -118,8 +114,8 @@ def thesis_draws(shared: Path, n: int, n_draws: int, rng: np.random.Generator) -
         of_seen = {id: [found[id][row] for row in seen] for id in ids}
         share = {id: np.mean([is_right(task, found[id][row]) for row in unseen]) for id in ids}
         others = {id: {read.example.id: read for read in of_seen[id]} for id in ids[1:]}
-        best, _ = best_elsewhere(task, of_seen[ids[0]], others, with_rationale=False)
-        yield figures(task, of_seen, share[best] - share[ids[0]], with_rationale=False)
+        best, _ = best_elsewhere(task, of_seen[ids[0]], others, "accuracy")
+        yield figures(task, of_seen, share[best] - share[ids[0]], "accuracy")
 
 
 def main() -> None:

@@ -13,12 +13,6 @@ DSPy's GEPA and promptolution's CAPO are not among the proposers: neither is ins
 past the response store, so that their questions could not be counted in the same way.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import json
 from collections.abc import Sequence

@@ -9,14 +9,9 @@ The rows are those of the shared data (ZSD_SHARED_DATA, or ../shared/data beside
 the 75 CommonsenseQA rows whose gold labels are known. Wordings were tuned on tune rows only. All replies are kept in a store, which the next run reads.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import json
+import os
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence

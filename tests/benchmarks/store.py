@@ -7,18 +7,14 @@ Each phase is a process of its own, so that its peak memory is its own. The file
 Prompts have about 600 bytes, replies about 400. "cold" means that the system's file cache was asked to forget the file first.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator

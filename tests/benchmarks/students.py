@@ -6,14 +6,10 @@ Each line is a process of its own. "nothing" is the first version: exact lengths
 "both" is what `zsd run` does. Where there are no bfloat16 instructions the lines are alike: only they need prepared shapes.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
+import os
 import subprocess
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path

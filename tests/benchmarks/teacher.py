@@ -6,21 +6,17 @@
 Everything is asked of the scripted server (tests/scripted_server.py) in a process of its own, each peer in another one, on this machine.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import asyncio
 import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time

@@ -3,14 +3,9 @@
 Imports the shared part of the thesis into an empty work directory, again into the same, and scores every template by both sets of rules.
 """
 
-import os
-import sys
-
-if os.path.dirname(os.path.abspath(__file__)) in sys.path[:1]:
-    del sys.path[0]  # `select.py` of this folder would be taken for the module of the standard library
-
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable

@@ -126,7 +126,7 @@ def run(
         n_choices = len(done.info.labels) or done.info.n_choices
         show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)
         if done.prompts.tied:
-            print(f"a tie: {' and '.join(done.prompts.tied)} did equally well; {done.prompts.winner} was gone on with ({TIE_RULE})\n")
+            print(f"a tie: {' and '.join(done.prompts.tied)} did equally well; {done.prompts.winner} was used ({TIE_RULE})\n")
         show_rows(student_rows(done.students, n_choices), as_json=False)
         print(f"{sentence}\nReport: {page}")
 

@@ -71,7 +71,7 @@ def _headroom(job: "ContestJob", client: "TeacherClient", progress: Progress, mo
     announce([(template, row) for row in rows for template in templates.values()], job.task, client, progress)
     with progress.bar(f"asking {n} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:
         replies = run_experiment(job.task, templates, rows, client, on_progress)
-    return headroom(job.task, replies, job.incumbent, job.plan.objective == "explained_accuracy")
+    return headroom(job.task, replies, job.incumbent, job.plan.objective)
 
 # %% ../../nbs/9_cli/01_select.ipynb #3eec6c74
 @with_options

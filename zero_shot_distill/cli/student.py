@@ -160,5 +160,5 @@ def predict(
     write_text(output, written.getvalue())
     n_unread = sum(row["predicted_label"] is None for row in rows)
     print(
-        f"wrote {output} (rows: {len(rows):,}; without a label, for a field is empty or the answer is no label of the task: {n_unread:,})"
+        f"wrote {output} (rows: {len(rows):,}; without a label because a field is empty or the answer is no label of the task: {n_unread:,})"
     )

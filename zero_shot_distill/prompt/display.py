@@ -82,9 +82,10 @@ def mean_text(
 
 def points_text(
     difference: "Interval",  # of two shares
-) -> str:  # two lines for `table_html`
-    "Write a difference of two shares in percentage points, and its 95 % interval below."
+    between: str = "\n",  # stands between the difference and its interval; the default makes two lines for `table_html`
+) -> str:
+    "Write a difference of two shares in percentage points with its 95 % interval."
     if not difference.n:
         return "–"
-    ends = f"\n[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]" if difference.has_ends else ""
+    ends = f"{between}[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]" if difference.has_ends else ""
     return f"{100 * difference.value:+.1f}{ends}"

@@ -7,9 +7,8 @@ __all__ = ['USEFUL_WORDS', 'SearchScore', 'search_score', 'ObjectiveError', 'Sea
            'pareto_rows', 'score_cells']
 
 # %% ../../nbs/3_prompt/10_objective.ipynb #3cf67f72
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.definition import ZsdError
 from .outcome import OBJECTIVES, Objective
@@ -64,7 +63,7 @@ class SearchScore:
 def search_score(
     replies: Sequence[ReadReply],  # one for each row, in order; rows with a gold label
     price: Price | None,  # of the teacher; None: unknown
-    is_right: Any,  # label and gold label -> whether they agree: `Task.is_right`
+    is_right: Callable[[str | None, str], bool],  # label and gold label -> whether they agree: `Task.is_right`
 ) -> SearchScore:  # a reply that was not read, and a row without one, count as wrong
     "Score a template's replies for a search."
     labels = [read.reply.label if read.reply else None for read in replies]

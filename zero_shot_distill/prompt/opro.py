@@ -17,12 +17,12 @@ from ..core.files import fingerprint, write_text
 from ..core.progress import Progress
 from .candidate import normal_text, refusal_of
 from .collect import requests_for, run_experiment
-from .confirm import confirmation_of
+from .confirm import N_CONTENDERS, confirmation_of
 from .headroom import gain_split, headroom
 from .objective import SearchScore, search_score
 from .propose import Proposal, SearchState, find_proposer
 from .replies import ReadReply, Replies
-from .search_job import N_CONTENDERS, SearchJob, SearchPlan, plan_search
+from .search_job import SearchJob, SearchPlan, plan_search
 from .search_result import PromptSearch, SearchEnd, StopReason, refusal_text
 from .starter import templates_text
 from .template import PromptTemplate
@@ -262,9 +262,7 @@ def _say_headroom(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> None:
     "Say how much a better prompt could gain on the selection rows, before the first step; the replies are stored."
     incumbent = ranked(steps[:1], job.objective)[0].id
     replies = asker.replies(job.templates, job.rows.selection, "reading what is stored")
-    asker.progress.message(
-        f"  headroom of {incumbent}: {headroom(job.task, replies, incumbent, job.objective.goal == 'explained_accuracy').sentence}"
-    )
+    asker.progress.message(f"  headroom of {incumbent}: {headroom(job.task, replies, incumbent, job.objective.goal).sentence}")
 
 
 def _said_of(job: SearchJob, steps: Sequence[Step], plan: SearchPlan) -> str:
@@ -282,7 +280,7 @@ def _said_of(job: SearchJob, steps: Sequence[Step], plan: SearchPlan) -> str:
 # %% ../../nbs/3_prompt/15_opro.ipynb #b3e83e77
 def _confirm(job: SearchJob, steps: Sequence[Step], asker: _Asker, stop: StopReason) -> SearchEnd:
     "Ask the incumbent and the best that was found on the confirmation rows."
-    best, goal = ranked(steps, job.objective), job.objective.goal
+    best = ranked(steps, job.objective)
     incumbent = ranked(steps[:1], job.objective)[0].id
     found = [one.id for one in best if one.id not in job.templates][: N_CONTENDERS - 1]
     contenders = {one.id: one.template for one in best if one.id in (incumbent, *found)}
@@ -292,7 +290,7 @@ def _confirm(job: SearchJob, steps: Sequence[Step], asker: _Asker, stop: StopRea
     except OutOfMoney:
         asker.progress.message("  the dollars did not reach for the confirmation; the same command with more of them goes on")
         return SearchEnd(stop.name)
-    confirmation = replace(confirmation_of(job.task, replies, incumbent, asker.client.options.price), objective=goal)
+    confirmation = confirmation_of(job.task, replies, incumbent, asker.client.options.price, job.objective.goal)
     other = confirmation.challenger
-    gain = gain_split(job.task, replies[incumbent], replies[other], goal == "explained_accuracy") if other else None
+    gain = gain_split(job.task, replies[incumbent], replies[other], job.objective.goal) if other else None
     return SearchEnd(stop.name, confirmation, gain)

@@ -269,14 +269,21 @@ _IS_A = r"(?:is|was|seems|would be|it is) (?:(?:the|my|our|a|clearly|therefore|t
 _FITTING = r"only|correct|right|best|most|appropriate|suitable|likely|fitting|final|better|accurate|logical|obvious|sensible|reasonable|plausible|safest|natural|proper"
 _ANSWER = r"answer|label|choice|option|class|one|fit|relation(?:ship)?|classification|category|description|conclusion"
 _SETTLED = r"(?=\s*(?:[.,;!\n]|$)|\s+(?:because|since|as|given)\b)"
+# "a contradiction *of the original premise*", "negative *about the long delay*": what the label is of, up to the end of a clause.
+_ASKED_ABOUT = (
+    r"(?:(?:original|given|first|second|other|stated|above) )?(?:premise|hypothesis|statement|sentence|fact|claim|text|context|passage|one)"
+)
+_OF_WHAT = (
+    rf"(?:(?:of|to) (?:the|this|that|its) {_ASKED_ABOUT}|(?:about|towards?|regarding|concerning) (?:(?:the|this|that|its|their|his|her|my|our) )?(?:[\w'-]+ ){{0,2}}[\w'-]+)"
+    r"(?=\s*(?:[.,;:!)\n]|$)|\s+(?:because|since|as|for|due)\b)"
+)
 # What may follow a label that is stated.
 FOLLOWER = regex.compile(
     _either(
         r"because|since|as|for(?! it to| this to)|given|due|based|here|when|in (?:this|the|that|my|light|view|terms|relation|nature|tone|sentiment)",
         r"then|and|though|although|with|at|by|but|so|after all|to me|overall|too|in fact|from|according|one(?=[.!,;\n]|$)|under|over(?=\s)",
         r"rather than|instead of|not|where|while",
-        # "a contradiction of the original premise", "neutral to the first sentence"
-        r"(?:of|to) (?:the|this|that|its) (?:(?:original|given|first|second|other|stated|above) )?(?:premise|hypothesis|statement|sentence|fact|claim|text|context|passage|one)(?=\s*(?:[.,;:!)\n]|$)|\s+(?:because|since|as|for|due)\b)",
+        _OF_WHAT,
         r"relation(?:ship)?s?|case|example|instance|label|class(?:ification)?|category|pair|inference|message|e?-?mail|text|review|sentiment|tone",
         r"answer|tweet|comment|post|sms|article|news|stars?(?=\s*(?:[.,;:!?)(\n]|$)|\s+(?:because|since|for|as|and)\b)",
         rf"{_IS_A}(?:(?:{_FITTING})\s*)+(?:\s*(?:{_ANSWER}))?\b",

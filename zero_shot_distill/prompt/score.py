@@ -186,7 +186,7 @@ UNEQUAL_ROWS = (
 def choose_template(
     scores: Sequence[PromptScore],  # on the same rows, in the order of the file
 ) -> PromptScore:  # the one to go on with; `ScoreError` where no template got one row right with a rationale
-    "Choose the template with the highest accuracy with explanation, then accuracy. A tie has no winner: `TIE_RULE` says which one is gone on with."
+    "Choose the template with the highest accuracy with explanation, then accuracy. A tie has no winner: `TIE_RULE` says which one is used."
     best = best_templates(scores)
     if not best:
         reasons = sum((Counter(score.unreadable) for score in scores), Counter()).most_common(1)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from ..core.display import result_html, result_text
 from .confirm import Confirmation
-from .display import percent_text
+from .display import percent_text, points_text
 from .headroom import GainSplit
 from .objective import SearchObjective, pareto_rows
 from .outcome import successes
@@ -182,12 +182,6 @@ class SearchTotal:
         return f"{self.n_questions:,} questions, {self.n_tokens:,} tokens, {format_usd(self.cost_usd)}"
 
 # %% ../../nbs/3_prompt/14_search_result.ipynb #1b721c46
-def _points(interval: Interval) -> str:
-    "Write a difference of shares in points, with its interval, in one line."
-    ends = f" [{100 * interval.low:+.0f}, {100 * interval.high:+.0f}]" if interval.has_ends else ""
-    return f"{100 * interval.value:+.1f}{ends}"
-
-
 def confirmed_share(
     search: PromptSearch,  # that is confirmed
     id: str,  # of a template that was confirmed
@@ -212,7 +206,7 @@ def contenders(
         }
         if found:
             line["confirmed"] = percent_text(confirmed_share(search, id))
-            line["difference, points"] = "-" if is_incumbent else _points(found.difference(id, goal))
+            line["difference, points"] = "-" if is_incumbent else points_text(found.difference(id, goal), " ")
         lines.append({**line, "text": " ".join(tried[id].text.split())})
     return lines
 
@@ -243,7 +237,7 @@ def end_text(
     if search.confirmation is None:
         return f"Stopped: {search.stop}. Nothing is confirmed: {search.incumbent} stays."
     gain = search.end.gain
-    split = f" Of these points, format: {_points(gain.format)}; label: {_points(gain.label)}." if gain else ""
+    split = f" Of these points, format: {points_text(gain.format, ' ')}; label: {points_text(gain.label, ' ')}." if gain else ""
     return f"Stopped: {search.stop}. {search.confirmation.verdict}{split}"
 
 

@@ -134,25 +134,15 @@ class StudentScore:
     def agreement(self) -> Interval | None:  # None: the teacher labelled none of the rows
         "Give the share of the teacher's labels that the student gave: agreement, not accuracy."
         known = [place for place, one in enumerate(self.agrees) if one is not None]
-        return (
-            share_of([bool(self.agrees[place]) for place in known], [self.groups[place] for place in known if self.groups])
-            if known
-            else None
-        )
+        groups = [self.groups[place] for place in known if self.groups]
+        return share_of([bool(self.agrees[place]) for place in known], groups) if known else None
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row
         "Give the figures as a table."
         import pandas as pd
 
-        ends = self.interval
-        shown = {"rows": self.n, "right": self.n_correct, "accuracy": self.accuracy, "low": ends.low, "high": ends.high}
-        if self.confusion:
-            (label, share), balanced = self.confusion.majority, self.confusion.balanced_accuracy
-            shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}
-        if self.agreement:
-            shown |= {"teacher agreement": self.agreement.value, "rows with a teacher label": self.agreement.n}
-        return pd.DataFrame([shown | {"unreadable": self.n_unreadable, "truncated": self.n_truncated}])
+        return pd.DataFrame([_numbers(self)])
 
     def as_row(self) -> dict[str, str]:  # for `table_html`
         "Give the figures that a table of scores shows."
@@ -190,6 +180,17 @@ class StudentScore:
         counts = table_html(by_label_rows(self.confusion)) if self.confusion else ""
         counts += f"<p>WARNING: {escape(self.warning)}</p>" if self.warning else ""
         return styled(table_html(with_trivial_rows([{"": "this student"} | self.as_row()], self.confusion)) + counts)
+
+# %% ../../nbs/5_student/01_record.ipynb #numbers1
+def _numbers(score: StudentScore) -> dict[str, Any]:
+    ends = score.interval
+    shown: dict[str, Any] = {"rows": score.n, "right": score.n_correct, "accuracy": score.accuracy, "low": ends.low, "high": ends.high}
+    if score.confusion:
+        (label, share), balanced = score.confusion.majority, score.confusion.balanced_accuracy
+        shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}
+    if score.agreement:
+        shown |= {"teacher agreement": score.agreement.value, "rows with a teacher label": score.agreement.n}
+    return shown | {"unreadable": score.n_unreadable, "truncated": score.n_truncated}
 
 # %% ../../nbs/5_student/01_record.ipynb #82b429d3
 @dataclass(frozen=True)

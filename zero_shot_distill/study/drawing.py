@@ -58,8 +58,16 @@ def share_axis(ax: Axes, ticks: Sequence[int]) -> None:
     sns.despine(ax=ax, left=True)
 
 
-def whisker(ax: Axes, interval: Interval, y: float, color: str, marker: str, filled: bool = True, line: str = "-") -> None:
+def whisker(
+    ax: Axes,
+    interval: Interval,  # of shares
+    y: float,  # height
+    looks: tuple[str, str],  # color and marker
+    filled: bool = True,  # the marker
+    line: str = "-",  # style
+) -> None:
     "Draw a mean and its interval, in per cent."
+    color, marker = looks
     if interval.has_ends:
         ax.plot([100 * interval.low, 100 * interval.high], [y, y], line, color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
     ax.plot(

@@ -54,11 +54,11 @@ def accuracy_figure(
         names = []
         if teacher is not None:
             ax.axvline(100 * teacher.value, color=GREY, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
-            whisker(ax, teacher, 0, GREY, "D", filled=False)
+            whisker(ax, teacher, 0, (GREY, "D"), filled=False)
             names.append(("the teacher itself" + (f",\n{teacher_rows}" if teacher_rows else ""), teacher))
         for group in groups:
             y, (color, marker) = len(names), _LOOKS[group.method]
-            whisker(ax, group.accuracy, y, color, marker, line="-" if len(group.runs) > 1 else ":")
+            whisker(ax, group.accuracy, y, (color, marker), line="-" if len(group.runs) > 1 else ":")
             for place, run in enumerate(group.runs):  # one below the other, so that equal ones are all seen
                 below = 0.23 + 0.2 * place / max(len(group.runs) - 1, 2)
                 ax.plot(
@@ -121,7 +121,7 @@ def prompt_figure(
             for y, (_, score) in enumerate(rows):
                 interval, confirmed = getattr(score, name), y == len(rows) - 1
                 if interval.n:
-                    whisker(ax, interval, y, color, marker, filled=not confirmed)
+                    whisker(ax, interval, y, (color, marker), filled=not confirmed)
                     ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:.0f}", ha="center", va="bottom", fontsize=10)
             ax.axhline(len(rows) - 1.55, color="#bbbbbb", linewidth=0.8)
             if name != "explanation_rate":
@@ -133,7 +133,7 @@ def prompt_figure(
         for label, (name, _) in zip(axes[0].get_yticklabels(), rows, strict=True):
             label.set_weight("bold" if name == prompts.winner else "normal")
         n_selection, n_confirmation = prompts.selection[0].accuracy.n, prompts.confirmation.accuracy.n
-        chosen = "the one that was gone on with" if prompts.tied else "the winner"
+        chosen = "the one that was used" if prompts.tied else "the winner"
         dotted = f"Dotted: {', '.join(f'{name} {100 * share:.0f} %' for name, share in trivial.items())}." if trivial else ""
         lines = [
             f"Share of {n_selection} selection rows, and of {n_confirmation} other rows for {chosen} (hollow), with 95 % intervals. {dotted}",

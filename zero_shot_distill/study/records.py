@@ -92,7 +92,7 @@ class RunInfo:
 class PromptRecord:
     "prompts.json: what came of each template."
 
-    winner: str  # template id; of several that did equally well, the one that was gone on with
+    winner: str  # template id; of several that did equally well, the one that was used
     selection: tuple[PromptScore, ...]  # every template, on the same rows
     confirmation: PromptScore  # the winner, on other rows
     templates: dict[str, PromptTemplate]

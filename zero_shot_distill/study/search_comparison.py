@@ -21,7 +21,6 @@ from ..prompt.headroom import GainSplit, Headroom
 from ..prompt.propose import PROPOSERS
 from ..prompt.search_result import PromptSearch
 from ..prompt.trajectory import SearchError, tried_by_id
-from ..stats.interval import Interval
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -73,7 +72,7 @@ def comparison_sentence(
     why = "by so much their scores flattered them" if points > 0 else "these were too few to tell"
     return (
         f"{said} found a prompt that is shown to be better than the one it began with on {n_rows} other rows; the largest difference is {best}'s, "
-        f"{_one_line(found[best].difference(found[best].challenger))} points. On these rows the best prompts have {worth} on the rows by which they were chosen: {why}."
+        f"{points_text(found[best].difference(found[best].challenger), ' ')} points. On these rows the best prompts have {worth} on the rows by which they were chosen: {why}."
     )
 
 
@@ -83,10 +82,6 @@ def chosen_by(
 ) -> float:  # share
     "Return what a template had on the selection rows."
     return search.objective.value(tried_by_id(search.steps)[id].score)
-
-
-def _one_line(difference: Interval) -> str:
-    return points_text(difference).replace("\n", " ")
 
 # %% ../../nbs/7_study/02_search_comparison.ipynb #bed409a7
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (GREY, "^"))  # of one search after the other
@@ -159,8 +154,8 @@ def confirmation_figure(
             ax.plot(before, y - 0.2, marker, color=color, markersize=8, markerfacecolor="white", clip_on=False, zorder=4)
             side = 2.2 if before < 85 else -2.2  # where there is room
             ax.text(before + side, y - 0.2, f"{before:.0f}", ha="left" if side > 0 else "right", va="center", fontsize=10, color=GREY)
-            whisker(ax, confirmed, y + 0.12, color, marker)
-            more = "" if id == search.incumbent else f"\n{_one_line(search.confirmation.difference(id))}"
+            whisker(ax, confirmed, y + 0.12, (color, marker))
+            more = "" if id == search.incumbent else "\n" + points_text(search.confirmation.difference(id), " ")
             ax.text(1.015, y, percent_text(confirmed) + more, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
         ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
         ax.set_ylim(len(rows) - 0.45, -0.65)
@@ -242,7 +237,7 @@ def gain_figure(
             ax.axvline(0, color=GREY, linewidth=1)
             for y, gain in enumerate(gains.values()):
                 interval = getattr(gain, part)
-                whisker(ax, interval, y, color, marker)
+                whisker(ax, interval, y, (color, marker))
                 ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:+.0f}", ha="center", va="bottom", fontsize=10, bbox=blank)
             ax.set_title(f"{title}, points")
             ax.set_xlim(-reach, reach)

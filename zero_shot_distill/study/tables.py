@@ -25,7 +25,7 @@ def prompt_rows(
 ) -> list[dict[str, str]]:  # for `table_html`: the templates, then the winner on other rows, then the trivial answers
     "List what each template brought and took, and what needs no model."
     confusion = prompts.selection[0].confusion
-    uneven, won = confusion is not None and confusion.is_uneven, "tied, gone on with" if prompts.tied else "the winner"
+    uneven, won = confusion is not None and confusion.is_uneven, "tied, used" if prompts.tied else "the winner"
 
     def row(name: str, score: PromptScore) -> dict[str, str]:
         unanswered = f", {score.n_unanswered} unanswered" if score.n_unanswered else ""
