@@ -580,7 +580,7 @@ def test_four_processes_of_which_one_is_killed(nursery):
     assert row.n_attempts <= 208
 
 
-def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 120, seed: int = 0) -> Row:
+def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, shares: Mapping[str, float], n: int = 200, seed: int = 0) -> Row:
     "Several processes ask the same requests under one cap, each in an order of its own; some are killed, and others take their places."
     rng = random.Random(seed)
     requests = requests_for(n, max_tokens=50)
@@ -622,7 +622,7 @@ def run_capped_processes(nursery: Nursery, n_processes: int, n_kills: int, share
 
 
 @pytest.mark.parametrize("shares", [{}, dict.fromkeys(CHARGED_FAULTS, 0.02)], ids=["", "faults"])
-@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
+@pytest.mark.parametrize(("n_processes", "n_kills"), [(2, 0), (4, 0), (8, 0), (1, 2), (2, 3), (8, 4)])
 def test_processes_share_a_budget(nursery, n_processes, n_kills, shares):
     "By the provider's own count of all processes together, killed ones included."
     row = run_capped_processes(nursery, n_processes, n_kills, shares, seed=n_processes)
