@@ -339,7 +339,7 @@ def students(tmp_path_factory):
     "A folder with a tiny student of each method."
     from zero_shot_distill.annotate.rows import AnnotatedRow
     from zero_shot_distill.student.config import TrainingConfig
-    from zero_shot_distill.student.student import TrainingJob, train_student
+    from zero_shot_distill.student.job import TrainingJob, train_student
 
     folder = tmp_path_factory.mktemp("students")
     project = Project(folder).write()

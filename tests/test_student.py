@@ -23,9 +23,10 @@ from zero_shot_distill.student import model as seq2seq
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
 from zero_shot_distill.student.data import EncodedRow
+from zero_shot_distill.student.job import TrainingJob
 from zero_shot_distill.student.model import load_weights, make_tiny_t5, rounded_weights, save_weights
 from zero_shot_distill.student.record import RunRecord
-from zero_shot_distill.student.student import Student, TrainingJob, evaluate_student, load_student, predict
+from zero_shot_distill.student.student import Student, evaluate_student, load_student, predict
 from zero_shot_distill.student.train import training_loss
 from zero_shot_distill.task.task import Example, Split, Task
 

@@ -400,8 +400,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
 
     from zero_shot_distill.annotate.rows import read_annotations
     from zero_shot_distill.prompt.by_label import trivial_shares
+    from zero_shot_distill.student.job import TrainingJob
     from zero_shot_distill.student.run import train_and_record
-    from zero_shot_distill.student.student import TrainingJob
 
     weights = pull_weights(run.progress, run.pipeline.students.weights)
     run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))

@@ -154,8 +154,8 @@ class TrainableAnnotation(Annotation):
     ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
         from zero_shot_distill.student.config import TrainingConfig
+        from zero_shot_distill.student.job import TrainingJob, train_student
         from zero_shot_distill.student.run import run_id_of
-        from zero_shot_distill.student.student import TrainingJob, train_student
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
         config = TrainingConfig(method, labels, seed=seed, **settings)

@@ -34,7 +34,7 @@ def train_in_turn(n_students: int, steps: int, weights: str, multiple: int | Non
     from zero_shot_distill.annotate.rows import read_annotations
     from zero_shot_distill.student import data, model
     from zero_shot_distill.student.config import TrainingConfig
-    from zero_shot_distill.student.student import TrainingJob, train_student
+    from zero_shot_distill.student.job import TrainingJob, train_student
     from zero_shot_distill.study.records import recorded_run_dir
     from zero_shot_distill.task.task import load_task
     from zero_shot_distill.weights.pull import pull

@@ -105,8 +105,8 @@ def train(
     begun_with = pull_weights(progress, resolve_path(Path("here"), student))
 
     from zero_shot_distill.prompt.by_label import by_label_rows
+    from zero_shot_distill.student.job import TrainingJob
     from zero_shot_distill.student.run import run_id_of, train_and_record
-    from zero_shot_distill.student.student import TrainingJob
 
     job = TrainingJob(begun_with.path, begun_with.title, loaded, found.rows["train"], found.rows["valid"], test, found.labels_of("test"))
     run_id = run_id_of(config, found.id, begun_with.name)

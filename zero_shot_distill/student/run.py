@@ -11,8 +11,8 @@ from pathlib import Path
 from ..core.files import fingerprint
 from ..core.progress import OnProgress
 from .config import TrainingConfig
+from .job import TrainingJob, train_student
 from .record import RunRecord
-from .student import TrainingJob, train_student
 
 # %% ../../nbs/5_student/06_run.ipynb #74ffaf4a
 def run_id_of(
