@@ -10,7 +10,18 @@ from zero_shot_distill.core.files import write_csv
 
 # --- tables for a spreadsheet
 
-FORMULAS = ["=1+1", "+1+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("http://x","a, b")', "＝1+1", "- 3 pens"]
+FORMULAS = [
+    "=1+1",
+    "+1+1",
+    "-1+cmd|' /C calc'!A0",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    '=HYPERLINK("http://x","a, b")',
+    "＝1+1",
+    "- 3 pens",
+]
 PLAIN = ["-3", "+3.5", "-3,000", "-3 %", "-1e-5", "-.5", "a cat = an animal", "not -3", "a\r=1", -3, 2.5]
 
 
