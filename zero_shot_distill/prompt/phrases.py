@@ -209,7 +209,7 @@ AFTER_NEGATION = regex.compile(
     rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
 )
 # What stands on both sides of a label that a sentence states: "there is a *contradiction* between them", "they are in *contradiction*", "it has a *negative* tone".
-_INDEED = rf"(?:clearly|clear|direct|directly|plainly|therefore|thus|definitely|overall|rather|very|strongly|mostly|generally|distinctly|decidedly|an?|the)"
+_INDEED = r"(?:clearly|clear|direct|directly|plainly|therefore|thus|definitely|overall|rather|very|strongly|generally|distinctly|decidedly|an?|the)"
 _THEY = rf"(?:{_SUBJECT}|(?:the |this )?(?:author|writer|user|reviewer|customer|speaker|poster|passenger|guest))"
 _FRAME_ENDS = r"(?=\s*(?:[.,;:!)\n]|$)|\s+(?:because|since|as|given|here|overall|due to)\b)"
 # What it is about may be cut off where the text ends without a mark.
