@@ -9,17 +9,19 @@ __all__ = ['Prediction', 'Predictions', 'Student', 'load_student', 'predict', 'e
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from ..core.display import styled, table_html
 from ..prompt.by_label import with_trivial_rows
 from ..stats.confusion import Confusion
 from .config import TrainingConfig, UnusableInput, first_line
-from .data import PREFIXES, read_answer, tokenize
-from .model import Answers, generate, load_weights, memory_named, quiet_transformers
+from .data import input_limit, read_answer
+from .method import METHODS as _METHODS
+from .method import PREFIXES, answer_tokens, is_label_cut, split_answer
+from .model import load_student_model, memory_named, quiet_transformers
+from .seq2seq import Answers
 from .record import METHODS, RunRecord, StudentScore, TrainingPoint, TrainingReport, with_new_names
 from ..task.task import Example, Task
 
@@ -109,7 +111,8 @@ class Student(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return styled(table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion)))
+        table = table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion))
+        return styled(table + "".join(f"<p>{escape(note)}</p>" for note in self.notes))
 
 # %% ../../nbs/5_student/05_student.ipynb #0a4041f5
 def load_student(
@@ -141,28 +144,33 @@ def predict(
 ) -> Predictions:  # in the order of `inputs`; `UnusableInput` where the folder is no student, or cannot explain
     "Ask a trained student. Of a text the choices are not known: where each row has its own, any words that it wrote are taken for one."
     student = load_student(student_dir)
-    if explain and student.config.method != "step-by-step":
+    config, how = student.config, _METHODS[student.config.method]
+    if explain and not how.explains:
         raise UnusableInput(f"{student_dir}: was trained by the {student.config.method} method and cannot explain")
     texts = [one if isinstance(one, str) else _input_text(student, one) for one in inputs]
-    model, tokenizer = load_weights(Path(student_dir))
-    model.eval()
+    loaded = load_student_model(Path(student_dir))
+    limit = input_limit(loaded, config, student.max_answer_tokens)
 
     def ask(kind: str, max_new_tokens: int) -> Answers:
-        prompts = tokenize(tokenizer, [PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
-        return generate(model, tokenizer, prompts, max_new_tokens)
+        return loaded.generate(loaded.encode_prompts([PREFIXES[kind] + text for text in texts], limit), max_new_tokens)
 
-    with torch.inference_mode(), quiet_transformers(), memory_named("shorter inputs"):
-        answers = ask("label", student.max_answer_tokens)
-        reasons = ask("rationale", student.config.max_rationale_tokens).texts if explain else [None] * len(texts)
+    with quiet_transformers(), memory_named("shorter inputs"):
+        answers = ask("label", answer_tokens(config.method, student.max_answer_tokens, config.max_rationale_tokens, explain))
+        split = [split_answer(config.method, text) for text in answers.texts]
+        reasons = [reason if explain else None for _, reason in split]
+        if explain and not how.in_one_answer:
+            reasons = ask("rationale", config.max_rationale_tokens).texts
     return Predictions(
         Prediction(
             text=written,
-            label=read_answer(student.task, written, None if isinstance(one, str) else one),
+            label=read_answer(student.task, label, None if isinstance(one, str) else one),
             rationale=None if reason is None else reason.strip(),
-            is_truncated=is_truncated,
+            is_truncated=is_label_cut(config.method, written, is_stopped),
             input=text,
         )
-        for one, text, written, is_truncated, reason in zip(inputs, texts, answers.texts, answers.truncated, reasons, strict=True)
+        for one, text, written, (label, _), is_stopped, reason in zip(
+            inputs, texts, answers.texts, split, answers.truncated, reasons, strict=True
+        )
     )
 
 
