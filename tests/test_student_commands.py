@@ -130,7 +130,83 @@ def test_gold_labels_by_the_standard_method(folder):
         (("--task", "pocket_nli"), "train,valid", ["is of task 'my_task'"]),
         (("--student", "nowhere"), "train,valid", ["nowhere"]),
         (("--annotations", "nowhere"), "train,valid", ["no annotation 'nowhere'", "there are my_task-"]),
+        (("--annotations", "nowhere.csv"), "train,valid", ["nowhere.csv: no such file"]),
+        (("--seeds", "0;1"), "train,valid", ["--seeds 0;1: whole numbers from 0 with commas between"]),
+        (("--set", "batch=4"), "train,valid", ["--set batch=4: write NAME=VALUE, NAME one of alpha,"]),
+        (("--preset", "huge"), "train,valid", ["no preset 'huge'; known: "]),
+        (("--label", "stars"), "train,valid", ["--fields, --label and --rationale name columns of a file"]),
     ],
 )
 def test_mistakes(folder, more, splits, parts):
     is_one_line(train(folder, *more, splits=splits), 2, *parts)
+
+
+@pytest.fixture(scope="module")
+def own_file(folder) -> Path:
+    "Forty rows with a label and a reason, as anybody's table has them; each text stands in two rows."
+    rows = [
+        {"Review text": f"{text} {number}", "Sentiment": label, "why": "the words say so"}
+        for label, texts in TEXTS.items()
+        for text in texts
+        for number in range(5)
+    ]
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "reviews.csv"
+
+
+def train_on_file(folder: Path, *more: str, name: str = "reviews.csv"):
+    return zsd(folder, "train", "--annotations", name, "--student", "./tiny", "--steps", "4", *more)
+
+
+def test_a_file_of_rows_trains_students_for_several_seeds(folder, own_file):
+    "No task is named, no annotation made: the columns tell; every seed has a student, and a second run trains none again."
+    done = train_on_file(folder, "--seeds", "0,1", "--set", "batch_size=4", "--set", "learning-rate=1e-3", "--json")
+    assert done.status == 0, done.err
+    assert "reviews.csv: input Review text; label Sentiment; rationale why. 32 rows to train on, 4 valid, 4 test" in done.err
+    records = json.loads(done.out)
+    settings = [(one["seed"], one["batch_size"], one["learning_rate"], one["labels"], one["n_train"], one["test"]["n"]) for one in records]
+    assert settings == [(0, 4, 1e-3, "gold", 32, 4), (1, 4, 1e-3, "gold", 32, 4)]
+    assert records[0]["n_rationales"] == 32
+    made = [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
+    again = train_on_file(folder, "--seeds", "1,0,2", "--set", "batch_size=4", "--set", "learning-rate=1e-3", "--json")
+    assert [one["seed"] for one in json.loads(again.out)] == [1, 0, 2]
+    assert made == [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
+
+
+def test_a_file_is_read_as_a_task_says(folder, own_file):
+    (folder / "text.jsonl").write_text(
+        "".join(
+            json.dumps({"text": f"{one} {n}", "label": label}) + "\n" for label, texts in TEXTS.items() for one in texts for n in range(5)
+        )
+    )
+    done = train_on_file(folder, *OWN, "--method", "standard", "--json", name="text.jsonl")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["task"] == "my_task"
+    is_one_line(train_on_file(folder, *OWN, "--label", "label", name="text.jsonl"), 2, "task my_task.yaml says what the columns are")
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "parts"),
+    [
+        ("text,label\nIt works well,good\nI like it very much,good\n", (), ["column 'label' has 'good' in each of its 2 rows: there is nothing to learn"]),
+        ("text,label\nIt works well,fine\n", OWN, ["mine.csv:2: label 'fine' is none of good, bad"]),
+        ("body,label\nIt works well,good\n", OWN, ["mine.csv:2: no column 'text'; the row has body, label"]),
+        ("first part,second part,stars\nIt works well,It does,5\nIt broke again,It did,1\n", (), ["no column is called label or answer; say with --label which"]),
+        ("text,label\nIt works well,good\n", ("--labels", "teacher"), ["nothing to learn"]),
+        ("text,label\n" + "".join(f"It works well for {n},{['good', 'bad'][n % 2]}\n" for n in range(30)), ("--labels", "teacher"), ["--labels teacher: the labels of a file count as gold"]),
+        ("text,label\n" + "".join(f"It works well for {n},{['good', 'bad'][n % 2]}\n" for n in range(30)), ("--quiet",), ["no training row has a rationale; train with the standard method"]),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_trained_on(folder, content, more, parts):
+    (folder / "mine.csv").write_text(content)
+    is_one_line(train_on_file(folder, *more, name="mine.csv"), 2, *parts)
+
+
+def test_a_model_of_the_hub_that_cannot_be_reached(folder, own_file):
+    "Nothing listens at this address; it is said at once."
+    env = environment(HF_ENDPOINT="http://127.0.0.1:9")
+    done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "google/byt5-small", env=env, preload="none")
+    is_one_line(done, 1, "model 'google/byt5-small' cannot be fetched from the Hugging Face hub")
