@@ -3,13 +3,20 @@
 import csv
 import io
 import json
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import Project, environment, is_one_line, zsd
+from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
 
+from zero_shot_distill.student import predict_rows as predict_rows_module
+from zero_shot_distill.student.predict_rows import predict_rows
 from zero_shot_distill.student.record import RunRecord
+from zero_shot_distill.task.rows import read_rows
 
 TEXTS = {
     "good": ["It works well.", "I like this one.", "A fine thing.", "Well made."],
@@ -210,3 +217,105 @@ def test_a_model_of_the_hub_that_cannot_be_reached(folder, own_file):
     env = environment(HF_ENDPOINT="http://127.0.0.1:9")
     done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "google/byt5-small", env=env, preload="none")
     is_one_line(done, 1, "model 'google/byt5-small' cannot be fetched from the Hugging Face hub")
+
+
+@pytest.fixture(scope="module")
+def student(folder) -> str:
+    "A trained student of the task, which explains itself."
+    return f"zsd-work/students/{json.loads(train(folder, '--json').out)['run_id']}"
+
+
+def write_reviews(path: Path, n: int) -> Path:
+    "As many rows as wanted, the first with a text that a spreadsheet would compute."
+    words = [text for texts in TEXTS.values() for text in texts]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "text"])
+        writer.writerows([number, words[number % len(words)] if number else "=1+1"] for number in range(n))
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_every_form_holds_the_same_labels(folder, student, form):
+    write_reviews(folder / "ten.csv", 10)
+    done = zsd(folder, "predict", "--student", student, "--input", "ten.csv", "--output", f"ten.{form}", "--explain")
+    assert done.status == 0, done.err
+    assert done.out.startswith(f"wrote ten.{form} (rows: 10;")
+    rows = [row for _, row in read_rows(folder / f"ten.{form}")]
+    assert [list(row) for row in rows] == [["number", "text", "predicted_label", "predicted_rationale"]] * 10
+    assert rows[0]["text"] == ("'=1+1" if form in ("csv", "tsv") else "=1+1")
+    expected = predict_rows(folder / student, folder / "ten.csv", explain=True)
+    assert [row["predicted_label"] or None for row in rows] == [row["predicted_label"] for window in expected for row in window]
+
+
+def test_lines_of_standard_input(folder, student):
+    lines = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, "predict", "--student", student, "--input", "-"],
+        cwd=folder, env=environment(MODULES_FILE=str(folder / "modules")), input="It works well.\n\nIt broke.\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert [row["text"] for row in csv.DictReader(io.StringIO(lines.stdout))] == ["It works well.", "It broke."], lines.stderr
+
+
+def test_windows_change_nothing(folder, student, monkeypatch):
+    write_reviews(folder / "ten.csv", 10)
+    [whole] = predict_rows(folder / student, folder / "ten.csv")
+    monkeypatch.setattr(predict_rows_module, "WINDOW", 3)
+    windows = list(predict_rows(folder / student, folder / "ten.csv"))
+    assert [len(window) for window in windows] == [3, 3, 3, 1]
+    assert [row for window in windows for row in window] == whole
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from zero_shot_distill.student.predict_rows import predict_rows, write_rows
+seen = []
+print(write_rows(predict_rows(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=lambda done, total: seen.append((done, total))), "csv", Path(sys.argv[3])).n_rows)
+assert seen[0] == (0, seen[0][1]) and seen[-1][0] == seen[-1][1] - 1, seen[-1]  # the header is a line, too
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(folder, student):
+    "Peak memory for 20,000 rows is that for 2,000, one window, but for a few megabytes."
+    peaks = []
+    for n in (2_000, 20_000):
+        source = write_reviews(folder / f"{n}.csv", n)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, folder / student, source, folder / f"{n}-out.csv"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        n_rows, peak = done.stdout.split() if not done.returncode else pytest.fail(done.stderr)
+        assert int(n_rows) == n
+        peaks.append(float(peak))
+    assert peaks[1] - peaks[0] < 30, peaks
+
+
+def test_a_full_disk_leaves_no_half_file(folder, student):
+    write_reviews(folder / "many.csv", 3_000)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", preexec_fn=limit)
+    is_one_line(done, 1, "full.jsonl: File too large; free some space and run again")
+    assert not list(folder.glob("full.jsonl*"))
+
+
+def test_ctrl_c_leaves_no_half_file(folder, student):
+    write_reviews(folder / "many.csv", 100_000)
+    done = interrupt(
+        folder, lambda _: any(path.stat().st_size for path in folder.glob("half.jsonl.*.partial")), "predict", "--student", student, "--input", "many.csv", "--output", "half.jsonl",
+    )  # fmt: skip
+    assert done.status == 1
+    assert not list(folder.glob("half.jsonl*"))
+
+
+def test_folders_that_are_no_student(folder, student):
+    write_reviews(folder / "ten.csv", 10)
+    predict = ("predict", "--input", "ten.csv", "--student")
+    is_one_line(zsd(folder, *predict, "tiny"), 2, "tiny: no trained student (student.json is missing)")
+    is_one_line(zsd(folder, *predict, "nowhere"), 2, "nowhere: no trained student")
+    shutil.copytree(folder / student, folder / "other-kind", dirs_exist_ok=True)
+    config = json.loads((folder / "other-kind" / "config.json").read_text())
+    (folder / "other-kind" / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
+    is_one_line(zsd(folder, *predict, "other-kind"), 2, "other-kind", "vit")

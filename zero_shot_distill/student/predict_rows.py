@@ -19,7 +19,7 @@ from typing import IO, Any
 from ..core.files import replacing, write_csv
 from ..core.progress import OnProgress
 from .config import UnusableInput
-from .model import LoadedModel, load_weights
+from .model import StudentModel, load_student_model
 from .student import Prediction, Student, ask, load_student, require_explains
 from ..task.load import read_examples, scan_examples
 from ..task.rows import Row, read_rows
@@ -47,7 +47,7 @@ def predict_rows(
     is_text = str(source) == "-" or source.suffix.lower() in {".txt", ".text"}
     rows = _lines(student, source) if is_text else _rows(student, source)
     n_expected = 0 if str(source) == "-" else expected_rows([source])
-    return _labelled(student, load_weights(Path(student_dir)), rows, explain, _reporter(on_progress, n_expected))
+    return _labelled(student, load_student_model(Path(student_dir)), rows, explain, _reporter(on_progress, n_expected))
 
 
 def _reporter(on_progress: OnProgress | None, n_expected: int) -> Callable[[int], None]:
@@ -59,7 +59,7 @@ def _reporter(on_progress: OnProgress | None, n_expected: int) -> Callable[[int]
 
 
 def _labelled(
-    student: Student, loaded: LoadedModel, rows: Iterator[tuple[Row, Example | None]], explain: bool, report: Callable[[int], None]
+    student: Student, loaded: StudentModel, rows: Iterator[tuple[Row, Example | None]], explain: bool, report: Callable[[int], None]
 ) -> Iterator[list[Row]]:
     "Ask about one window of rows after another."
     n_done = 0

@@ -18,8 +18,8 @@ from ..core.display import styled, table_html
 from ..prompt.by_label import with_trivial_rows
 from ..stats.confusion import Confusion
 from .config import TrainingConfig, UnusableInput, first_line
-from .data import PREFIXES, read_answer, tokenize
-from .model import Answers, LoadedModel, generate, load_weights, memory_named, quiet_transformers
+from .data import PREFIXES, read_answer
+from .model import Answers, StudentModel, load_student_model, memory_named, quiet_transformers
 from .record import METHODS, RunRecord, StudentScore, TrainingPoint, TrainingReport, with_new_names
 from ..task.task import Example, Task
 
@@ -140,12 +140,12 @@ def predict(
     explain: bool = False,  # ask for the rationale too
 ) -> Predictions:  # in the order of `inputs`; `UnusableInput` where the folder is no student, or cannot explain
     "Ask a trained student. Of a text the choices are not known: where each row has its own, any words that it wrote are taken for one."
-    return ask(load_student(student_dir), load_weights(Path(student_dir)), inputs, explain)
+    return ask(load_student(student_dir), load_student_model(Path(student_dir)), inputs, explain)
 
 
 def ask(
     student: Student,
-    loaded: LoadedModel,  # its model, which may be asked many times: `load_weights(student.path)`
+    loaded: StudentModel,  # its model, which may be asked many times: `load_student_model(student.path)`
     inputs: Sequence[Example] | Sequence[str],  # rows of its task, or input texts as in training, without a prefix
     explain: bool = False,  # ask for the rationale too
 ) -> Predictions:  # in the order of `inputs`; `UnusableInput` where the student cannot explain
@@ -153,12 +153,11 @@ def ask(
     if explain:
         require_explains(student)
     texts = [one if isinstance(one, str) else _input_text(student, one) for one in inputs]
-    model, tokenizer = loaded
-    model.eval()
+    loaded.model.eval()
 
     def written(kind: str, max_new_tokens: int) -> Answers:
-        prompts = tokenize(tokenizer, [PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
-        return generate(model, tokenizer, prompts, max_new_tokens)
+        prompts = loaded.encode_prompts([PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
+        return loaded.generate(prompts, max_new_tokens)
 
     with torch.inference_mode(), quiet_transformers(), memory_named("shorter inputs"):
         answers = written("label", student.max_answer_tokens)
