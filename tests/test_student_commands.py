@@ -14,8 +14,10 @@ from scripted_server import Scripted, ScriptedServer
 from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.student import predict_rows as predict_rows_module
+from zero_shot_distill.student.data import read_answer
 from zero_shot_distill.student.predict_rows import predict_rows
 from zero_shot_distill.student.record import RunRecord
+from zero_shot_distill.student.student import load_student
 from zero_shot_distill.task.rows import read_rows
 
 TEXTS = {
@@ -295,8 +297,8 @@ def test_memory_does_not_grow_with_the_file(folder, student):
 
 def test_a_full_disk_leaves_no_half_file(folder, student):
     write_reviews(folder / "many.csv", 3_000)
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", preexec_fn=limit)
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))}
+    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", **limits)
     is_one_line(done, 1, "full.jsonl: File too large; free some space and run again")
     assert not list(folder.glob("full.jsonl*"))
 
@@ -319,3 +321,26 @@ def test_folders_that_are_no_student(folder, student):
     config = json.loads((folder / "other-kind" / "config.json").read_text())
     (folder / "other-kind" / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
     is_one_line(zsd(folder, *predict, "other-kind"), 2, "other-kind", "vit")
+
+
+def test_what_cannot_be_uploaded_is_said_before_training(folder, own_file):
+    is_one_line(train_on_file(folder, "--push-to-hub", "me/reviews", "--seeds", "0,1"), 2, "--push-to-hub takes one student; give one seed")
+    env = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_none")
+    done = zsd(
+        folder, "train", "--annotations", "reviews.csv", "--student", "./tiny", "--push-to-hub", "me/reviews", env=env, preload="none"
+    )
+    is_one_line(done, 1, "the Hugging Face hub does not know who you are", "`hf auth login` tells it")
+
+
+def test_the_code_of_the_card_runs_as_it_stands(folder, student):
+    "In another process, with transformers alone; it says what `predict` says."
+    card = (folder / student / "README.md").read_text()
+    for part in ("annotation: `", "Test rows had no part in training", "accuracy"):
+        assert part in card.replace("Annotation", "annotation"), part
+    code = card.split("```python\n")[1].partition("```")[0].replace('text="..."', 'text="It works well. 3"')
+    asked = subprocess.run([sys.executable, "-c", code], cwd=(folder / student).parent, env=environment(), capture_output=True, text=True)
+    (folder / "one.txt").write_text("It works well. 3\n")
+    [[row]] = predict_rows(folder / student, folder / "one.txt", explain=True)
+    answers = asked.stdout.splitlines()
+    assert read_answer(load_student(folder / student).task, answers[0]) == row["predicted_label"], asked.stderr
+    assert answers[1].strip() == row["predicted_rationale"]

@@ -160,6 +160,9 @@ class HowOptions:
 def train(
     chosen: RowOptions,
     how: HowOptions,
+    push_to_hub: Annotated[
+        str | None, typer.Option("--push-to-hub", help="Upload the student with its card to OWNER/NAME; a new repository is private.")
+    ] = None,
     *,
     common: CommonOptions,
 ) -> None:
@@ -174,9 +177,14 @@ def train(
     found = chosen.rows(common)
     configs, progress = how.configs(found), common.progress
 
+    if push_to_hub and len(configs) > 1:
+        raise typer.BadParameter("--push-to-hub takes one student; give one seed")
+
+    from zero_shot_distill.student.publish import push_student, require_login
     from zero_shot_distill.student.run import run_id_of, train_and_record
     from zero_shot_distill.student.training_rows import weights_for
 
+    hub = require_login() if push_to_hub else None
     begun_with = weights_for(how.student, progress)
     progress.message(found.about)
     job, records = found.job(begun_with), []
@@ -190,6 +198,9 @@ def train(
         print(json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False, indent=1))
     else:
         _show_students(records, len(found.task.labels or found.task.choices), common.work_dir)
+    if hub:
+        address = push_student(common.work_dir / "students" / records[0].run_id, push_to_hub, hub)
+        print(f"Uploaded: {address}", file=sys.stderr)
 
 
 def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Path) -> None:
@@ -216,7 +227,8 @@ def predict(
         typer.Option("--input", help="A .csv, .tsv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", help="A .csv, .tsv, .jsonl, .json or .parquet file; standard output by default, CSV where CSV came in.")
+        Path | None,
+        typer.Option("--output", help="A .csv, .tsv, .jsonl, .json or .parquet file; standard output by default, CSV where CSV came in."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale, where the student has learned to.")] = False,
     as_json: AsJson = False,

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..core.files import replacing, write_csv
 from ..core.progress import OnProgress
@@ -172,7 +172,9 @@ def _same_columns(windows: Iterable[Sequence[Row]]) -> tuple[list[str], Iterator
     def checked() -> Iterator[Sequence[Row]]:
         for window in itertools.chain([first], windows):
             if strays := {name for row in window for name in row} - {*columns}:
-                raise UnusableInput(f"column {min(strays)!r} is in none of the first {len(first):,} rows, so the table has no place for it; write .jsonl")
+                raise UnusableInput(
+                    f"column {min(strays)!r} is in none of the first {len(first):,} rows, so the table has no place for it; write .jsonl"
+                )
             yield window
 
     return columns, checked()
@@ -204,10 +206,14 @@ def _write_parquet(windows: Iterable[Sequence[Row]], file: IO[bytes], _: str) ->
                 table = pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in window], schema)
                 if writer is None:
                     # A column that is empty in the first window may hold text later.
-                    schema = pa.schema([pa.field(one.name, pa.string() if pa.types.is_null(one.type) else one.type) for one in table.schema])
+                    schema = pa.schema(
+                        [pa.field(one.name, pa.string() if pa.types.is_null(one.type) else one.type) for one in table.schema]
+                    )
                     writer, table = stack.enter_context(ParquetWriter(file, schema)), table.cast(schema)
             except pa.ArrowException as error:
-                raise UnusableInput(f"a column holds values of several kinds, which Parquet cannot ({str(error).partition(chr(10))[0]}); write .jsonl") from None
+                raise UnusableInput(
+                    f"a column holds values of several kinds, which Parquet cannot ({str(error).partition(chr(10))[0]}); write .jsonl"
+                ) from None
             writer.write_table(table)
 
 

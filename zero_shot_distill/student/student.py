@@ -61,6 +61,8 @@ class Student(TrainingReport):
     path: Path  # folder with the weights, the tokenizer and student.json
     title: str  # what it was trained from, for reports
     task: Task  # what it answers; without the task's splits
+    annotation: str = ""  # that it was trained on; empty: not named, as in students of before
+    weights_licence: str = ""  # of what it was trained from; empty: not stated
     test_rows: Sequence[Example] = field(default=(), repr=False, compare=False)  # what `evaluate` measures on; not stored
     test_labels: Mapping[str, str] = field(
         default_factory=dict, repr=False, compare=False

@@ -91,10 +91,13 @@ def _open_annotation(name: str, work_dir: Path) -> Annotation:
     return found
 
 # %% ../../nbs/5_student/07_training_rows.ipynb #2522c3c8
+_BY_NAME = ColumnOptions()
+
+
 def rows_of_file(
     path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file
     task: str | None = None,  # built-in task, or path of a definition, that says what the columns are; None: their names do
-    options: ColumnOptions = ColumnOptions(),  # columns that the user names; without `task`
+    options: ColumnOptions = _BY_NAME,  # columns that the user names; without `task`
     on_progress: OnProgress | None = None,  # called with rows read and rows in all
 ) -> TrainingRows:  # `DataError`, `DefinitionError` or `UnusableInput` says in one line what is missing
     "Read rows with labels, and perhaps rationales, and divide them into train, valid and test."
