@@ -55,7 +55,9 @@ class AnnotatedRow:
         if (self.confidence is None) != (not self.confidence_kind):
             raise DataError("a confidence and what it measures belong together")
         if self.confidence is not None and not (0 <= self.confidence <= 1 and self.confidence_kind in list(ConfidenceKind)):
-            raise DataError(f"confidence {self.confidence!r} of kind {self.confidence_kind!r}; use 0 to 1, and {' or '.join(ConfidenceKind)}")
+            raise DataError(
+                f"confidence {self.confidence!r} of kind {self.confidence_kind!r}; use 0 to 1, and {' or '.join(ConfidenceKind)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         "Write the row as JSON holds it. What says nothing about confidence is left out, so rows without are as they were before there was any."
