@@ -33,7 +33,9 @@ class TrainingState:
     "What a training has come to, beside its model, its optimiser and its random numbers."
 
     history: list[TrainingPoint] = field(default_factory=list)  # one entry for each evaluation
-    losses: list[tuple[float, float, float | None]] = field(default_factory=list)  # of each step since the last one: total, label, rationale
+    losses: list[tuple[float, float, float | None]] = field(
+        default_factory=list
+    )  # of each step since the last one: total, label, rationale
     confusion: Confusion | None = None  # answers at the best evaluation by gold label
     weights: dict[str, torch.Tensor] = field(default_factory=dict)  # at the best evaluation, in bfloat16
     step_s: float = 0.0  # seconds in steps

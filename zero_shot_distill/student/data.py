@@ -9,7 +9,7 @@ __all__ = ['LENGTH_MULTIPLE', 'tokenize', 'EncodedRow', 'EncodedRows', 'read_ans
 # %% ../../nbs/5_student/02_data.ipynb #163e5ee2
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,6 +43,7 @@ class EncodedRow:
     prompt: list[int]  # what the student is asked for its label
     parts: tuple[Part, ...]  # what it learns; the first part holds the label
     is_explained: bool  # whether a rationale is among what it learns
+    others: tuple[tuple[Part, ...], ...] = ()  # the same with each of its further rationales; one of all is drawn in each epoch
 
     def frame(
         self,
@@ -218,16 +219,21 @@ def encode_rows(
     if kept:
         _require_separator(task, config.method, kept[0][1], student)
     kept_rows = [row for row, _, _ in kept]
-    reasons, n_truncated_rationales = _reasons(kept_rows, task, student, config)
+    # Each rationale of a row makes a version of the row.
+    versions = [(replace(one[0], rationale=reason), *one[1:]) for one in kept for reason in (one[0].rationale, *one[0].more_rationales)]
+    reasons, n_truncated_rationales = _reasons([row for row, _, _ in versions], task, student, config)
     longest = _answer_tokens(task, list(label_tokens.values()))
     limit = input_limit(student, config, longest)
     missing = "" if config.missing_rationale == "blank" else None
     learned = [missing if reason is None else reason for reason in reasons]
-    texts = [(row.input, _target(task, label), reason) for (row, label, _), reason in zip(kept, learned, strict=True)]
-    parts = _encode_parts(texts, student, config, limit, [weight for _, _, weight in kept])
-    explains = METHODS[config.method].explains
+    texts = [(row.input, _target(task, label), reason) for (row, label, _), reason in zip(versions, learned, strict=True)]
+    made = zip(_encode_parts(texts, student, config, limit, [weight for _, _, weight in versions]), reasons, strict=True)
+    explains, encoded = METHODS[config.method].explains, []
+    for row in kept_rows:
+        (parts, reason), *others = (next(made) for _ in range(1 + len(row.more_rationales)))
+        encoded.append(EncodedRow(parts[0].prompt, parts, explains and reason is not None, tuple(other for other, _ in others)))
     return EncodedRows(
-        rows=[EncodedRow(one[0].prompt, one, explains and reason is not None) for one, reason in zip(parts, reasons, strict=True)],
+        rows=encoded,
         labels=[label for _, label, _ in kept],
         teacher_labels=[row.label for row in kept_rows],
         gold_labels=[row.gold for row in kept_rows],

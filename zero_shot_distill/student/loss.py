@@ -6,6 +6,7 @@
 __all__ = ['Share', 'share_out', 'PlannedShares', 'StepLoss', 'alpha_of', 'training_loss']
 
 # %% ../../nbs/5_student/04_loss.ipynb #910a39da
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ class PlannedShares(Dataset):
         n_processes: int = 1,
     ):
         self.rows, self.accumulate, self.process, self.n_processes = rows, config.accumulate, process, n_processes
+        self.seed = config.seed
         self.plan = plan_batches([len(row.prompt) for row in rows], config.batch_size, config.steps, config.seed)
 
     def __len__(self) -> int:
@@ -59,8 +61,15 @@ class PlannedShares(Dataset):
 
     def __getitem__(self, number: int) -> Share:
         step, turn = divmod(number, self.accumulate)
-        rows = [self.rows[place] for place in self.plan[step]]
+        rows = [self._drawn(place, step) for place in self.plan[step]]
         return share_out(rows, turn * self.n_processes + self.process, self.accumulate * self.n_processes)
+
+    def _drawn(self, place: int, step: int) -> EncodedRow:
+        "Take a row with one of its rationales, drawn from the seed alone: a training that goes on draws the same."
+        row = self.rows[place]
+        if not row.others:
+            return row
+        return replace(row, parts=random.Random(f"{self.seed} {step} {place}").choice([row.parts, *row.others]))
 
 # %% ../../nbs/5_student/04_loss.ipynb #a0387dfe
 @dataclass(frozen=True)

@@ -71,5 +71,7 @@ def rows_to_teach(
 ) -> tuple[list[AnnotatedRow], int]:  # and how many were left out for they have no rationale
     "Take the rows that a student is trained on, with the rationales that it is to learn."
     read = [replace(row, rationale=(row.rationale or "").strip() or None) for row in rows]
+    if config.rationale_control != "off":
+        read = [replace(row, more_rationales=()) for row in read]  # a control compares one rationale with one
     kept = [row for row in read if row.rationale] if config.missing_rationale == "drop" else read
     return spoil_rationales(kept, config.rationale_control, config.seed, config.first_words), len(read) - len(kept)

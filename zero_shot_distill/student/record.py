@@ -278,11 +278,19 @@ class TrainingReport:
                 "try another seed or learning_rate, or set restarts"
             )
         if self.n_restarts:
-            said.append(f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} before it never left chance")
+            said.append(
+                f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} before it never left chance"
+            )
         if self.n_truncated_inputs:
-            said.append(f"{self.n_truncated_inputs} of {self.n_train} training inputs are longer than the student reads, and were truncated")
+            said.append(
+                f"{self.n_truncated_inputs} of {self.n_train} training inputs are longer than the student reads, and were truncated"
+            )
         if self.n_unsure:
-            kept = "" if self.kept_accuracy is None else f"; of the teacher's labels {self.teacher_accuracy:.1%} were right before, {self.kept_accuracy:.1%} after"
+            kept = (
+                ""
+                if self.kept_accuracy is None
+                else f"; of the teacher's labels {self.teacher_accuracy:.1%} were right before, {self.kept_accuracy:.1%} after"
+            )
             said.append(f"{self.n_unsure} training rows left out, for the teacher was not sure of them{kept}")
         return said
 
