@@ -163,7 +163,7 @@ class TrainableAnnotation(Annotation):
         rows, valid_rows = self.rows["train"], self.rows["valid"]
         task = self.workspace.task
         test_rows = load_examples(task, "test") if "test" in task.splits else ()
-        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.labels_of("test"))
+        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.rows.get("test", ()))
         name = run_id_of(config, self.report.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)

@@ -108,7 +108,7 @@ def train(
     from zero_shot_distill.student.job import TrainingJob
     from zero_shot_distill.student.run import run_id_of, train_and_record
 
-    job = TrainingJob(begun_with.path, begun_with.title, loaded, found.rows["train"], found.rows["valid"], test, found.labels_of("test"))
+    job = TrainingJob(begun_with.path, begun_with.title, loaded, found.rows["train"], found.rows["valid"], test, found.rows.get("test", ()))
     run_id = run_id_of(config, found.id, begun_with.name)
     with progress.bar(f"training {config.name} (steps)") as on_progress:
         record = train_and_record(job, config, common.work_dir, run_id, on_progress)

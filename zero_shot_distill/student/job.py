@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ def _save(
         shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
         staging.mkdir(parents=True)
         save_weights(staging, weights, weights_dir)
-        bare = asdict(replace(student, test_rows=(), test_labels={}))
-        content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_labels")}
+        bare = asdict(replace(student, test_rows=(), test_annotations=()))
+        content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_annotations")}
         content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
         write_json(staging / "student.json", content)
         if student.path.exists():
@@ -68,9 +68,7 @@ class TrainingJob:
     rows: Sequence[AnnotatedRow]  # to train on
     valid_rows: Sequence[AnnotatedRow]  # to choose the checkpoint by; none of `rows`
     test_rows: Sequence[Example] = ()  # what the finished student is measured on; no part in the training
-    test_labels: Mapping[str, str] = field(
-        default_factory=dict
-    )  # id of a test row -> the teacher's label, where it was asked about them, too
+    test_annotations: Sequence[AnnotatedRow] = ()  # the test rows, or some of them, where the teacher annotated them, too
 
     def fingerprint(
         self,
@@ -163,7 +161,7 @@ def train_student(
     fingerprint = job.fingerprint(config)
     finished = _find_finished(out_dir, fingerprint)
     if finished:
-        return replace(finished, test_rows=job.test_rows, test_labels=job.test_labels)
+        return replace(finished, test_rows=job.test_rows, test_annotations=job.test_annotations)
     loaded = load_weights(Path(job.weights_dir), config.dropout)
     train, valid = job.encode(loaded.tokenizer, config)
     _require_space(out_dir, loaded.model.num_parameters())
@@ -186,7 +184,7 @@ def train_student(
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         test_rows=job.test_rows,
-        test_labels=job.test_labels,
+        test_annotations=job.test_annotations,
         **_counts(train, valid, config.method),
     )
     _save(student, result.weights, Path(job.weights_dir))
