@@ -75,6 +75,8 @@ class Student(TrainingReport):
     path: Path  # folder with the weights, the tokenizer and student.json
     title: str  # what it was trained from, for reports
     task: Task  # what it answers; without the task's splits
+    annotation: str = ""  # that it was trained on; empty: not named, as in students of before
+    weights_licence: str = ""  # of what it was trained from; empty: not stated
     test_rows: Sequence[Example] = field(default=(), repr=False, compare=False)  # what `evaluate` measures on; not stored
     test_annotations: Sequence[AnnotatedRow] = field(
         default=(), repr=False, compare=False
