@@ -259,12 +259,24 @@ def test_budgets(asked):
     assert "10 points" in planned.out
 
 
+def test_a_budget_in_dollars_keeps_enough_for_the_confirmation(asked):
+    "The race spends at most half of it, and both together no more than all of it."
+    done = asked(*SELECT, *ROWS, *PRICES, "--budget-usd", "0.02", "--json")
+    assert done.status == 1, done.err
+    assert "questions have no reply; the same command goes on" in done.err
+    n_confirmed = json.loads(done.out)["n_confirmation_rows"]
+    in_race = len(asked.bodies) - 2 * n_confirmed
+    assert n_confirmed >= 5
+    assert 0.005 < in_race * 0.0005 <= 0.0105
+    assert len(asked.bodies) * 0.0005 <= 0.02
+
+
 def test_a_budget_in_dollars_that_ends_early(folder, asked):
-    done = asked(*SELECT, *ROWS, *PRICES, "--budget-usd", "0.01")
+    done = asked(*SELECT, *ROWS, *PRICES, "--budget-usd", "0.002")
     assert done.status == 2, done.err
     assert "no confirmation row was answered by all" in done.last_line
     assert "the budget is used up" in done.last_line
-    assert len(asked.bodies) * 0.0005 <= 0.01
+    assert len(asked.bodies) * 0.0005 <= 0.002
 
 
 def test_a_pipeline_confirms_the_template_in_use_beside_the_winner(tmp_path):

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from zero_shot_distill.annotate.rows import AnnotatedRow
-from zero_shot_distill.student import data, student
+from zero_shot_distill.student import data, job
 from zero_shot_distill.student import model as seq2seq
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
@@ -43,7 +43,7 @@ SHORT = TrainingConfig("step-by-step", "teacher", steps=4, eval_every=2, batch_s
 
 
 def train_student(weights_dir, title, rows, valid_rows, task, config, out_dir, on_progress=None) -> Student:
-    return student.train_student(TrainingJob(weights_dir, title, task, rows, valid_rows), config, out_dir, on_progress)
+    return job.train_student(TrainingJob(weights_dir, title, task, rows, valid_rows), config, out_dir, on_progress)
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ def test_rounding_lengths_up_changes_no_loss_and_no_gradient(kind, multiple, mon
     losses, gradients = {}, {}
     for each in (1, multiple):
         monkeypatch.setattr(data, "LENGTH_MULTIPLE", each)
-        monkeypatch.setattr(seq2seq, "LENGTH_MULTIPLE", each)
+        monkeypatch.setattr("zero_shot_distill.student.seq2seq.LENGTH_MULTIPLE", each)
         model = random_t5(kind)
         loss = training_loss(model, BATCH, alpha=0.3)
         loss.total.backward()
@@ -604,13 +604,13 @@ def test_weights_that_cannot_be_read(tiny, tmp_path):
     with refused(UnusableInput, "nowhere: no such folder"):
         train_student(tmp_path / "nowhere", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with refused(UnusableInput, "empty: cannot be read as a T5"):
+    with refused(UnusableInput, "empty: cannot be read as a student"):
         train_student(tmp_path / "empty", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
-    with refused(UnusableInput, "bert: a bert model; only T5 students can be trained"):
+    with refused(UnusableInput, "bert: a bert model; a student is an encoder-decoder, such as T5, or a decoder, such as SmolLM2 or Qwen"):
         train_student(tmp_path / "bert", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
-    with refused(UnusableInput, "half: cannot be read as a T5"):
+    with refused(UnusableInput, "half: cannot be read as a student"):
         train_student(cut_short(tiny, tmp_path / "half"), "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -681,7 +681,7 @@ def test_full_disk(tiny, tmp_path, monkeypatch):
 
 
 def test_too_little_room_is_said_before_training(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(student.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     with refused(StudentError, "1 MB free, a student takes 10 MB"):
         train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "out", no_training)
     monkeypatch.undo()

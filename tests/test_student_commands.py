@@ -3,13 +3,22 @@
 import csv
 import io
 import json
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import Project, environment, is_one_line, zsd
+from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
 
+from zero_shot_distill.student import predict_rows as predict_rows_module
+from zero_shot_distill.student.data import read_answer
+from zero_shot_distill.student.predict_rows import predict_rows
 from zero_shot_distill.student.record import RunRecord
+from zero_shot_distill.student.student import load_student
+from zero_shot_distill.task.rows import read_rows
 
 TEXTS = {
     "good": ["It works well.", "I like this one.", "A fine thing.", "Well made."],
@@ -130,7 +139,208 @@ def test_gold_labels_by_the_standard_method(folder):
         (("--task", "pocket_nli"), "train,valid", ["is of task 'my_task'"]),
         (("--student", "nowhere"), "train,valid", ["nowhere"]),
         (("--annotations", "nowhere"), "train,valid", ["no annotation 'nowhere'", "there are my_task-"]),
+        (("--annotations", "nowhere.csv"), "train,valid", ["nowhere.csv: no such file"]),
+        (("--seeds", "0;1"), "train,valid", ["--seeds 0;1: whole numbers from 0 with commas between"]),
+        (("--set", "batch=4"), "train,valid", ["--set batch=4: write NAME=VALUE, NAME one of alpha,"]),
+        (("--preset", "huge"), "train,valid", ["no preset 'huge'; known: "]),
+        (("--label", "stars"), "train,valid", ["--fields, --label and --rationale name columns of a file"]),
     ],
 )
 def test_mistakes(folder, more, splits, parts):
     is_one_line(train(folder, *more, splits=splits), 2, *parts)
+
+
+@pytest.fixture(scope="module")
+def own_file(folder) -> Path:
+    "Forty rows with a label and a reason, as anybody's table has them; each text stands in two rows."
+    rows = [
+        {"Review text": f"{text} {number}", "Sentiment": label, "why": "the words say so"}
+        for label, texts in TEXTS.items()
+        for text in texts
+        for number in range(5)
+    ]
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "reviews.csv"
+
+
+def train_on_file(folder: Path, *more: str, name: str = "reviews.csv"):
+    return zsd(folder, "train", "--annotations", name, "--student", "./tiny", "--steps", "4", *more)
+
+
+def test_a_file_of_rows_trains_students_for_several_seeds(folder, own_file):
+    "No task is named, no annotation made: the columns tell; every seed has a student, and a second run trains none again."
+    done = train_on_file(folder, "--seeds", "0,1", "--set", "batch_size=4", "--set", "learning-rate=1e-3", "--json")
+    assert done.status == 0, done.err
+    assert "reviews.csv: input Review text; label Sentiment; rationale why. 32 rows to train on, 4 valid, 4 test" in done.err
+    records = json.loads(done.out)
+    settings = [(one["seed"], one["batch_size"], one["learning_rate"], one["labels"], one["n_train"], one["test"]["n"]) for one in records]
+    assert settings == [(0, 4, 1e-3, "gold", 32, 4), (1, 4, 1e-3, "gold", 32, 4)]
+    assert records[0]["n_rationales"] == 32
+    made = [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
+    again = train_on_file(folder, "--seeds", "1,0,2", "--set", "batch_size=4", "--set", "learning-rate=1e-3", "--json")
+    assert [one["seed"] for one in json.loads(again.out)] == [1, 0, 2]
+    assert made == [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
+
+
+def test_a_file_is_read_as_a_task_says(folder, own_file):
+    (folder / "text.jsonl").write_text(
+        "".join(
+            json.dumps({"text": f"{one} {n}", "label": label}) + "\n" for label, texts in TEXTS.items() for one in texts for n in range(5)
+        )
+    )
+    done = train_on_file(folder, *OWN, "--method", "standard", "--json", name="text.jsonl")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["task"] == "my_task"
+    is_one_line(train_on_file(folder, *OWN, "--label", "label", name="text.jsonl"), 2, "task my_task.yaml says what the columns are")
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "parts"),
+    [
+        ("text,label\nIt works well,good\nI like it very much,good\n", (), ["column 'label' has 'good' in each of its 2 rows: there is nothing to learn"]),
+        ("text,label\nIt works well,fine\n", OWN, ["mine.csv:2: label 'fine' is none of good, bad"]),
+        ("body,label\nIt works well,good\n", OWN, ["mine.csv:2: no column 'text'; the row has body, label"]),
+        ("first part,second part,stars\nIt works well,It does,5\nIt broke again,It did,1\n", (), ["no column is called label or answer; say with --label which"]),
+        ("text,label\nIt works well,good\n", ("--labels", "teacher"), ["nothing to learn"]),
+        ("text,label\n" + "".join(f"It works well for {n},{['good', 'bad'][n % 2]}\n" for n in range(30)), ("--labels", "teacher"), ["--labels teacher: the labels of a file count as gold"]),
+        ("text,label\n" + "".join(f"It works well for {n},{['good', 'bad'][n % 2]}\n" for n in range(30)), ("--quiet",), ["no training row has a rationale; train with the standard method"]),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_trained_on(folder, content, more, parts):
+    (folder / "mine.csv").write_text(content)
+    is_one_line(train_on_file(folder, *more, name="mine.csv"), 2, *parts)
+
+
+def test_a_model_of_the_hub_that_cannot_be_reached(folder, own_file):
+    "Nothing listens at this address; it is said at once."
+    env = environment(HF_ENDPOINT="http://127.0.0.1:9")
+    done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "google/byt5-small", env=env, preload="none")
+    is_one_line(done, 1, "model 'google/byt5-small' cannot be fetched from the Hugging Face hub")
+
+
+@pytest.fixture(scope="module")
+def student(folder) -> str:
+    "A trained student of the task, which explains itself."
+    return f"zsd-work/students/{json.loads(train(folder, '--json').out)['run_id']}"
+
+
+def write_reviews(path: Path, n: int) -> Path:
+    "As many rows as wanted, the first with a text that a spreadsheet would compute."
+    words = [text for texts in TEXTS.values() for text in texts]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "text"])
+        writer.writerows([number, words[number % len(words)] if number else "=1+1"] for number in range(n))
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_every_form_holds_the_same_labels(folder, student, form):
+    write_reviews(folder / "ten.csv", 10)
+    done = zsd(folder, "predict", "--student", student, "--input", "ten.csv", "--output", f"ten.{form}", "--explain")
+    assert done.status == 0, done.err
+    assert done.out.startswith(f"wrote ten.{form} (rows: 10;")
+    rows = [row for _, row in read_rows(folder / f"ten.{form}")]
+    assert [list(row) for row in rows] == [["number", "text", "predicted_label", "predicted_rationale"]] * 10
+    assert rows[0]["text"] == ("'=1+1" if form in ("csv", "tsv") else "=1+1")
+    expected = predict_rows(folder / student, folder / "ten.csv", explain=True)
+    assert [row["predicted_label"] or None for row in rows] == [row["predicted_label"] for window in expected for row in window]
+
+
+def test_lines_of_standard_input(folder, student):
+    lines = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, "predict", "--student", student, "--input", "-"],
+        cwd=folder, env=environment(MODULES_FILE=str(folder / "modules")), input="It works well.\n\nIt broke.\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert [row["text"] for row in csv.DictReader(io.StringIO(lines.stdout))] == ["It works well.", "It broke."], lines.stderr
+
+
+def test_windows_change_nothing(folder, student, monkeypatch):
+    write_reviews(folder / "ten.csv", 10)
+    [whole] = predict_rows(folder / student, folder / "ten.csv")
+    monkeypatch.setattr(predict_rows_module, "WINDOW", 3)
+    windows = list(predict_rows(folder / student, folder / "ten.csv"))
+    assert [len(window) for window in windows] == [3, 3, 3, 1]
+    assert [row for window in windows for row in window] == whole
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from zero_shot_distill.student.predict_rows import predict_rows, write_rows
+seen = []
+print(write_rows(predict_rows(Path(sys.argv[1]), Path(sys.argv[2]), on_progress=lambda done, total: seen.append((done, total))), "csv", Path(sys.argv[3])).n_rows)
+assert seen[0] == (0, seen[0][1]) and seen[-1][0] == seen[-1][1] - 1, seen[-1]  # the header is a line, too
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(folder, student):
+    "Peak memory for 20,000 rows is that for 2,000, one window, but for a few megabytes."
+    peaks = []
+    for n in (2_000, 20_000):
+        source = write_reviews(folder / f"{n}.csv", n)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, folder / student, source, folder / f"{n}-out.csv"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        n_rows, peak = done.stdout.split() if not done.returncode else pytest.fail(done.stderr)
+        assert int(n_rows) == n
+        peaks.append(float(peak))
+    assert peaks[1] - peaks[0] < 30, peaks
+
+
+def test_a_full_disk_leaves_no_half_file(folder, student):
+    write_reviews(folder / "many.csv", 3_000)
+    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))}
+    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", **limits)
+    is_one_line(done, 1, "full.jsonl: File too large; free some space and run again")
+    assert not list(folder.glob("full.jsonl*"))
+
+
+def test_ctrl_c_leaves_no_half_file(folder, student):
+    write_reviews(folder / "many.csv", 100_000)
+    done = interrupt(
+        folder, lambda _: any(path.stat().st_size for path in folder.glob("half.jsonl.*.partial")), "predict", "--student", student, "--input", "many.csv", "--output", "half.jsonl",
+    )  # fmt: skip
+    assert done.status == 1
+    assert not list(folder.glob("half.jsonl*"))
+
+
+def test_folders_that_are_no_student(folder, student):
+    write_reviews(folder / "ten.csv", 10)
+    predict = ("predict", "--input", "ten.csv", "--student")
+    is_one_line(zsd(folder, *predict, "tiny"), 2, "tiny: no trained student (student.json is missing)")
+    is_one_line(zsd(folder, *predict, "nowhere"), 2, "nowhere: no trained student")
+    shutil.copytree(folder / student, folder / "other-kind", dirs_exist_ok=True)
+    config = json.loads((folder / "other-kind" / "config.json").read_text())
+    (folder / "other-kind" / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
+    is_one_line(zsd(folder, *predict, "other-kind"), 2, "other-kind", "vit")
+
+
+def test_what_cannot_be_uploaded_is_said_before_training(folder, own_file):
+    is_one_line(train_on_file(folder, "--push-to-hub", "me/reviews", "--seeds", "0,1"), 2, "--push-to-hub takes one student; give one seed")
+    env = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_none")
+    done = zsd(
+        folder, "train", "--annotations", "reviews.csv", "--student", "./tiny", "--push-to-hub", "me/reviews", env=env, preload="none"
+    )
+    is_one_line(done, 1, "the Hugging Face hub does not know who you are", "`hf auth login` tells it")
+
+
+def test_the_code_of_the_card_runs_as_it_stands(folder, student):
+    "In another process, with transformers alone; it says what `predict` says."
+    card = (folder / student / "README.md").read_text()
+    for part in ("annotation: `", "Test rows had no part in training", "accuracy"):
+        assert part in card.replace("Annotation", "annotation"), part
+    code = card.split("```python\n")[1].partition("```")[0].replace('text="..."', 'text="It works well. 3"')
+    asked = subprocess.run([sys.executable, "-c", code], cwd=(folder / student).parent, env=environment(), capture_output=True, text=True)
+    (folder / "one.txt").write_text("It works well. 3\n")
+    [[row]] = predict_rows(folder / student, folder / "one.txt", explain=True)
+    answers = asked.stdout.splitlines()
+    assert read_answer(load_student(folder / student).task, answers[0]) == row["predicted_label"], asked.stderr
+    assert answers[1].strip() == row["predicted_rationale"]

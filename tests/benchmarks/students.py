@@ -32,7 +32,7 @@ def train_in_turn(n_students: int, steps: int, weights: str, multiple: int | Non
     import time
 
     from zero_shot_distill.annotate.rows import read_annotations
-    from zero_shot_distill.student import data, model
+    from zero_shot_distill.student import data, seq2seq
     from zero_shot_distill.student.config import TrainingConfig
     from zero_shot_distill.student.job import TrainingJob, train_student
     from zero_shot_distill.study.records import recorded_run_dir
@@ -40,7 +40,7 @@ def train_in_turn(n_students: int, steps: int, weights: str, multiple: int | Non
     from zero_shot_distill.weights.pull import pull
 
     if multiple is not None:
-        data.LENGTH_MULTIPLE = model.LENGTH_MULTIPLE = multiple
+        data.LENGTH_MULTIPLE = seq2seq.LENGTH_MULTIPLE = multiple
     shapes, pad = set(), data.pad
 
     def noted(*arguments):
@@ -48,7 +48,7 @@ def train_in_turn(n_students: int, steps: int, weights: str, multiple: int | Non
         shapes.add(tuple(padded.shape))
         return padded
 
-    model.pad = noted
+    seq2seq.pad = noted
     pulled = pull(weights)
     rows, valid = (read_annotations(recorded_run_dir() / "annotations" / f"{split}.jsonl") for split in ("train", "valid"))
     job = TrainingJob(pulled.path, pulled.title, load_task("pocket_nli"), rows, valid)

@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'columns_of', 'type_of', 'SplitCounts', 'annotation_card']
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,11 @@ from .job import AnnotationJob
 from .report import AnnotationReport, confidence_tables
 from .rows import AnnotationSummary, RationaleFault
 from ..core.files import definitions_dir
+from ..core.markdown import code, fence, hub_licence, markdown_table, plain, rows_table
 from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
 from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import shows_label
-from ..stats.confusion import Confusion
 from ..stats.interval import Interval
 from ..task.task import Task
 from ..teacher.price import format_usd
@@ -71,55 +71,7 @@ class SplitCounts:
     summary: AnnotationSummary
     missing: dict[tuple[str, str], int]  # ("label" or "rationale", why) -> rows, the most frequent first
 
-# %% ../../nbs/4_annotate/05_card.ipynb #2be75d3d
-def _longest_run(text: str) -> int:
-    "Backticks side by side."
-    return max(map(len, re.findall("`+", text)), default=0)
-
-
-def _fence(text: str, kind: str = "text") -> str:
-    "Write a block that shows a text as it is."
-    marks = "`" * max(3, _longest_run(text) + 1)
-    return f"{marks}{kind}\n{text}\n{marks}"
-
-
-def _code(text: str) -> str:
-    "Write a text as code within a line."
-    line = " ".join(text.split())
-    marks = "`" * (_longest_run(line) + 1)
-    padding = " " if line[:1] == "`" or line[-1:] == "`" else ""
-    return f"{marks}{padding}{line}{padding}{marks}" if line else "(empty)"
-
-
-def _plain(text: str) -> str:
-    "Write a text as one line of prose, without any meaning in Markdown or HTML."
-    return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(text.split()))
-
-
-def _table(header: str, rows: list[list[str]]) -> str:
-    "Names of columns with a bar between; the cells are Markdown, in which a bar is none of the table's."
-    lines = [header.split("|"), ["---"] * len(header.split("|")), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
 # %% ../../nbs/4_annotate/05_card.ipynb #cdc46bec
-# As of huggingface.co/docs/hub/repositories-licenses, those that data mostly have. Others are told by name.
-_HUB_LICENCES = frozenset(
-    (
-        *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "mpl-2.0", "unlicense", "unknown", "other"),
-        *("cc", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
-        *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
-        *("cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0"),
-        *("c-uda", "etalab-2.0", "gfdl", "odc-by", "odbl", "pddl", "lgpl-lr"),
-    )
-)
-
-
-def _licence(words: str) -> dict[str, str]:  # keys of the front matter
-    "Name a licence as the hub does; give any other a name of its own."
-    name = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.") or "unknown"
-    return {"license": name} if name in _HUB_LICENCES else {"license": "other", "license_name": name}
-
-
 _HUB_TYPES = {"double": "float64", "string": "string"}
 
 
@@ -131,7 +83,7 @@ def _card_data(job: AnnotationJob, counts: Mapping[str, SplitCounts]) -> "Datase
     files = [{"split": each.name, "path": f"{split}.jsonl"} for split, each in counts.items()]
     return DatasetCardData(
         pretty_name=f"{job.task.name}, labelled and explained by {job.model}",
-        **_licence(job.task.licence),
+        **hub_licence(job.task.licence),
         task_categories=[kind],
         annotations_creators=["machine-generated"],
         tags=["synthetic"],
@@ -157,34 +109,17 @@ def _share(n: int, share: Interval) -> str:
     return f"{n:,} of {share.n:,}: {percent_text(share, 1)}" if share.n else "-"
 
 
-def _by_label(
-    confusion: Confusion | None,
-) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: not counted by label
-    "Lay out the counts by gold label and label given."
-    return None if confusion is None else _as_table(by_label_rows(confusion))
-
-
-def _as_table(
-    rows: Sequence[Mapping[str, str]],
-) -> tuple[str, list[list[str]]] | None:  # header and rows for `_table`; None: there are none
-    "Lay out what is shown as a table elsewhere."
-    if not rows:
-        return None
-    names = [_plain(name).replace("|", "/") for name in rows[0]]
-    return "|".join(names), [[_plain(text.replace("\n", ", ")) for text in row.values()] for row in rows]
-
-
 def _origin(task: Task, split: str) -> str:
     "Say where the rows of a split come from; of a file only its name, for folder names may be private."
     place = task.splits.get(split)
     if place is None:
         return "rows that a program brought"
     if place.of is not None:
-        return f"a share of {place.share:g}, drawn with seed {place.seed}, of {_code(place.of)}: {_origin(task, place.of)}"
+        return f"a share of {place.share:g}, drawn with seed {place.seed}, of {code(place.of)}: {_origin(task, place.of)}"
     if place.file is not None:
-        return f"the file {_code(place.file.name)} of the task definition"
-    config = f", configuration {_code(task.hub.config)}" if task.hub.config else ""
-    source = f"split {_code(place.hub)} of {_code(task.hub.id)} at the Hugging Face hub{config}, revision {_code(task.hub.revision)}"
+        return f"the file {code(place.file.name)} of the task definition"
+    config = f", configuration {code(task.hub.config)}" if task.hub.config else ""
+    source = f"split {code(place.hub)} of {code(task.hub.id)} at the Hugging Face hub{config}, revision {code(task.hub.revision)}"
     cut = place.shuffle
     part = f"; of its {cut.n_rows:,} rows, shuffled with seed {cut.seed}, numbers {cut.first:,} to {cut.last - 1:,}" if cut else ""
     return f"{source}, or a copy of it{part}"
@@ -202,7 +137,7 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
         "n_agree": sum(found.n_agree for found in summaries),
         "count_rows": [
             [
-                _code(each.name),
+                code(each.name),
                 f"{each.summary.n_rows:,}",
                 f"{each.summary.n_labels:,}",
                 _share(each.summary.n_rationales, each.summary.explanation_rate),
@@ -210,13 +145,13 @@ def _count_values(job: AnnotationJob, report: AnnotationReport, counts: Mapping[
             ]
             for each in counts.values()
         ],
-        "by_label": _by_label(report.confusion),
+        "by_label": report.confusion and rows_table(by_label_rows(report.confusion)),
         "warnings": report.warnings,
-        "confidence": [(_plain(title), _as_table(rows)) for title, rows in confidence_tables(report)],
+        "confidence": [(plain(title), rows_table(rows) if rows else None) for title, rows in confidence_tables(report)],
         "trivial": "; ".join(
             f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial_answers(report.confusion)
         ),
-        "missing": [[_code(name), part, _code(reason), f"{n:,}"] for n, name, part, reason in missing[:_MAX_REASONS]],
+        "missing": [[code(name), part, code(reason), f"{n:,}"] for n, name, part, reason in missing[:_MAX_REASONS]],
         "n_other_reasons": len(missing[_MAX_REASONS:]),
         "n_other_rows": sum(n for n, *_ in missing[_MAX_REASONS:]),
         "wanted_and_missing": {part: sum(n for what, n in wanted if what == part) for part in ("label", "rationale")},
@@ -233,11 +168,11 @@ def _teacher_values(job: AnnotationJob, report: AnnotationReport) -> dict[str, A
     ids = dict.fromkeys([*mix.label, *mix.explanation])
     read_by = sum((Counter(summary.read_by) for summary in report.splits.values()), Counter())
     return {
-        "labels": ", ".join(map(_code, job.task.labels)),
+        "labels": ", ".join(map(code, job.task.labels)),
         "read_by": ", ".join(f"{n:,} by {way}" for way, n in read_by.most_common()),
         "notes": [re.sub(r"(?: at)? \w+://\S+?(?=[:;,.)]*(?:\s|$))", "", f" {note}") for note in report.notes],
         "sampling": json.dumps(dict(job.sampling), ensure_ascii=False, indent=1, sort_keys=True),
-        "shares": [[_code(id), f"{mix.label.get(id, 0):g}", f"{mix.explanation.get(id, 0):g}"] for id in ids],
+        "shares": [[code(id), f"{mix.label.get(id, 0):g}", f"{mix.explanation.get(id, 0):g}"] for id in ids],
         "templates": [job.templates[id] for id in ids],
         "min_rationale_words": MIN_RATIONALE_WORDS,
     }
@@ -256,11 +191,11 @@ def annotation_card(
     card = DatasetCard.from_template(
         _card_data(job, counts),
         template_path=str(definitions_dir() / "cards" / "annotation.md"),
-        **{"code": _code, "fence": _fence, "plain": _plain, "table": _table, "percent": percent_text},
+        **{"code": code, "fence": fence, "plain": plain, "table": markdown_table, "percent": percent_text},
         **{"job": job, "task": job.task, "report": report, "usage": report.usage},
         **_count_values(job, report, counts),
         **_teacher_values(job, report),
-        columns=[[_code(name), meaning] for name, meaning in columns_of(job).items()],
+        columns=[[code(name), meaning] for name, meaning in columns_of(job).items()],
         votes=[json.dumps(change) for change in job.confidence.changes(job.sampling)] if job.confidence else [],
         cost=format_usd(report.usage.cost_usd),
         date=f"{now:%Y-%m-%d}",

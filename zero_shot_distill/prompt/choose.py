@@ -15,7 +15,7 @@ import numpy as np
 from ..core.definition import DataError
 from ..core.progress import Progress
 from .announce import announce
-from .collect import run_experiment
+from .collect import requests_for, run_experiment
 from .confirm import N_CONTENDERS, Confirmation, confirmation_of, with_scores_before
 from .contest_rows import ContestRows, with_free_rows
 from .display import points_text
@@ -26,6 +26,7 @@ from .score import PromptScore, score_replies
 from .select import Selection, SelectionPlan, check_contest, select
 from .template import PromptTemplate
 from ..task.task import Task
+from ..teacher.budget import Budget
 from ..teacher.client import TeacherClient
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #551d2496
@@ -152,6 +153,34 @@ class Choice:
     def _repr_html_(self) -> str:
         return f"<p>{self.selection.summary}</p>{self.confirmation._repr_html_()}<p>{self.split}</p>"
 
+# %% ../../nbs/3_prompt/10_choose.ipynb #eb2dd6ef
+def _within(client: TeacherClient, usd: float) -> TeacherClient:
+    "Ask within so many US dollars."
+    return replace(client, options=replace(client.options, budget=Budget(usd, client.options.price)))
+
+
+def _for_race(job: ContestJob, client: TeacherClient) -> TeacherClient:
+    "Keep dollars for the confirmation, as much as it takes at most but no more than half: a race alone says nothing that holds."
+    budget = client.options.budget
+    if budget is None:
+        return client
+
+    def worst_case_usd(template: PromptTemplate) -> float:
+        asked = (
+            request for row in job.rows.confirmation for request in requests_for(template, row, job.task, client.model, client.sampling)
+        )
+        return sum(budget.worst_case_usd(request) for request in asked)
+
+    dearest = sorted(map(worst_case_usd, job.templates.values()))[-N_CONTENDERS:]
+    return _within(client, budget.left_usd - min(sum(dearest), budget.left_usd / 2))
+
+
+def _for_confirmation(client: TeacherClient, raced: TeacherClient) -> TeacherClient:
+    "Take what the race has left of the budget."
+    if client.options.budget is None or raced.options.budget is None:
+        return client
+    return _within(client, client.options.budget.left_usd - raced.options.budget.cap_usd + raced.options.budget.left_usd)
+
 # %% ../../nbs/3_prompt/10_choose.ipynb #a371ddbf
 def choose_prompt(
     job: ContestJob,
@@ -159,14 +188,16 @@ def choose_prompt(
     progress: Progress,  # where each look is told
 ) -> Choice:  # `DataError` where a contest cannot begin, `ScoreError` where no confirmation row was answered by all contenders
     "Race the templates on the selection rows, then confirm the winner, the runner-up and the incumbent on others."
-    asked = _Asked(job, client, progress)
+    racing = _for_race(job, client)
+    asked = _Asked(job, racing, progress)
     progress.message(f"  {job.schedule}")
     pairs = [(template, row) for row in job.rows.selection for template in job.templates.values()]
-    announce(pairs, job.task, client, progress)
+    announce(pairs, job.task, racing, progress)
     found = select(list(job.templates), len(job.rows.selection), asked, job.plan)
     progress.message(f"  {found.summary}")
     contenders = list(dict.fromkeys([*found.ranking[:2], job.incumbent]))
     last = {id: job.templates[id] for id in contenders}
+    client = _for_confirmation(client, racing)
     rows = with_free_rows(job.rows, last, job.task, client)
     announce([(template, row) for row in rows for template in last.values()], job.task, client, progress)
     with progress.bar(f"confirming {len(last)} templates on {len(rows)} rows", n_parallel=client.n_at_once) as on_progress:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NAME', 'MARKER', 'NAMES_BEFORE', 'WEAK_MARKER', 'HEADING', 'ECHO', 'NEXT_ROW', 'REASON', 'HEAD', 'LONG_CUE',
-           'UNFINISHED', 'ANSWER_CUE', 'CUE', 'FRONTED', 'AFTER_NEGATION', 'COLON_CUE', 'VERB_CUE', 'NEGATION',
-           'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_BEST_FOR', 'IS_CORRECT', 'BECAUSE',
-           'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'APPOSITION', 'DECLINES', 'DEGREE', 'NOUN', 'DOUBTED',
-           'CHANGED_MIND']
+           'UNFINISHED', 'ANSWER_CUE', 'CUE', 'FRONTED', 'AFTER_NEGATION', 'FRAMES', 'COLON_CUE', 'VERB_CUE',
+           'NEGATION', 'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_BEST_FOR', 'IS_CORRECT',
+           'BECAUSE', 'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'APPOSITION', 'DECLINES', 'DEGREE', 'NOUN',
+           'DOUBTED', 'CHANGED_MIND']
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #c2695fba
 import regex
@@ -100,7 +100,7 @@ REASON = regex.compile(rf"[\s\"'”)\]]*(?:the\s+)?(?:(?:short|brief|step[- ]by[
 _DETERMINER = _either(
     r"a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply",
     r"obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of",
-    r"instance of|example of|labell?ed(?: as)?|classified as|considered|called|option|choice|letter|number|category|class|label",
+    r"instance of|example of|labell?ed(?: as)?|(?:flagged|marked) as|classified as|considered|called|option|choice|letter|number|category|class|label",
     r"mainly|primarily|predominantly|overwhelmingly|generally",
     r"ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich",  # German
     r"un|une|le|la|l'|probablement|clairement|el|una|probablemente",  # French, Spanish
@@ -112,6 +112,7 @@ _SUBJECT_NOUN = _either(
     r"it|this|that|here|which|what we have|hypothesis|statement|guess|claim|caption|sentence|pair|inference|review|message|e?-?mail|text",
     r"tweet|comment|post|article|document|passage|headline|title|question|utterance|topic|intent|emotion|tone|mood|overall|one|code|snippet",
     r"program|feedback|customer|news|story|language|library|object|animal|genre|format|item|record|row|example|response|reply|sms|input|note|friend",
+    r"(?:the|these) (?:two|(?:two )?(?:sentences|statements|texts|claims))|premise and (?:the )?hypothesis|statements|sentences",
     _NAME,
 )
 _SUBJECT_DETAIL = _either(
@@ -121,16 +122,16 @@ _SUBJECT_DETAIL = _either(
 )
 _SUBJECT = rf"{_SUBJECT_NOUN}(?:\s+{_SUBJECT_DETAIL})*"
 _BE_WORD = _either(
-    r"is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)",
-    r"ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks|expresses|represents|constitutes|indicates|suggests|conveys|points to",
-    r"falls into|reads as|leans(?: towards?)?|belongs to|falls under|counts as|qualifies as",
+    r"is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed| flagged| marked)|can be(?= classified| labell?ed| described| called)",
+    r"ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|sounds|comes across as|expresses|represents|constitutes|indicates|suggests|conveys|points to",
+    r"falls into|reads as|leans(?: towards?)?|belongs to|falls under|would fall under|counts as|qualifies as|forms?",
 )
 _BE = rf"(?:\s+{_BE_WORD}|'s)"
 # "*I would say* negative", "*we classify this review as* negative".
 _SAY = _either(
     r"say|think|believe|guess|choose|chose|pick|select|go(?:ing)? (?:with|for)|lean(?:ing)? (?:towards?|to)|opt for|vote for|settle on|argue|conclude|answer",
     r"classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|call (?:it|this)|consider (?:it|this)",
-    r"rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|judge (?:it|this)(?: as| to be)?",
+    r"rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|(?:judge|believe|find|deem) (?:it|this|the \w+)(?: as| to be)?",
 )
 _SAYING = rf"(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?{_SAY}(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*"
 _FOREIGN = _either(
@@ -156,6 +157,7 @@ _FILLER = _either(
     r"ok(?:ay)?|sure|certainly|well|yes|oh|ah|indeed|hmm+|so|only|100 ?%|without (?:a |any )?doubt|no doubt|no(?=\s*[,.:;!–—-])",
     r"wait|actually|correction|sorry|rather|on (?:second thought|reflection)|scratch that|i mean(?:t)?|make that",
     r"answer|option|choice|letter|number|i|we|one|clearly|probably|most likely|definitely|the|an?|ja|also|klar|oui|hier|sí",
+    r"overall|all in all|in (?:summary|short|sum|total)|to sum up|on (?:balance|the whole)",
 )
 HEAD = regex.compile(
     rf"(?:\(?\d{{1,2}}[.)]\s+)?[\s\"'“„«‹「『【《〈(\[<>=:,.!?¡¿/|~→➡\-–—…]*(?:{_FILLER}{_END}[\s,.!:\"'“–—-]*){{0,3}}[\"'“„«‹「『【《(\[~\s]*",
@@ -205,6 +207,28 @@ FRONTED = regex.compile(
 )  # "Based on the words used, negative."
 AFTER_NEGATION = regex.compile(
     rf"(?:\b(?:but|rather|instead|sondern|mais|sino)\b|而是|ではなく),?(?:\s+(?:it is|it's|this is|rather|is))?{_DET}\s*$", _F
+)
+# What stands on both sides of a label that a sentence states: "there is a *contradiction* between them", "they are in *contradiction*", "it has a *negative* tone".
+_INDEED = r"(?:clearly|clear|direct|directly|plainly|therefore|thus|definitely|overall|rather|very|strongly|generally|distinctly|decidedly|an?|the)"
+_THEY = rf"(?:{_SUBJECT}|(?:the |this )?(?:author|writer|user|reviewer|customer|speaker|poster|passenger|guest))"
+_FRAME_ENDS = r"(?=\s*(?:[.,;:!)\n]|$)|\s+(?:because|since|as|given|here|overall|due to)\b)"
+# What it is about may be cut off where the text ends without a mark.
+_ABOUT = r"(?:\s+(?:between|with|to|towards?|about|regarding|of) [^.,;:!?\n]{1,80}(?=[.,;:!?\n]))?"
+FRAMES = tuple(
+    (regex.compile(rf"^[\s\"'(]*(?:{lead})(?:\s+{_INDEED})*\s*$", _F), regex.compile(tail + _FRAME_ENDS, _F))
+    for lead, tail in (
+        (r"(?:(?:so|thus|hence|therefore|yes|here),?\s+)?(?:there is|there's|we have|we see|i see)", rf"(?:\s+here)?{_ABOUT}"),
+        (rf"(?:the |this |these |both )?{_THEY}\s+(?:is|are|stands?)\s+in", _ABOUT),
+        (rf"(?:the |this |these |both )?{_THEY}\s+(?:is|are|falls|lies|leans)\s+(?:on|to|towards)", r"\s+side"),
+        (
+            rf"(?:the |this |these |both )?{_THEY}\s+(?:has|carries|takes|strikes|conveys|expresses|shows|displays|uses|sets|sounds|seems|feels)",
+            rf"(?:\s+(?:tone|sentiments?|attitude|feel|mood|vibe|connotation|stance|emotions?|view|opinion|outlook|feelings?|relation(?:ship)?))?{_ABOUT}",
+        ),
+        (
+            rf"(?:the |this |it |that )?(?:{_SUBJECT}\s+)?(?:would|should|will) (?:fall (?:under|into|in)|belong (?:to|in)|be (?:flagged|marked|put|filed) (?:as|under|in))",
+            r"(?:\s+(?:category|class|label))?",
+        ),
+    )
 )
 COLON_CUE = regex.compile(rf":{_DET}\s*$")
 VERB_CUE = regex.compile(  # "the evidence supports"

@@ -56,6 +56,20 @@ def _is_predicate(page: Page, mention: Mention) -> bool:
     return not mention.is_letter and (is_clause or (len(word) > 4 and word.endswith("s")))
 
 
+_NOTHING = regex.compile(r"(?:none|no|not|nothing|neither)(?![\p{L}])", regex.IGNORECASE)  # "there is none"
+
+
+def _is_framed(page: Page, mention: Mention, sentence: int) -> bool:
+    'Tell whether the words on both sides of a label state it: "there is a contradiction between them".'
+    lead = page.text[sentence : mention.start]
+    if page.forms.has_choices or len(lead) > _MAX_LEAD or _NOTHING.match(page.text, mention.start):
+        return False
+    end = page.sentence_of(mention.start)[1]
+    if any(other.label != mention.label and sentence <= other.start < end for other in page.mentions):
+        return False
+    return any(before.search(lead) and after.match(page.text, mention.end) for before, after in phrases.FRAMES)
+
+
 def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, int, bool]:
     "Say how strongly the words before a mention state it (0: not at all), where they begin, and whether they name an answer."
     lead = page.text[sentence : mention.start]
@@ -71,6 +85,8 @@ def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, in
         is_conditional = page.forms.has_choices and regex.search(r"\bif\b", lead[: cue.start()], regex.IGNORECASE)
         if not phrases.SPOILER.search(lead[begin : cue.start()]) and not _UNREAL.match(lead) and not is_conditional:
             return 2, sentence + begin, True
+    if _is_framed(page, mention, sentence):
+        return 1, sentence, False
     for pattern, strength in ((phrases.ANSWER_CUE, 2), (phrases.CUE, 1)):
         if cue := pattern.search(lead):
             begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
@@ -164,6 +180,8 @@ def _goes_on(page: Page, mention: Mention, sentence: int, is_marked: bool) -> bo
         if phrases.FRESH_SENTENCE.match(tail) or (is_apart and tail[0].isupper()):
             return True
     if _is_predicate(page, mention) and phrases.VERB_CUE.search(page.text[sentence : mention.start]):
+        return True
+    if _is_framed(page, mention, sentence):
         return True
     return bool(phrases.FOLLOWER.match(tail))
 

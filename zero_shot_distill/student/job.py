@@ -24,6 +24,7 @@ import torch
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from .card import write_card
 from .config import StudentError, TrainingConfig, UnusableInput
 from .data import PREFIXES, EncodedRows, encode_rows
 from .model import load_weights, memory_named, quiet_transformers, save_weights
@@ -47,6 +48,7 @@ def _save(
         content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_labels")}
         content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
         write_json(staging / "student.json", content)
+        write_card(student, staging)
         if student.path.exists():
             shutil.rmtree(old, ignore_errors=True)
             os.replace(student.path, old)
@@ -71,6 +73,8 @@ class TrainingJob:
     test_labels: Mapping[str, str] = field(
         default_factory=dict
     )  # id of a test row -> the teacher's label, where it was asked about them, too
+    annotation: str = ""  # id of what the rows are from, for the student's card
+    weights_licence: str = ""  # for the student's card
 
     def fingerprint(
         self,
@@ -185,6 +189,8 @@ def train_student(
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        annotation=job.annotation,
+        weights_licence=job.weights_licence,
         test_rows=job.test_rows,
         test_labels=job.test_labels,
         **_counts(train, valid, config.method),

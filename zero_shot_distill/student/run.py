@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..core.files import fingerprint
 from ..core.progress import OnProgress
+from .card import write_card
 from .config import TrainingConfig
 from .job import TrainingJob, train_student
 from .record import RunRecord
@@ -37,4 +38,5 @@ def train_and_record(
     student = train_student(job, config, folder / "students" / run_id, on_progress)
     record = student.record(run_id, student.evaluate())
     record.write(folder / "runs")
+    write_card(student, student.path, record.test)
     return record

@@ -160,10 +160,14 @@ def count_rows_read(
 def expected_rows(
     files: Iterable[Path],  # files of rows
 ) -> int:  # number of their lines
-    "Estimate the number of rows for a progress bar, by the lines of each file."
+    "Estimate the number of rows for a progress bar, by the lines of each file; a Parquet file says it."
     n_lines = 0
     for path in files:
-        if path.is_file() and path.suffix != ".parquet":
+        if path.is_file() and path.suffix.lower() == ".parquet":
+            from pyarrow.parquet import read_metadata
+
+            n_lines += read_metadata(path).num_rows
+        elif path.is_file():
             with path.open("rb") as file:
                 n_lines += sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     return n_lines
