@@ -9,13 +9,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import datasets
+import pyarrow.parquet
 import pytest
 from scripted_server import Scripted, ScriptedServer
+from zsd_command import environment, zsd
 
 from zero_shot_distill.annotate.announce import announce_job, check_any_stored
 from zero_shot_distill.annotate.confidence import ConfidenceFault, ConfidencePlan
+from zero_shot_distill.annotate.forecast import forecast
 from zero_shot_distill.annotate.job import AnnotationJob, JobError, annotated_rows, ask_split, run_annotation
-from zero_shot_distill.annotate.rows import ConfidenceKind, read_annotations
+from zero_shot_distill.annotate.rows import AnnotatedRow, ConfidenceKind, read_annotations
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.template import PromptTemplate
@@ -184,6 +188,67 @@ def test_by_batch_all_votes_go_at_once(store, monkeypatch):
     assert {row.confidence for row in rows} == {1.0}
 
 
+def test_a_forecast_counts_every_vote(store):
+    "The pilot asks all votes on its rows, none of them is asked again, and the interval holds what it came to."
+
+    def script(body: dict, n: int) -> Scripted:
+        rng = random.Random(f"{body['messages'][-1]['content']} {body['seed']}")
+        return Scripted(text="Neutral.", prompt_tokens=len(body["messages"][-1]["content"]) // 4, completion_tokens=rng.randrange(3, 30))
+
+    wanted = job(VOTE, rows={"train": load_examples(TASK, "train")[:60]}, sampling={**SAMPLING, "max_tokens": 40})
+    with ScriptedServer(script) as server, hosted(server) as teacher:
+        client = TeacherClient(teacher, store, wanted.sampling, AskOptions(price=PRICE))
+        made = forecast(wanted, client, n_pilot=12)
+        assert (len(server.bodies), made.pilot, made.plan.n_questions) == (60, {"say": 60}, 300)
+        pilot_usd = spent(store)
+        ask_split(wanted, "train", client)
+        assert len(server.bodies) == 300
+        after = forecast(wanted, client, n_pilot=12)
+    assert made.open_usd.low <= after.plan.cost_usd.value - pilot_usd <= made.open_usd.high
+    assert after.plan.cost_usd.low == after.plan.cost_usd.high == pytest.approx(spent(store))
+    assert after.plan.completion_tokens.value == sum(reply.completion_tokens for reply in store.get_many(store_keys(store.path)).values())
+
+
+def spent(store: ResponseStore) -> float:
+    "US dollars for all replies."
+    return sum(reply.cost_usd for reply in store.get_many(store_keys(store.path)).values())
+
+
+def test_the_command_says_what_a_filter_keeps(tmp_path):
+    "Surer labels are made right: the table shows it, and the files hold what it is made of."
+    gold = {example.fields["hypothesis"]: example.label for example in load_examples(TASK, "train")}
+
+    def script(body: dict, n: int) -> Scripted:
+        question = body["messages"][-1]["content"]
+        label = next(label for hypothesis, label in gold.items() if hypothesis in question)
+        is_easy = random.Random(question).random() < 0.5
+        said = label if is_easy or body["seed"] == 1 else "neutral" if body["seed"] else "contradiction"
+        return Scripted(text=f"{said.capitalize()}: nobody has said that it is so.")
+
+    with ScriptedServer(script) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+        asked = ("annotate", "--task", "pocket_nli", "--mix", "one-sentence", "--model", MODEL, "--rows", "60")
+        done = zsd(tmp_path, *asked, "--confidence", "agreement", "--votes", "3", env=env)
+        assert done.status == 0, done.err
+        assert len(server.bodies) == 180
+        again = zsd(tmp_path, *asked, "--confidence", "agreement", "--votes", "3", "--json", "--offline")
+        refused = zsd(tmp_path, *asked, "--votes", "3", env=env)
+        assert len(server.bodies) == 180
+    assert "train: labels by confidence (agreement)" in done.out
+    worth = json.loads(again.out)["confidence"]["train"]
+    top = worth["thresholds"][-1]
+    assert top["at_least"] == 1
+    assert top["kept"]["n_right"] == top["kept"]["n"] > 0
+    assert top["rest"]["n_right"] < top["rest"]["n"]
+    folder = tmp_path / json.loads(again.out)["folder"]
+    assert {row.confidence for row in read_annotations(folder / "train.jsonl")} <= {1.0, 0.666667, 0.333333}
+    assert "## Confidence" in (folder / "README.md").read_text()
+    assert (refused.status, "--votes goes with --confidence agreement" in refused.err) == (2, True)
+    loaded = datasets.load_from_disk(str(folder / "dataset"))["train"]
+    assert loaded.features["confidence"].dtype == "float64"
+    assert [AnnotatedRow(**row) for row in loaded] == read_annotations(folder / "train.jsonl")
+
+
 # Log-probabilities
 
 
@@ -198,8 +263,6 @@ def test_log_probabilities_of_the_label_are_stored_and_read(store, tmp_path):
     assert {row.confidence_kind for row in rows} == {"logprob"}
     assert verify_store(store.path).n_faults == 0
     export_parquet(store, tmp_path / "replies.parquet")
-    import pyarrow.parquet
-
     told = pyarrow.parquet.read_table(tmp_path / "replies.parquet")["token_logprobs"].to_pylist()
     assert all(sum(n for n, _ in json.loads(one)) == len(f"Neutral. {REASON}") for one in told)
 

@@ -29,10 +29,13 @@ _TEMPERATURE = 0.7  # of the published votes with GPT-3 and PaLM (arXiv 2203.111
 class ConfidencePlan:
     "How an annotation learns how sure the teacher is of its labels."
 
-    kind: ConfidenceKind
+    kind: ConfidenceKind  # or its word
     n_samples: int = N_SAMPLES  # replies to each question for a label; of no account with `logprob`, where it is one
 
     def __post_init__(self) -> None:
+        if self.kind not in list(ConfidenceKind):
+            raise DefinitionError(f"confidence {self.kind!r}: use {' or '.join(ConfidenceKind)}")
+        object.__setattr__(self, "kind", ConfidenceKind(self.kind))
         if self.kind == ConfidenceKind.LOGPROB:
             object.__setattr__(self, "n_samples", 1)
         elif self.n_samples < 2:
@@ -80,7 +83,7 @@ def _probability(read: ReadReply) -> tuple[float | None, str]:  # or why there i
         return None, ConfidenceFault.NO_LOGPROBS
     if read.reply.label_span is None:
         return None, ConfidenceFault.NO_PLACE
-    return round(span_probability(read.response, read.reply.label_span), 6), ""
+    return float(f"{span_probability(read.response, read.reply.label_span):.6g}"), ""  # not rounded to 0
 
 # %% ../../nbs/4_annotate/01_confidence.ipynb #9a59dfdb
 @dataclass(frozen=True)
