@@ -91,9 +91,7 @@ class Workspace:
         self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()
         self.context_tokens = 1024  # that an embedded teacher holds for a prompt and its reply
-        self.confidence: ConfidencePlan | None = (
-            None  # how `forecast` and `annotate` learn how sure the teacher is of a label; None: not at all
-        )
+        self.confidence: ConfidencePlan | None = None  # how `forecast` and `annotate` ask how sure the teacher is; None: not at all
 
     @cached_property
     def opened(self) -> OpenedTeacher:
