@@ -263,3 +263,21 @@ def test_each_row_has_its_own_candidates(tmp_path):
         assert one.label in (row.fields["one"], row.fields["two"])
     with pytest.raises(UnusableInput, match="the choices of a text are not known; give rows"):
         predict(tmp_path / "students" / "pets", ["what barks dog cat"], read="scored")
+
+
+@pytest.mark.parametrize("method", ["label-then-rationale", "rationale-then-label"])
+def test_labels_in_one_answer_with_their_rationale_are_scored(method, tmp_path):
+    "Where the rationale comes first, the labels are scored after the one that the student wrote."
+    words = [f"{row.input} {row.rationale}" for row in COLOUR_ROWS]
+    tiny = make_tiny_t5(tmp_path / "tiny", [*words, "predict: explain: because: answer:"])
+    valid = [replace(row, id=f"valid-{row.id}") for row in COLOUR_ROWS]
+    job = TrainingJob(tiny, "tiny T5", COLOURS, COLOUR_ROWS, valid, EXAMPLES, COLOUR_ROWS)
+    config = TrainingConfig(method, "gold", steps=100, eval_every=100, batch_size=12, learning_rate=1e-2, precision="fp32")
+    test = train_and_record(job, config, tmp_path, "one-answer").test
+    assert test.n_correct == 12
+    assert test.readings["generated"].correct == test.readings["scored"].correct
+    assert min(test.readings["scored"].confidences) > 0.5
+    assert (test.rationales.length.n, test.rationales.overlap.value) == (12, 1.0)
+    scored = predict(tmp_path / "students" / "one-answer", EXAMPLES[:3], explain=True, read="scored")
+    assert [(one.label, one.rationale) for one in scored] == [(row.label, row.rationale) for row in COLOUR_ROWS[:3]]
+    assert [one.rationale for one in predict(tmp_path / "students" / "one-answer", EXAMPLES[:2], read="scored")] == [None, None]

@@ -10,10 +10,9 @@ __all__ = ['N_EXPLAINED', 'Prediction', 'Predictions', 'Student', 'load_student'
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from ..annotate.rows import AnnotatedRow
 from ..core.display import styled, table_html
@@ -21,8 +20,10 @@ from ..prompt.by_label import with_trivial_rows
 from ..prompt.parse import count_words
 from ..stats.confusion import Confusion
 from .config import TrainingConfig, UnusableInput, first_line
-from .data import PREFIXES, read_answer
+from .data import input_limit, read_answer
 from .measure import READINGS, PredictedRow, PredictedRows, RationaleScore, Reading, rouge_l, stated_in
+from .method import METHODS as _METHODS
+from .method import PREFIXES, answer_tokens, is_label_cut, split_answer, text_parts
 from .model import StudentModel, load_student_model, memory_named, quiet_transformers
 from zero_shot_distill.student.record import (
     METHODS,
@@ -132,7 +133,8 @@ class Student(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return styled(table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion)))
+        table = table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion))
+        return styled(table + "".join(f"<p>{escape(note)}</p>" for note in self.notes))
 
 # %% ../../nbs/5_student/05_student.ipynb #0a4041f5
 def load_student(
@@ -178,10 +180,14 @@ def ask(
     if explain:
         require_explains(student)
     require_readable(student.task, read, any(isinstance(one, str) for one in inputs))
-    texts = [one if isinstance(one, str) else _input_text(student, one) for one in inputs]
+    answers = [Prediction("", None, None, input=one if isinstance(one, str) else _input_text(student, one)) for one in inputs]
     with quiet_transformers(), memory_named("shorter inputs"):
-        answers = (_scored if read == "scored" else _generated)(student, model, inputs, texts)
-        reasons = _rationales(student, model, texts) if explain else [None] * len(texts)
+        if read == "generated" or _METHODS[student.config.method].in_one_answer:
+            answers = _generated(student, model, inputs, answers, explain)
+        if read == "scored":
+            shares = _probabilities(student, model, inputs, answers)
+            answers = [_likeliest(*pair) for pair in zip(answers, shares, strict=True)]
+        reasons = _rationales(student, model, inputs, answers) if explain else [None] * len(answers)
     return Predictions(replace(answer, rationale=reason) for answer, reason in zip(answers, reasons, strict=True))
 
 
@@ -189,7 +195,7 @@ def require_explains(
     student: Student,
 ) -> None:
     "Raise `UnusableInput` for a student that has learned no rationales."
-    if student.config.method != "step-by-step":
+    if not _METHODS[student.config.method].explains:
         raise UnusableInput(f"{student.path}: was trained by the {student.config.method} method and cannot explain")
 
 
@@ -214,42 +220,51 @@ def _input_text(student: Student, example: Example) -> str:
     return student.task.input_text(example)
 
 # %% ../../nbs/5_student/05_student.ipynb #8c1b647b
-def _prompts(student: Student, model: StudentModel, kind: str, texts: Sequence[str]) -> list[list[int]]:
-    'Write what the student is asked for: "label" or "rationale".'
-    return model.encode_prompts([PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
+def _prompts(student: Student, model: StudentModel, kind: str, answers: Sequence[Prediction]) -> list[list[int]]:
+    "Write what the student is asked for: \"label\" or \"rationale\"."
+    limit = input_limit(model, student.config, student.max_answer_tokens)
+    return model.encode_prompts([PREFIXES[kind] + answer.input for answer in answers], limit)
 
 
-def _generated(student: Student, model: StudentModel, inputs: Sequence[Example | str], texts: Sequence[str]) -> list[Prediction]:
+def _generated(
+    student: Student, model: StudentModel, inputs: Sequence[Example | str], asked: Sequence[Prediction], explain: bool
+) -> list[Prediction]:  # with the rationale where it is a whole part of the answer
     "Let the student write labels, and read them."
-    answers = model.generate(_prompts(student, model, "label", texts), student.max_answer_tokens)
-    return [
-        Prediction(written, read_answer(student.task, written, None if isinstance(one, str) else one), None, is_truncated, text)
-        for one, text, written, is_truncated in zip(inputs, texts, answers.texts, answers.truncated, strict=True)
-    ]
+    method, task = student.config.method, student.task
+    room = answer_tokens(method, student.max_answer_tokens, student.config.max_rationale_tokens, explain)
+    answers, place = model.generate(_prompts(student, model, "label", asked), room), _METHODS[method].in_one_answer
+    found = []
+    for one, before, written, is_stopped in zip(inputs, asked, answers.texts, answers.truncated, strict=True):
+        words, reason = split_answer(method, written)
+        label = read_answer(task, words, None if isinstance(one, str) else one)
+        # Where the label comes first, the answer is stopped early unless the rationale is wanted.
+        whole = place == "rationale first" or (place and explain)
+        found.append(Prediction(written, label, reason if whole else None, is_label_cut(method, written, is_stopped), before.input))
+    return found
 
 
-def _scored(student: Student, model: StudentModel, inputs: Sequence[Example | str], texts: Sequence[str]) -> list[Prediction]:
-    "Take the most likely label of each row."
-    return [_likeliest(text, shares) for text, shares in zip(texts, _probabilities(student, model, inputs, texts), strict=True)]
-
-
-def _likeliest(text: str, shares: dict[str, float]) -> Prediction:
+def _likeliest(answer: Prediction, shares: dict[str, float]) -> Prediction:
+    "Take the most likely label in place of the written one."
     label = max(shares, key=shares.__getitem__, default=None)
-    return Prediction(label or "", label, None, input=text, score=shares.get(label))
+    return replace(answer, text=label or "", label=label, is_truncated=False, score=shares.get(label))
 
 
 def _probabilities(
-    student: Student, model: StudentModel, inputs: Sequence[Example | str], texts: Sequence[str]
+    student: Student, model: StudentModel, inputs: Sequence[Example | str], answers: Sequence[Prediction]
 ) -> list[dict[str, float]]:  # label -> probability among the candidates of the row; empty where it has none
-    "Score every candidate of each row: how likely it is that the student writes just this."
-    prompts, found = _prompts(student, model, "label", texts), [{} for _ in texts]
-    places: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(inputs):
-        places.setdefault(_candidates(student.task, one), []).append(place)
-    for labels, rows in places.items():
+    "Score every candidate of each row: how likely it is that the student writes just this, after its rationale where that comes first."
+    prompts, found = _prompts(student, model, "label", answers), [{} for _ in answers]
+    places: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
+    for place, (one, answer) in enumerate(zip(inputs, answers, strict=True)):
+        before = answer.rationale if _METHODS[student.config.method].in_one_answer == "rationale first" else None
+        places.setdefault((_candidates(student.task, one), before), []).append(place)
+    for (labels, before), rows in places.items():
         if labels:
+            parts = [text_parts(student.config.method, "", label, before)[0] for label in labels]
+            written = model.encode_targets([part.target for part in parts])
             # No division by the length: a longer label is less likely to be written, and just that is asked.
-            likely = model.score([prompts[row] for row in rows], model.encode_targets(labels))
+            targets = [ids if part.ends else ids[:-1] for ids, part in zip(written, parts, strict=True)]
+            likely = model.score([prompts[row] for row in rows], targets)
             for row, shares in zip(rows, likely.double().softmax(dim=1).tolist(), strict=True):
                 found[row] = dict(zip(labels, shares, strict=True))
     return found
@@ -262,9 +277,13 @@ def _candidates(task: Task, one: Example | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, (task.read_label(one.fields[name], one) for name in task.choices))))
 
 
-def _rationales(student: Student, model: StudentModel, texts: Sequence[str]) -> list[str]:
-    "Let the student write rationales."
-    prompts = _prompts(student, model, "rationale", texts)
+def _rationales(student: Student, model: StudentModel, inputs: Sequence[Example | str], answers: Sequence[Prediction]) -> list[str]:
+    "Let the student write the rationales that its answers do not hold yet."
+    if all(answer.rationale is not None for answer in answers):
+        return [answer.rationale for answer in answers]
+    if _METHODS[student.config.method].in_one_answer:
+        return [answer.rationale for answer in _generated(student, model, inputs, answers, explain=True)]
+    prompts = _prompts(student, model, "rationale", answers)
     return [text.strip() for text in model.generate(prompts, student.config.max_rationale_tokens).texts]
 
 # %% ../../nbs/5_student/05_student.ipynb #9f2bec3b
@@ -284,15 +303,16 @@ def evaluate_student(
         raise UnusableInput(f"{n_rows} test rows, none with a gold label: there is nothing to measure by")
     student, model = load_student(student_dir), load_student_model(Path(student_dir))
     require_readable(student.task, read)
-    texts = [_input_text(student, example) for example in examples]
-    explains, step = student.config.method == "step-by-step", max(1, -(-len(examples) // max(n_explained, 1)))
-    explained = list(range(0, len(examples), step)) if explains and n_explained else []
+    asked = [Prediction("", None, None, input=_input_text(student, example)) for example in examples]
+    step = max(1, -(-len(examples) // max(n_explained, 1)))
+    explained = range(0, len(examples), step) if n_explained and _METHODS[student.config.method].explains else ()
     with quiet_transformers(), memory_named("shorter inputs"):
-        answers = {"generated": _generated(student, model, examples, texts)}
+        answers = {"generated": _generated(student, model, examples, asked, explain=False)}
         if student.task.labels or student.task.choices:
-            answers |= _both_read(answers["generated"], _probabilities(student, model, examples, texts))
-        reasons = dict(zip(explained, _rationales(student, model, [texts[place] for place in explained]), strict=True))
-    chosen = [replace(answer, rationale=reasons.get(place)) for place, answer in enumerate(answers[read])]
+            answers = _both_read(answers["generated"], _probabilities(student, model, examples, answers["generated"]))
+        reasons = _rationales(student, model, [examples[place] for place in explained], [answers[read][place] for place in explained])
+    reason_of = dict(zip(explained, reasons, strict=True))
+    chosen = [replace(answer, rationale=reason_of.get(place)) for place, answer in enumerate(answers[read])]
     return _score(student.task, examples, chosen, answers, read, teacher)
 
 # %% ../../nbs/5_student/05_student.ipynb #37273f1a
@@ -301,7 +321,7 @@ def _both_read(written: Sequence[Prediction], probabilities: Sequence[dict[str, 
     pairs = list(zip(written, probabilities, strict=True))
     return {
         "generated": [replace(answer, score=shares.get(answer.label)) for answer, shares in pairs],
-        "scored": [_likeliest(answer.input, shares) for answer, shares in pairs],
+        "scored": [_likeliest(*pair) for pair in pairs],
     }
 
 

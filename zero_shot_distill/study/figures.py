@@ -43,10 +43,6 @@ _LOOKS = {
     "rationale-then-label": ("#CC79A7", "v"),
 }
 
-
-def _looks_of(method: str) -> tuple[str, str]:
-    return _LOOKS.get(method, (GREY, "D"))
-
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(
     students: Sequence[RunRecord],  # of one run
@@ -68,7 +64,7 @@ def accuracy_figure(
             whisker(ax, teacher, 0, (GREY, "D"), filled=False)
             names.append(("the teacher itself" + (f",\n{teacher_rows}" if teacher_rows else ""), teacher))
         for group in groups:
-            y, (color, marker) = len(names), _looks_of(group.method)
+            y, (color, marker) = len(names), _LOOKS[group.method]
             whisker(ax, group.accuracy, y, (color, marker), line="-" if len(group.runs) > 1 else ":")
             for place, run in enumerate(group.runs):  # one below the other, so that equal ones are all seen
                 below = 0.23 + 0.2 * place / max(len(group.runs) - 1, 2)
@@ -169,7 +165,7 @@ def training_figure(
         loss_ax, teacher_ax, gold_ax = figure.subplots(1, 3)
         shown: dict[str, Line2D] = {}
         for run in students:
-            (color, marker), style = _looks_of(run.config.method), "-" if run.config.labels == "teacher" else (0, (4, 2))
+            (color, marker), style = _LOOKS[run.config.method], "-" if run.config.labels == "teacher" else (0, (4, 2))
             looks = {"color": color, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 3.5}
             curves = {
                 loss_ax: [(point.step, point.label_loss) for point in run.history],
@@ -216,7 +212,7 @@ def calibration_figure(
         bins_ax, error_ax = figure.subplots(1, 2, width_ratios=[1, 1])
         bins_ax.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.2)
         for y, (group, tests) in enumerate(groups):
-            color, marker = _looks_of(group.method)
+            color, marker = _LOOKS[group.method]
             readings = [test.readings["scored"] for test in tests]
             together = calibration(*([one for of in readings for one in values(of)] for values in (_confidences, _correct)))
             bins_ax.plot(
