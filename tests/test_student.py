@@ -604,13 +604,13 @@ def test_weights_that_cannot_be_read(tiny, tmp_path):
     with refused(UnusableInput, "nowhere: no such folder"):
         train_student(tmp_path / "nowhere", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with refused(UnusableInput, "empty: cannot be read as a T5"):
+    with refused(UnusableInput, "empty: cannot be read as a student"):
         train_student(tmp_path / "empty", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
-    with refused(UnusableInput, "bert: a bert model; only T5 students can be trained"):
+    with refused(UnusableInput, "bert: a bert model; a student is an encoder-decoder, such as T5, or a decoder, such as SmolLM2 or Qwen"):
         train_student(tmp_path / "bert", "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
-    with refused(UnusableInput, "half: cannot be read as a T5"):
+    with refused(UnusableInput, "half: cannot be read as a student"):
         train_student(cut_short(tiny, tmp_path / "half"), "x", ROWS, VALID, TASK, SHORT, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ONEDNN_CACHE', 'resolve_precision', 'limit_onednn_cache', 'memory_named', 'quiet_transformers', 'make_tiny_t5',
-           'StudentModel', 'LoadedModel', 'load_weights', 'load_student_model', 'rounded_weights', 'save_weights']
+           'make_tiny_causal', 'StudentModel', 'LoadedModel', 'load_weights', 'load_student_model', 'rounded_weights',
+           'save_weights']
 
-# %% ../../nbs/5_student/03_model.ipynb #d99215af
+# %% ../../nbs/5_student/03_model.ipynb #1196f7d4
 import json
 import os
 import shutil
@@ -21,24 +22,37 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
+from .causal import SEPARATOR, CausalStudent
 from .config import StudentError, UnusableInput, first_line
 
 # The functions stay importable from here until their users take a `StudentModel`.
 from .seq2seq import Answers, Seq2SeqStudent, encode, generate, target_loss  # noqa: F401
 
-# %% ../../nbs/5_student/03_model.ipynb #56a4c714
+# %% ../../nbs/5_student/03_model.ipynb #62d2d601
 def resolve_precision(
     precision: str,  # "auto", "bf16" or "fp32"
-) -> str:  # "bf16" or "fp32"
+) -> str:  # "bf16" or "fp32"; `UnusableInput` for any other
     "Resolve `auto` to what this machine does best: bf16 where it is computed in hardware."
+    if precision not in ("auto", "bf16", "fp32"):
+        raise UnusableInput(f"precision {precision!r}: must be auto, bf16 or fp32; the numbers inside a T5 are too large for fp16")
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -73,7 +87,7 @@ def memory_named(
             raise StudentError(f"out of memory; use {advice}") from error
         raise
 
-# %% ../../nbs/5_student/03_model.ipynb #7c7188bd
+# %% ../../nbs/5_student/03_model.ipynb #869bd6d4
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     "Silence the loading bars and notices of transformers; errors are still raised."
@@ -90,17 +104,22 @@ def quiet_transformers() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def make_tiny_t5(
-    folder: Path,  # made; `load_weights` reads it
-    texts: Sequence[str],  # all words that its tokenizer will know
-) -> Path:  # the folder
-    "Write a randomly initialised T5 v1.1 and a tokenizer of whole words."
+def _word_tokenizer(texts: Sequence[str], begins: Sequence[str]) -> PreTrainedTokenizerFast:
+    "Make a tokenizer whose tokens are the words of some texts; the first tokens are given."
     words = Tokenizer(models.WordLevel(unk_token="<unk>"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False))
+    words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=list(begins), show_progress=False))
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def make_tiny_t5(
+    folder: Path,  # made; `load_student_model` reads it
+    texts: Sequence[str],  # all words that its tokenizer will know
+) -> Path:  # the folder
+    "Write a randomly initialised T5 v1.1 and a tokenizer of whole words."
+    tokenizer = _word_tokenizer(texts, ["<pad>", "</s>", "<unk>"])
     size = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "vocab_size": len(tokenizer)}
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(0)
@@ -108,6 +127,23 @@ def make_tiny_t5(
         model = T5ForConditionalGeneration(config)
         # transformers 5 ties the head to the embedding whatever the configuration says; T5 v1.1 has its own.
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * config.d_model**-0.5)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_causal(
+    folder: Path,  # made; `load_student_model` reads it
+    texts: Sequence[str],  # all words that its tokenizer will know
+) -> Path:  # the folder
+    "Write a randomly initialised Llama, the family of SmolLM2, and a tokenizer of whole words."
+    tokenizer = _word_tokenizer([*texts, SEPARATOR], ["<pad>", "</s>", "<unk>"])
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "tie_word_embeddings": True}
+    with torch.random.fork_rng(), quiet_transformers():
+        torch.manual_seed(0)
+        # Four times the usual spread: with less, so small a model tells its inputs hardly apart.
+        model = LlamaForCausalLM(LlamaConfig(**size, **special, vocab_size=len(tokenizer), initializer_range=0.08))
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
@@ -134,11 +170,22 @@ class StudentModel(Protocol):
     def score(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
         "Compute how likely every candidate is after every prompt: (n, n_candidates) float32, natural logarithm."
 
-# %% ../../nbs/5_student/03_model.ipynb #243bf8cf
+# %% ../../nbs/5_student/03_model.ipynb #9ea48fe2
+def _is_decoder(folder: Path, config: PreTrainedConfig) -> bool:
+    "Tell a decoder from an encoder-decoder; `UnusableInput` where a model is neither."
+    kind = config.model_type
+    if config.is_encoder_decoder and kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return False
+    # transformers reads BERT and its like as decoders, too.
+    if not config.is_encoder_decoder and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys():
+        return True
+    raise UnusableInput(f"{folder}: a {kind} model; a student is an encoder-decoder, such as T5, or a decoder, such as SmolLM2 or Qwen")
+
+
 class LoadedModel(NamedTuple):
     "A model in memory, and what turns its texts into token ids."
 
-    model: T5ForConditionalGeneration
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -146,7 +193,7 @@ def load_weights(
     folder: Path,  # holds config.json, model.safetensors and a tokenizer
     dropout: float = 0.0,  # for training
 ) -> LoadedModel:  # float32, on the GPU where there is one
-    "Load a T5 and its tokenizer; `UnusableInput` where the folder holds none."
+    "Load a model and its tokenizer; `UnusableInput` where the folder holds none that can be a student."
     limit_onednn_cache()
     if not folder.is_dir():
         raise UnusableInput(
@@ -154,38 +201,46 @@ def load_weights(
         )
     try:
         with quiet_transformers(), memory_named("a smaller student"):
-            kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-            if kind != "t5":
-                raise UnusableInput(f"{folder}: a {kind} model; only T5 students can be trained")
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            model_class = AutoModelForCausalLM if _is_decoder(folder, config) else AutoModelForSeq2SeqLM
+            # T5 has one rate, BART another name for it, and Llama only that of the attention.
+            for name in ("dropout_rate", "dropout", "attention_dropout"):
+                if hasattr(config, name):
+                    setattr(config, name, dropout)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32, dropout_rate=dropout)
+            model = model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
     except StudentError:
         raise
     # transformers and safetensors each have their own errors for a file that is missing, cut short or not theirs.
     except Exception as error:
-        raise UnusableInput(f"{folder}: cannot be read as a T5 ({first_line(error)})") from error
+        raise UnusableInput(f"{folder}: cannot be read as a student ({first_line(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise UnusableInput(f"{folder}: its tokenizer has no end token; name it as eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return LoadedModel(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
 
-# %% ../../nbs/5_student/03_model.ipynb #85ab70d5
+# %% ../../nbs/5_student/03_model.ipynb #17f0917f
 def load_student_model(
     folder: Path,  # holds config.json, model.safetensors and a tokenizer
     dropout: float = 0.0,  # for training
 ) -> StudentModel:  # float32, on the GPU where there is one
     "Load a student of the kind that the folder's configuration says; `UnusableInput` where it is none."
-    return Seq2SeqStudent(*load_weights(folder, dropout))
+    loaded = load_weights(folder, dropout)
+    return (CausalStudent if not loaded.model.config.is_encoder_decoder else Seq2SeqStudent)(*loaded)
 
-# %% ../../nbs/5_student/03_model.ipynb #453f8451
+# %% ../../nbs/5_student/03_model.ipynb #61be72ec
 def rounded_weights(
-    model: T5ForConditionalGeneration,
+    model: PreTrainedModel,
 ) -> dict[str, torch.Tensor]:  # by name; those that are tied, once
     "Copy the weights, rounded to bfloat16."
-    tied = model.lm_head.weight is model.shared.weight
-    left_out = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} | ({"lm_head.weight"} if tied else set())
-    return {
-        name: value.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
-        for name, value in model.state_dict().items()
-        if name not in left_out
-    }
+    weights: dict[str, torch.Tensor] = {}
+    seen = set()
+    for name, value in model.state_dict().items():
+        if value.data_ptr() not in seen:
+            weights[name] = value.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
+        seen.add(value.data_ptr())
+    return weights
 
 
 def save_weights(
@@ -200,8 +255,10 @@ def save_weights(
             if file.is_file() and file.suffix not in {".safetensors", ".bin", ".h5", ".msgpack"} and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, folder / file.name)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        # transformers 5 writes true whatever the weights are; other readers would then throw the head away.
-        config |= {"dtype": "bfloat16", "tie_word_embeddings": "lm_head.weight" not in weights}
+        config["dtype"] = "bfloat16"
+        # transformers 5 writes true for a T5 whatever its weights are; other readers would then throw the head away.
+        if config.get("is_encoder_decoder"):
+            config["tie_word_embeddings"] = "lm_head.weight" not in weights
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "model.safetensors").chmod(0o644)  # as readable as the rest

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['encode', 'target_loss', 'sums_by_part', 'Answers', 'asked', 'in_batches', 'generate', 'Seq2SeqStudent']
 
-# %% ../../nbs/5_student/03_seq2seq.ipynb #97f65371
+# %% ../../nbs/5_student/03_seq2seq.ipynb #7e185571
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from .data import LENGTH_MULTIPLE, pad, tokenize
+from .t5 import is_packable, packed_encode, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #deac7e4d
 def encode(
@@ -129,7 +131,32 @@ def generate(
             texts[place], truncated[place] = text, is_truncated
     return Answers(texts, truncated, loss_sum / n_tokens if n_tokens else None)
 
-# %% ../../nbs/5_student/03_seq2seq.ipynb #8963a4da
+# %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
+def _padded(sequences: Sequence[list[int]], filler: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    "Put token lists into one tensor, and say which of its places are real."
+    mask = pad([[1] * len(ids) for ids in sequences], 0, device)
+    return pad(sequences, filler, device), mask
+
+
+def _plain_losses(model: PreTrainedModel, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
+    "Compute the loss of every target token, target after target, by the model's own forward pass."
+    ids, mask = _padded(prompts, model.config.pad_token_id, model.device)
+    wanted = pad(targets, -100, model.device)
+    shifted = model.prepare_decoder_input_ids_from_labels(wanted)
+    logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted, use_cache=False).logits
+    return cross_entropy(logits[wanted != -100].float(), wanted[wanted != -100], reduction="none")
+
+
+def _encoded(model: PreTrainedModel, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    "Run the encoder over prompts: (n, longest, width), and the attention mask."
+    ids, mask = _padded(prompts, model.config.pad_token_id, model.device)
+    if not is_packable(model):
+        return model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+    rows, segments = packed_encode(model, prompts)
+    padded = pad_sequence(rows[: segments.n_tokens].split(segments.lengths), batch_first=True)
+    return torch.nn.functional.pad(padded, (0, 0, 0, ids.shape[1] - padded.shape[1])), mask
+
+# %% ../../nbs/5_student/03_seq2seq.ipynb #279a731f
 @dataclass(frozen=True)
 class Seq2SeqStudent:
     "A model with an encoder and a decoder, and what turns its texts into token ids."
@@ -159,7 +186,9 @@ class Seq2SeqStudent:
         targets: Sequence[list[int]],  # from `encode_targets`, one a prompt
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
-        return sums_by_part(_token_losses(self.model, *encode(self.model, prompts), targets), targets)
+        if is_packable(self.model):
+            return sums_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
+        return sums_by_part(_plain_losses(self.model, prompts, targets), targets)
 
     def generate(
         self,
@@ -167,20 +196,36 @@ class Seq2SeqStudent:
         max_new_tokens: int,  # an answer that is longer is truncated
     ) -> Answers:  # in the order of `prompts`
         "Write answers with the most likely token each time, in batches of like length."
+        texts, truncated = [""] * len(prompts), [False] * len(prompts)
         with asked(self.model):
-            return generate(self.model, self.tokenizer, prompts, max_new_tokens)
+            for places in in_batches(prompts):
+                encoded, mask = _encoded(self.model, [prompts[place] for place in places])
+                written = self.model.generate(
+                    encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                )
+                unended = (written != self.tokenizer.eos_token_id).all(dim=1).tolist()
+                answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+                for place, text, is_truncated in zip(places, answers, unended, strict=True):
+                    texts[place], truncated[place] = text, is_truncated
+        return Answers(texts, truncated)
 
     def score(
         self,
         prompts: Sequence[list[int]],  # from `encode_prompts`
         candidates: Sequence[list[int]],  # from `encode_targets`; the same for every prompt, at least one
     ) -> torch.Tensor:  # (n, n_candidates) float32, natural logarithm
-        "Compute how likely every candidate is after every prompt; each prompt is encoded once."
+        "Compute how likely every candidate is after every prompt; a T5 reads each prompt once."
         scores, n = torch.empty(len(prompts), len(candidates)), len(candidates)
         with asked(self.model):
             for places in in_batches(prompts):
-                encoded, mask = (part.repeat_interleave(n, 0) for part in encode(self.model, [prompts[place] for place in places]))
-                wanted = [*candidates] * len(places)
-                losses = sums_by_part(_token_losses(self.model, encoded, mask, wanted), wanted)
-                scores[places] = -losses.reshape(-1, n).float().cpu()
+                some, wanted = [prompts[place] for place in places], [*candidates] * len(places)
+                if is_packable(self.model):
+                    losses = packed_losses(self.model, some, [candidates] * len(places))
+                else:
+                    losses = _plain_losses(self.model, [ids for ids in some for _ in candidates], wanted)
+                scores[places] = -sums_by_part(losses, wanted).reshape(-1, n).cpu()
         return scores
