@@ -155,7 +155,6 @@ def ask(
     if explain:
         require_explains(student)
     texts = [one if isinstance(one, str) else _input_text(student, one) for one in inputs]
-    loaded.model.eval()
 
     def written(kind: str, max_new_tokens: int) -> Answers:
         prompts = loaded.encode_prompts([PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
