@@ -382,7 +382,7 @@ class Annotation:
         "Show the annotated rows as a pandas table."
         import pandas as pd
 
-        return pd.DataFrame([{"split": split} | asdict(row) for split, rows in self.rows.items() for row in rows])
+        return pd.DataFrame([{"split": split} | row.to_dict() for split, rows in self.rows.items() for row in rows])
 
     @property
     def by_label(self) -> "pd.DataFrame":  # one row for each gold label; empty where the task has no fixed labels

@@ -88,7 +88,7 @@ class TrainingJob:
                 digest.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
         # What a task says of its rows does not decide; the rows do.
         judge = self.task.model_dump(mode="json", exclude={"splits", "hub", "description", "licence"})
-        parts = [self.title, judge, config.identity(), [[asdict(row) for row in part] for part in (self.rows, self.valid_rows)]]
+        parts = [self.title, judge, config.identity(), [[row.to_dict() for row in part] for part in (self.rows, self.valid_rows)]]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         return digest.hexdigest()
 
