@@ -199,7 +199,7 @@ def test_a_student_is_trained_asked_and_measured(tmp_path):
     other = made.train("standard", seed=1, weights=str(weights), steps=4, eval_every=2, batch_size=4)
     assert other.path != student.path
     opened = zsd.student(student.path.name)
-    assert (opened, opened.annotation) == (student, made.id)
+    assert (opened, opened.annotation) == (again, made.id)
     assert opened.evaluate() == score
     assert repr(zsd.student(other.path)) == repr(other)
     with pytest.raises(ZsdError, match="a student of task 'pocket_nli', and this project is about 'esnli'"):

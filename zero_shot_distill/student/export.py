@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ..core.display import styled, table_html
 from ..core.files import write_json, write_text
+from ..core.markdown import rows_table
 from .config import StudentError, UnusableInput, first_line
 from .model import load_student_model
 from .onnx import DECODER, ENCODER, OnnxStudent
@@ -61,18 +62,19 @@ class _Decoder(torch.nn.Module):
 def _write_onnx(model: PreTrainedModel, folder: Path) -> None:
     "Write encoder and decoder, for any number of rows and tokens."
     rows, read, written = (torch.export.Dim(name, min=1, max=65_536) for name in ("rows", "read", "written"))
-    ids = torch.ones(2, 5, dtype=torch.long)
+    # Each its own: the exporter takes one tensor in two places for one input.
+    ids, mask, begun = (torch.ones(2, n, dtype=torch.long) for n in (5, 5, 3))
     model = model.cpu().eval()
     with torch.no_grad(), _quiet():
-        encoded = model.get_encoder()(input_ids=ids, attention_mask=ids).last_hidden_state
+        encoded = model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         of_read = {0: rows, 1: read}
         kept: dict[str, Any] = {"dynamo": True, "external_data": sum(value.nbytes for value in model.parameters()) > 1_500_000_000}
         torch.onnx.export(
-            _Encoder(model), (ids, ids), folder / ENCODER, input_names=["input_ids", "attention_mask"], output_names=["encoded"],
+            _Encoder(model), (ids, mask), folder / ENCODER, input_names=["input_ids", "attention_mask"], output_names=["encoded"],
             dynamic_shapes=(of_read, of_read), **kept,
         )  # fmt: skip
         torch.onnx.export(
-            _Decoder(model), (ids[:, :3], encoded, ids), folder / DECODER, input_names=["decoder_input_ids", "encoded", "attention_mask"],
+            _Decoder(model), (begun, encoded, mask), folder / DECODER, input_names=["decoder_input_ids", "encoded", "attention_mask"],
             output_names=["logits"], dynamic_shapes=({0: rows, 1: written}, of_read, of_read), **kept,
         )  # fmt: skip
 
@@ -103,7 +105,7 @@ FORMS = {"onnx": "float32", "onnx-int8": "8-bit weights"}
 _KINDS = ("t5", "mt5", "umt5")  # byT5 and flan-T5 are of kind t5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported:
     "A student that was exported, beside the original on the same rows."
 
@@ -119,6 +121,9 @@ class Exported:
         "Lay out size and figures of both."
         both = (("original", self.original_megabytes, self.original_score), (FORMS[self.form], self.megabytes, self.score))
         return [{"student": name, "MB": f"{size:,.1f}"} | (score.as_row() if score else {}) for name, size, score in both]
+
+    def __repr__(self) -> str:
+        return f"Exported({self.path.name}: {FORMS[self.form]}, {self.megabytes:.1f} MB)"
 
     def _repr_html_(self) -> str:
         return styled(table_html(self.rows))
@@ -195,10 +200,8 @@ def _write_figures(exported: Exported) -> None:
     write_json(exported.path / "export.json", content)
     card = exported.path / "README.md"
     said = card.read_text(encoding="utf-8").partition("## Use")[0] if card.is_file() else ""
-    figures = [", ".join(f"{name} {' '.join(text.split())}" for name, text in row.items()) for row in exported.rows]
-    lines = "\n".join(f"- {line}" for line in figures)
     use = f"`zsd predict --student {exported.path.name} --input rows.jsonl`, or {ENCODER} and {DECODER} with any ONNX runtime."
     write_text(
         card,
-        f"{said}## This export\n\nThe student above as ONNX, {FORMS[exported.form]}; the original and the export on the same rows:\n\n{lines}\n\n## Use\n\n{use}\n",
+        f"{said}## This export\n\nThe student above as ONNX, {FORMS[exported.form]}; the original and the export on the same rows:\n\n{rows_table(exported.rows)}\n\n## Use\n\n{use}\n",
     )
