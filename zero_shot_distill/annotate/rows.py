@@ -50,6 +50,7 @@ class AnnotatedRow:
     confidence: float | None = None  # 0 to 1: how sure the teacher was of `label`; None: not known, which is never a 0
     confidence_kind: str = ""  # what `confidence` measures, one of `ConfidenceKind`; empty where it is None
     confidence_error: str = ""  # why `confidence` is None where it was asked for
+    more_rationales: tuple[str, ...] = ()  # further ones for the same label; training draws one of all in each epoch
 
     def __post_init__(self) -> None:
         if (self.confidence is None) != (not self.confidence_kind):
@@ -60,8 +61,9 @@ class AnnotatedRow:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        "Write the row as JSON holds it. What says nothing about confidence is left out, so rows without are as they were before there was any."
-        return {name: value for name, value in asdict(self).items() if name not in CONFIDENCE_FIELDS or value not in (None, "")}
+        "Write the row as JSON holds it. Fields that were added later are left out where they say nothing, so that such rows are as they were before."
+        added = (*CONFIDENCE_FIELDS, "more_rationales")
+        return {name: value for name, value in asdict(self).items() if name not in added or value not in (None, "", (), [])}
 
 
 class RationaleFault(StrEnum):
