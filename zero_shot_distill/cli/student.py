@@ -9,7 +9,7 @@ __all__ = ['student_rows', 'RowOptions', 'HowOptions', 'train', 'predict', 'expo
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -21,6 +21,7 @@ from .options import AsJson, CommonOptions, Quiet, names_in, with_options
 from .tables import show_rows
 from ..core.progress import Progress
 from ..student.config import PRESETS, TrainingConfig, UnusableInput, file_settings
+from ..student.method import METHODS
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.student.record import RunRecord
@@ -94,9 +95,6 @@ class RowOptions:
         return found
 
 # %% ../../nbs/9_cli/05_student.ipynb #221ba3fd
-_METHODS = next(get_args(setting.type) for setting in fields(TrainingConfig) if setting.name == "method")
-
-
 def _changed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     "Read what `--set` says; `TrainingConfig` checks the values."
     known = {name: kind for name, (kind, _) in file_settings().items()}  # method, labels and seed have options of their own
@@ -124,7 +122,7 @@ class HowOptions:
             help="What the student begins with: known weights, a folder that transformers reads, or OWNER/NAME at the model hub.",
         ),
     ] = "flan-t5-small"
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(_METHODS)}.")] = "step-by-step"
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "step-by-step"
     labels: Annotated[str | None, typer.Option("--labels", help="Whose labels: teacher or gold; a file's labels are gold.")] = None
     preset: Annotated[str | None, typer.Option("--preset", help=f"Settings to begin with: {', '.join(PRESETS)}.")] = None
     alpha: Annotated[
