@@ -44,7 +44,8 @@ class TrainingRows:
         weights: LocalWeights,  # that students begin with
     ) -> TrainingJob:
         "Describe the training, the same for every method and seed."
-        return TrainingJob(weights.path, weights.title, self.task, self.train, self.valid, self.test, self.test_annotations)
+        rows = (self.train, self.valid, self.test, self.test_annotations)
+        return TrainingJob(weights.path, weights.title, self.task, *rows, annotation=self.id, weights_licence=weights.licence)
 
 
 def _labelled_test_rows(task: Task) -> list[Example]:
