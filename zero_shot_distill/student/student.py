@@ -221,7 +221,7 @@ def _input_text(student: Student, example: Example) -> str:
 
 # %% ../../nbs/5_student/05_student.ipynb #8c1b647b
 def _prompts(student: Student, model: StudentModel, kind: str, answers: Sequence[Prediction]) -> list[list[int]]:
-    "Write what the student is asked for: \"label\" or \"rationale\"."
+    'Write what the student is asked for: "label" or "rationale".'
     limit = input_limit(model, student.config, student.max_answer_tokens)
     return model.encode_prompts([PREFIXES[kind] + answer.input for answer in answers], limit)
 
