@@ -44,6 +44,7 @@ from .causal import SEPARATOR, CausalStudent
 from .config import StudentError, UnusableInput, first_line
 
 # The functions stay importable from here until their users take a `StudentModel`.
+from .onnx import DECODER, load_onnx
 from .seq2seq import Answers, Seq2SeqStudent, encode, generate, target_loss  # noqa: F401
 
 # %% ../../nbs/5_student/03_model.ipynb #62d2d601
@@ -226,6 +227,8 @@ def load_student_model(
     dropout: float = 0.0,  # for training
 ) -> StudentModel:  # float32, on the GPU where there is one
     "Load a student of the kind that the folder's configuration says; `UnusableInput` where it is none."
+    if (folder / DECODER).is_file():
+        return load_onnx(folder)
     loaded = load_weights(folder, dropout)
     return (CausalStudent if not loaded.model.config.is_encoder_decoder else Seq2SeqStudent)(*loaded)
 
