@@ -46,6 +46,7 @@ class Scripted:
     cached_tokens: int | None = None  # part of the prompt tokens; None: not mentioned
     reasoning_tokens: int | None = None  # part of the completion tokens; None: not mentioned
     counts: bool = True  # whether the reply tells its usage
+    tokens: tuple[tuple[str, float], ...] | None = None  # tokens with their log-probabilities; None: not told
     error: str = "scripted fault"  # the message of an error status
     code: str | None = None  # the error's machine-readable code, e.g. "insufficient_quota"
     param: str | None = None  # the parameter that an error is about
@@ -187,6 +188,9 @@ def _completion(scripted: Scripted, n: int, body: Mapping[str, Any] | None = Non
         "model": NAME,
         "choices": [{"index": 0, "finish_reason": scripted.finish_reason, "message": message}],
     }
+    if scripted.tokens is not None:
+        told = [{"token": said, "logprob": logprob, "bytes": list(said.encode()), "top_logprobs": []} for said, logprob in scripted.tokens]
+        content["choices"][0]["logprobs"] = {"content": told, "refusal": None}
     if scripted.counts:
         prompt, completion = scripted.prompt_tokens, scripted.completion_tokens
         content["usage"] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

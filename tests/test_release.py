@@ -6,7 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -113,7 +113,7 @@ print(json.dumps({name: split.to_list() for name, split in loaded.items()}))
 print(json.dumps({name: [str(split.split), {column: kind.dtype for column, kind in split.features.items()}] for name, split in loaded.items()}))
 """
     rows, kinds = map(json.loads, fresh_python(code, release.folder, tmp_path / "home").splitlines())
-    assert rows == {split: [asdict(row) for row in read_annotations(release.folder / f"{split}.jsonl")] for split in ("train", "test")}
+    assert rows == {split: [row.to_dict() for row in read_annotations(release.folder / f"{split}.jsonl")] for split in ("train", "test")}
     assert kinds == {split: [split, dict.fromkeys(COLUMNS, "string")] for split in ("train", "test")}
     assert list((tmp_path / "home").rglob("*")) == []
 
@@ -247,7 +247,7 @@ def test_the_code_of_the_card_runs(pocket, tmp_path):
     release = write_release(job, report, NOW)
     folder, jsonl, pairs = code_blocks(DatasetCard.load(release.folder / "README.md").text, "python")
     show = "\nimport json; print(json.dumps([{n: k.dtype for n, k in rows.features.items()}, rows.to_list()]))"
-    expected = [dict.fromkeys(COLUMNS, "string"), [asdict(row) for row in read_annotations(release.folder / "train.jsonl")]]
+    expected = [dict.fromkeys(COLUMNS, "string"), [row.to_dict() for row in read_annotations(release.folder / "train.jsonl")]]
     # Bars of `load_dataset` are its own affair.
     jsonl = "import datasets; datasets.disable_progress_bars()\n" + jsonl
     for code in (folder, jsonl):

@@ -24,10 +24,12 @@ from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
 from zero_shot_distill.student.data import EncodedRow
 from zero_shot_distill.student.job import TrainingJob
+from zero_shot_distill.student.loss import share_out, training_loss
+from zero_shot_distill.student.method import Part
 from zero_shot_distill.student.model import load_weights, make_tiny_t5, rounded_weights, save_weights
 from zero_shot_distill.student.record import RunRecord
+from zero_shot_distill.student.seq2seq import Seq2SeqStudent
 from zero_shot_distill.student.student import Student, evaluate_student, load_student, predict
-from zero_shot_distill.student.train import training_loss
 from zero_shot_distill.task.task import Example, Split, Task
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -101,24 +103,33 @@ def random_t5(kind: str, dropout: float = 0.0) -> T5ForConditionalGeneration:
     return model.eval()
 
 
+def row(label_prompt: list[int], rationale_prompt: list[int], label: list[int], rationale: list[int] | None) -> EncodedRow:
+    explained = [Part(rationale_prompt, rationale, "rationale")] if rationale else []
+    return EncodedRow(label_prompt, (Part(label_prompt, label, "label"), *explained), bool(rationale))
+
+
 BATCH = [
-    EncodedRow([5, 6, 7, 8, 1], [9, 6, 7, 8, 4, 1], [20, 1], [30, 31, 32, 33, 1]),
-    EncodedRow([5, 6, 1], [9, 6, 4, 1], [21, 22, 23, 1], None),
-    EncodedRow([5, 6, 7, 1], [9, 6, 7, 1], [20, 1], [34, 1]),
+    row([5, 6, 7, 8, 1], [9, 6, 7, 8, 4, 1], [20, 1], [30, 31, 32, 33, 1]),
+    row([5, 6, 1], [9, 6, 4, 1], [21, 22, 23, 1], None),
+    row([5, 6, 7, 1], [9, 6, 7, 1], [20, 1], [34, 1]),
 ]
 
 
-def plain_losses(model, batch) -> tuple[torch.Tensor, torch.Tensor]:
-    "Label and rationale loss by two whole calls of the model, missing rationales masked by -100."
+def loss_of(model, batch, alpha):
+    return training_loss(Seq2SeqStudent(model, None).part_losses, share_out(batch, 0, 1), alpha)
+
+
+def plain_losses(model, batch) -> tuple[torch.Tensor, ...]:
+    "Label and rationale loss by two whole calls of the model."
     both = []
-    for inputs, targets in (("label_input", "label"), ("rationale_input", "rationale")):
-        ids = [torch.tensor(getattr(row, inputs)) for row in batch]
-        wanted = [torch.tensor(getattr(row, targets) or [-100]) for row in batch]
+    for kind in ("label", "rationale"):
+        parts = [part for row in batch for part in row.parts if part.kind == kind]
+        ids = [torch.tensor(part.prompt) for part in parts]
         both.append(
             model(
                 input_ids=pad_sequence(ids, batch_first=True),
                 attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-                labels=pad_sequence(wanted, batch_first=True, padding_value=-100),
+                labels=pad_sequence([torch.tensor(part.target) for part in parts], batch_first=True, padding_value=-100),
             ).loss
         )
     return tuple(both)
@@ -127,14 +138,14 @@ def plain_losses(model, batch) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["T5", "T5 v1.1"])
 def test_loss_and_gradients_are_those_of_the_plain_way(kind):
     model = random_t5(kind)
-    loss = training_loss(model, BATCH, alpha=0.3)
+    loss = loss_of(model, BATCH, alpha=0.3)
     loss.total.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     label_loss, rationale_loss = plain_losses(model, BATCH)
     (0.3 * label_loss + 0.7 * rationale_loss).backward()
     torch.testing.assert_close(loss.total, 0.3 * label_loss + 0.7 * rationale_loss)
-    assert (loss.label, loss.rationale) == pytest.approx((label_loss.item(), rationale_loss.item()), rel=1e-5)
+    assert (loss.label.item(), loss.rationale.item()) == pytest.approx((label_loss.item(), rationale_loss.item()), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
@@ -148,12 +159,13 @@ def test_rounding_lengths_up_changes_no_loss_and_no_gradient(kind, multiple, mon
         monkeypatch.setattr(data, "LENGTH_MULTIPLE", each)
         monkeypatch.setattr("zero_shot_distill.student.seq2seq.LENGTH_MULTIPLE", each)
         model = random_t5(kind)
-        loss = training_loss(model, BATCH, alpha=0.3)
+        loss = loss_of(model, BATCH, alpha=0.3)
         loss.total.backward()
         losses[each] = loss
         gradients[each] = {name: parameter.grad for name, parameter in model.named_parameters()}
     torch.testing.assert_close(losses[1].total, losses[multiple].total, rtol=1e-6, atol=1e-6)
-    assert (losses[1].label, losses[1].rationale) == pytest.approx((losses[multiple].label, losses[multiple].rationale), rel=1e-6)
+    torch.testing.assert_close(losses[1].label, losses[multiple].label, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(losses[1].rationale, losses[multiple].rationale, rtol=1e-6, atol=1e-6)
     for name, gradient in gradients[1].items():
         torch.testing.assert_close(gradient, gradients[multiple][name], rtol=1e-4, atol=1e-6)
 
@@ -179,16 +191,16 @@ def test_a_users_own_cache_limit_wins(tiny, monkeypatch, own, kept):
 
 def test_standard_training_has_the_label_loss_alone():
     model = random_t5("T5 v1.1")
-    loss = training_loss(model, BATCH, alpha=None)
+    loss = loss_of(model, BATCH, alpha=None)
     assert loss.rationale is None
     torch.testing.assert_close(loss.total, plain_losses(model, BATCH)[0])
 
 
 def test_a_batch_without_any_rationale_has_a_rationale_loss_of_zero():
     model = random_t5("T5 v1.1")
-    loss = training_loss(model, BATCH[1:2], alpha=0.3)
+    loss = loss_of(model, BATCH[1:2], alpha=0.3)
     assert loss.rationale is None
-    assert loss.total.item() == pytest.approx(0.3 * loss.label)
+    assert loss.total.item() == pytest.approx(0.3 * loss.label.item())
 
 
 # --- what decides the result

@@ -34,6 +34,7 @@ _MODULES = {  # module -> its names that stand here
     "prompt.contest_rows": ("draw_contest",),
     "prompt.confirm": ("confirm",),
     "prompt.choose": ("ContestJob", "choose_prompt"),
+    "annotate.confidence": ("ConfidencePlan",),
     "annotate.plan": ("ExplanationRate",),
     "annotate.rows": ("read_annotations",),
     "annotate.job": ("AnnotationJob", "run_annotation"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .annotate.announce import with_stored_replies
 from .annotate.choice import RowChoice
+from .annotate.confidence import ConfidencePlan
 from .annotate.forecast import Forecast, forecast
 from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
@@ -90,6 +91,7 @@ class Workspace:
         self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()
         self.context_tokens = 1024  # that an embedded teacher holds for a prompt and its reply
+        self.confidence: ConfidencePlan | None = None  # how `forecast` and `annotate` ask how sure the teacher is; None: not at all
 
     @cached_property
     def opened(self) -> OpenedTeacher:
@@ -341,7 +343,7 @@ class Project(SearchProject):
         chosen = mix if isinstance(mix, PromptMix) else find_mix(mix, templates, self.work_dir)
         drawn = RowChoice(rows, seed).load(self.task)
         model, rate = self.opened.teacher.model, ExplanationRate(explanation_rate)
-        job = AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate)
+        job = AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate, confidence=self.confidence)
         return with_stored_replies(job, self.client(budget_usd), not self.settings.has_own_sampling, self.progress)
 
 # %% ../nbs/81_project.ipynb #8d08a1e5

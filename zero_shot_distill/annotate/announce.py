@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 from .job import AnnotationJob, JobError
-from .plan import planned_questions
+from .plan import Question, planned_questions
 from ..core.progress import Progress
 from ..prompt.announce import announce
 from ..prompt.stored import MOST_LOOKED_UP, stored_by_sampling, with_stored_sampling
@@ -24,14 +24,20 @@ def planned_pairs(
     n_pilot: int | None = None,  # at most so many of each template and split, as a forecast asks them; None: all
 ) -> list[tuple[PromptTemplate, Example]]:
     "List what an annotation asks about which row, if every reply has a rationale."
-    pairs, n_taken = [], Counter()
+    return [(job.templates[id], job.rows[split][row]) for split, asked in _planned(job, n_pilot).items() for id, row in asked]
+
+
+def _planned(job: AnnotationJob, n_pilot: int | None) -> dict[str, list[Question]]:  # by split
+    "List the questions in the order of the shuffled rows."
+    planned: dict[str, list[Question]] = {}
+    n_taken: Counter[tuple[str, str]] = Counter()
     for split, rows in job.rows.items():
         place = {row: place for place, row in enumerate(job.mix.order(len(rows)))}
         for id, row in sorted(planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))), key=lambda asked: place[asked[1]]):
             n_taken[id, split] += 1
             if n_pilot is None or n_taken[id, split] <= n_pilot:
-                pairs.append((job.templates[id], rows[row]))
-    return pairs
+                planned.setdefault(split, []).append((id, row))
+    return planned
 
 
 def with_stored_replies(
@@ -40,7 +46,12 @@ def with_stored_replies(
     may_change: bool,  # the user has named no sampling parameters
     progress: Progress,  # where it is said
 ) -> tuple[AnnotationJob, TeacherClient]:  # with the same sampling parameters
-    "Use the sampling parameters that replies to the job's questions are stored with; see `with_stored_sampling`."
+    """Use the sampling parameters that replies to the job's questions are stored with; see `with_stored_sampling`.
+
+    Not where a confidence is asked for: what was asked without says nothing about it.
+    """
+    if job.confidence:
+        return job, client
     client = with_stored_sampling(planned_pairs(job), job.task, client, may_change, progress.message)
     return replace(job, sampling=client.sampling), client
 
@@ -51,7 +62,12 @@ def check_any_stored(
 ) -> None:
     "Raise `JobError` where no reply to the job's questions is stored: an annotation of nothing would be left."
     pairs = planned_pairs(job)
-    if len(pairs) <= MOST_LOOKED_UP and not stored_by_sampling(pairs, job.task, client)[0][1]:
+    if len(pairs) > MOST_LOOKED_UP:
+        return
+    is_any = (
+        client.store.get_many(each.key for each in job.requests()) if job.confidence else stored_by_sampling(pairs, job.task, client)[0][1]
+    )
+    if not is_any:
         asked = sorted({model for model, _ in client.store.asked_with()})
         whose = f"replies of {', '.join(asked)} are stored" if asked else "nothing is stored"
         raise JobError(
@@ -66,4 +82,11 @@ def announce_job(
     n_pilot: int | None = None,  # as for `planned_pairs`
 ) -> None:
     "Say what is about to be asked for an annotation."
-    announce(planned_pairs(job, n_pilot), job.task, client, progress)
+    planned = [
+        (split, question, change)
+        for split, asked in _planned(job, n_pilot).items()
+        for question, changes in zip(asked, job.changes(split, asked), strict=True)
+        for change in changes
+    ]
+    pairs = [(job.templates[id], job.rows[split][row]) for split, (id, row), _ in planned]
+    announce(pairs, job.task, client, progress, [change for *_, change in planned])

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .job import AnnotationJob
+from .confidence import replies_of
+from .job import AnnotationJob, ask_questions
 from .plan import Question, likely_explained, planned_questions
 from .predict import Questions, Totals, look_up_questions, predict_totals
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
-from ..prompt.collect import collect_replies
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptTemplate, render_few_shot
 from ..stats.total import Estimate
@@ -148,8 +148,7 @@ def _one_split(job: AnnotationJob, client: TeacherClient) -> _Split:
     questions = [question for question in planned_questions(job.mix, len(examples)) if job.templates[question[0]].imported]
     for start in range(0, len(questions), _BLOCK_SIZE):
         block = questions[start : start + _BLOCK_SIZE]
-        replies = collect_replies([(job.templates[id], examples[row]) for id, row in block], job.task, stored)
-        found |= {question: read for question, read in zip(block, replies, strict=True) if read.is_imported}
+        found |= {question: read for question, read in ask_questions(job, name, block, stored).items() if read.is_imported}
     return _Split(job, name, found)
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #f64e621c
@@ -170,8 +169,7 @@ def forecast(
         pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot] if (id, row) not in read]
         if not pilot:
             break
-        pairs = [(job.templates[id], split.examples[row]) for id, row in pilot]
-        read |= zip(pilot, collect_replies(pairs, job.task, client, on_progress), strict=True)
+        read |= ask_questions(job, split.name, pilot, client, on_progress)
     if not wanted:
         return _nothing_to_ask(split, price)
     replies = {id: [reply for question, reply in read.items() if question[0] == id and question not in split.imported] for id in wanted}
@@ -207,13 +205,14 @@ def _nothing_to_ask(split: _Split, price: Price | None) -> Forecast:
 
 def _check_pilot(id: str, questions: Questions, replies: Sequence[ReadReply]) -> None:
     "Raise where a template has fewer than two replies with token counts."
-    if questions.is_answered.sum() >= 2 or questions.is_answered.all():
+    n_answered = [int(questions.is_answered[is_here].sum()) for is_here in questions.by_sample]
+    if min(n_answered) >= 2 or questions.is_answered.all():
         return
-    reasons = Counter(read.error for read in replies if read.response is None)
+    reasons = Counter(read.error for each in replies for read in replies_of(each) if read.response is None)
     uncounted = sum(response is not None for response in questions.responses) - questions.is_answered.sum()
     why = f"the teacher counted no tokens for {uncounted}" if uncounted else reasons.most_common(1)[0][0] if reasons else "no reply"
     raise ForecastError(
-        f"template {id!r}: {questions.is_answered.sum()} of the pilot's {len(replies)} questions have a reply with token counts, two are needed ({why})"
+        f"template {id!r}: {min(n_answered)} of the pilot's {len(replies)} questions have a reply with token counts, two are needed ({why})"
     )
 
 
@@ -290,11 +289,12 @@ def _explained_less(
         return None
     name = f"explanations for {_LOWER_RATE:.0%} of the rows"
     fewer = split.wanted(n_explained, likely)
-    if sum(len(rows) for rows in fewer.values()) == plan.n_questions:
+    totals = predict_totals(questions, fewer, price)
+    if totals.n_questions == plan.n_questions:
         return _scenario(
             name, plan, plan, "saves nothing: one reply holds label and explanation; a template that asks for labels only would save"
         )
-    return _scenario(name, predict_totals(questions, fewer, price), plan)
+    return _scenario(name, totals, plan)
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #9f4be4f7
 def forecast_table(

@@ -26,12 +26,22 @@ _N_BLOCK = 1000  # questions that are held in full at a time
 
 @dataclass(frozen=True)
 class Questions:
-    "All questions of one template, in the order of the shuffled rows, and the stored replies."
+    "All questions of one template, in the order of the shuffled rows, and the stored replies. A row that several replies vote on is there several times."
 
     rows: np.ndarray  # (n,) row numbers
     sizes: np.ndarray  # (n,) UTF-8 bytes of the rendered prompt
     responses: list[Response | None]  # (n,) None: no reply is stored
     limit: int | None = None  # tokens that a reply may have; None: any number
+    samples: np.ndarray | None = None  # (n,) which of the replies to its row each is, from 0; None: each row has one
+
+    @cached_property
+    def by_sample(self) -> list[np.ndarray]:  # masks (n,)
+        "Part the questions so that each row is once in each part."
+        return (
+            [np.ones(len(self.rows), dtype=bool)]
+            if self.samples is None
+            else [self.samples == sample for sample in np.unique(self.samples)]
+        )
 
     @cached_property
     def is_answered(self) -> np.ndarray:
@@ -58,17 +68,20 @@ def look_up_questions(
     for id, rows in wanted.items():
         sizes: list[int] = []
         replies: list[Response | None] = []
-        for start in range(0, len(rows), _N_BLOCK):
+        several = job.changes(split, [(id, row) for row in rows])
+        asked = [(row, sample, change) for row, changes in zip(rows, several, strict=True) for sample, change in enumerate(changes)]
+        for start in range(0, len(asked), _N_BLOCK):
             ways = [
-                requests_for(job.templates[id], examples[row], job.task, client.model, client.sampling)
-                for row in rows[start : start + _N_BLOCK]
+                requests_for(job.templates[id], examples[row], job.task, client.model, {**client.sampling, **change})
+                for row, _, change in asked[start : start + _N_BLOCK]
             ]
             stored = client.store.get_many(request.key for way in ways for request in way)
             # A reply that will be asked for once more counts as open.
             kept = {key: response for key, response in stored.items() if response.outcome not in client.options.retry_outcomes}
             sizes += [prompt_size(way[-1]) for way in ways]
             replies += [next((kept[request.key] for request in way if request.key in kept), None) for way in ways]
-        found[id] = Questions(np.array(rows), np.array(sizes), replies, reply_limit(client.sampling))
+        numbers = np.array([(row, sample) for row, sample, _ in asked], dtype=int).reshape(-1, 2)
+        found[id] = Questions(numbers[:, 0], np.array(sizes), replies, reply_limit(client.sampling), numbers[:, 1])
     return found
 
 
@@ -132,7 +145,8 @@ def predict_totals(
         cost, open_cost = _total(
             questions, wanted, costs, lambda response: _chat_usd(price, response), lambda tokens: price.cost_usd(0, tokens)
         )
-    return Totals(sum(len(rows) for rows in wanted.values()), prompt_tokens, completion_tokens, cost, open_cost)
+    n_questions = sum(int(np.isin(questions[id].rows, rows).sum()) for id, rows in wanted.items())
+    return Totals(n_questions, prompt_tokens, completion_tokens, cost, open_cost)
 
 
 def _chat_usd(price: Price, response: Response) -> float | None:
@@ -153,8 +167,11 @@ def _total(
         asked, there, is_wanted = questions[id], questions[id].is_answered, np.isin(questions[id].rows, rows)
         values = _values(asked, value_of)
         known += values[there & is_wanted].sum()
-        is_open = ~there & is_wanted
-        unseen = map(reply_value, asked.unseen_tokens)
-        strata.append(Stratum(asked.rows[there], (values - predicted[id])[there], asked.rows[is_open], predicted[id][is_open], *unseen))
+        unseen = [reply_value(tokens) for tokens in asked.unseen_tokens]
+        # The replies to one row are no independent draws: each is in a stratum of its own, which shares its rows with the others.
+        for is_here in asked.by_sample:
+            known_here, open_here = there & is_here, ~there & is_wanted & is_here
+            rest = (values - predicted[id])[known_here]
+            strata.append(Stratum(asked.rows[known_here], rest, asked.rows[open_here], predicted[id][open_here], *unseen))
     open_total = predict_total(strata)
     return open_total.shifted(float(known)), open_total

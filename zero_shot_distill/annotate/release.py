@@ -12,14 +12,14 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from .card import COLUMNS, SplitCounts, annotation_card
+from .card import COLUMNS, SplitCounts, annotation_card, columns_of, type_of
 from .job import AnnotationJob, AnnotationReport
 from .rows import AnnotatedRow, AnnotationSummary
 from ..core.definition import DataError, ZsdError
@@ -30,10 +30,11 @@ class ReleaseError(ZsdError):
     "A release that cannot be written."
 
 # %% ../../nbs/4_annotate/06_release.ipynb #6dff1e3d
-def _read(path: Path) -> Iterator[AnnotatedRow]:
+def _read(path: Path, columns: Collection[str]) -> Iterator[AnnotatedRow]:
     "Read the rows of a split in file order; `DataError` names the line that does not fit."
     for number, row in read_rows(path):
-        if set(row) != set(COLUMNS) or not all(value is None or isinstance(value, str) for value in row.values()):
+        is_known = COLUMNS.keys() <= row.keys() <= set(columns)  # what says nothing about confidence is left out
+        if not is_known or not all(value is None or isinstance(value, str) or name == "confidence" for name, value in row.items()):
             raise DataError(f"{path}:{number}: not a row as `zsd annotate` writes it; annotate again")
         yield AnnotatedRow(**row)
 
@@ -45,14 +46,15 @@ def _write_split(
     path: Path,  # the split's rows
     name: str,  # of the split in the release
     summary: AnnotationSummary,  # as reported
+    columns: Collection[str],  # of the annotation
     cot_path: Path,
     arrow_path: Path,  # an Arrow stream
 ) -> SplitCounts:  # `ReleaseError` where the rows are not those of the report
     "Write a split in both forms, and count what is missing."
     import pyarrow as pa  # here: it takes a while to import
 
-    rows = _read(path)
-    schema = pa.schema([(column, pa.string()) for column in COLUMNS])
+    rows = _read(path, columns)
+    schema = pa.schema([(column, pa.type_for_alias(type_of(column))) for column in columns])
     missing: Counter[tuple[str, str]] = Counter()
     n_rows = n_labels = n_rationales = 0
     with (
@@ -150,7 +152,7 @@ def write_release(
         making.mkdir()
         for split, name in names.items():
             rows_path, cot_path = folder / f"{split}.jsonl", making / f"{split}_CoT.json"
-            counts[split] = _write_split(rows_path, name, report.splits[split], cot_path, arrow_paths[name])
+            counts[split] = _write_split(rows_path, name, report.splits[split], columns_of(job), cot_path, arrow_paths[name])
         _save_dataset(arrow_paths, making / "dataset")
         (making / "README.md").write_text(annotation_card(job, report, counts, now or datetime.now(UTC)), encoding="utf-8")
         paths = [folder / name for name in ("dataset", *(f"{split}_CoT.json" for split in names), "README.md")]

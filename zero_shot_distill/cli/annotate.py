@@ -43,6 +43,7 @@ from ..teacher.settings import open_teacher
 from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
+    from zero_shot_distill.annotate.confidence import ConfidencePlan
     from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
     from zero_shot_distill.annotate.plan import ExplanationRate
 
@@ -65,6 +66,21 @@ class JobOptions:
     prompts: PromptsFile = None
     seed: Seed = 42
     published: Published = False
+    confidence: Annotated[
+        str, typer.Option("--confidence", help="How sure of each label: logprob (of its words) or agreement (of several replies).")
+    ] = ""
+    votes: Annotated[int | None, typer.Option("--votes", min=2, help="Replies to each question with --confidence agreement; 5.")] = None
+
+    def confidence_plan(self) -> "ConfidencePlan | None":  # None: none is asked for; `typer.BadParameter` for a kind that is not known
+        "Say how it is learnt how sure the teacher is."
+        from zero_shot_distill.annotate.confidence import N_SAMPLES, ConfidencePlan
+        from zero_shot_distill.annotate.rows import ConfidenceKind
+
+        if self.confidence not in ("", *ConfidenceKind):
+            raise typer.BadParameter(f"--confidence {self.confidence}: use {' or '.join(ConfidenceKind)}")
+        if self.votes is not None and self.confidence != ConfidenceKind.AGREEMENT:
+            raise typer.BadParameter("--votes goes with --confidence agreement; give both")
+        return ConfidencePlan(ConfidenceKind(self.confidence), self.votes or N_SAMPLES) if self.confidence else None
 
     def rate(self) -> "ExplanationRate":  # `typer.BadParameter` where it is given in both ways
         "Say how many rows keep a rationale."
@@ -88,7 +104,7 @@ class JobOptions:
         from zero_shot_distill.annotate.job import AnnotationJob
         from zero_shot_distill.annotate.release import check_split_names
 
-        rate, task, progress = self.rate(), load_task(self.task), common.progress
+        rate, sure, task, progress = self.rate(), self.confidence_plan(), load_task(self.task), common.progress
         names = names_in(self.splits)
         check_split_names(names)
         rows = RowChoice(dict.fromkeys(names, self.rows), self.seed, self.published).load(task)
@@ -101,7 +117,7 @@ class JobOptions:
             bought = next(ImportedFolder.of(common.work_dir).models(task.name), None)
             if bought and bought != model:
                 progress.message(f"the imported replies are of {bought}: give --model {bought} to use them")
-        return AnnotationJob(task, rows, templates, mix, model, sampling, rate, profile)
+        return AnnotationJob(task, rows, templates, mix, model, sampling, rate, profile, sure)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #98212d2b
 @with_options
@@ -209,7 +225,7 @@ def annotate(
         announce_job(job, client, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
-        print(json.dumps(without_nan(asdict(report) | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
+        print(json.dumps(without_nan(report.to_dict() | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
     else:
         _show_report(report, budget_usd, offline)
         _say_next(report, chosen.task)
@@ -228,7 +244,7 @@ def _say_next(report: "AnnotationReport", task: str) -> None:
 
 def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: bool) -> None:
     "Print what came, what it cost and what is left."
-    from zero_shot_distill.annotate.job import annotation_rows
+    from zero_shot_distill.annotate.report import annotation_rows, confidence_tables
     from zero_shot_distill.prompt.by_label import by_label_rows
     from zero_shot_distill.teacher.price import format_usd
 
@@ -236,6 +252,10 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: 
     if report.confusion:
         print("rows by gold label and by the label that was given")
         show_rows(by_label_rows(report.confusion), as_json=False)
+    for title, rows in confidence_tables(report):
+        print(title)
+        if rows:
+            show_rows(rows, as_json=False)
     for warning in report.warnings:
         print(f"WARNING: {warning}")
     usage = report.usage

@@ -172,7 +172,7 @@ def train(
 
     Example: `zsd train --annotations pocket_nli-0123456789ab --method step-by-step --seeds 0,1,2`
 
-    Example: `zsd train --annotations reviews.csv --preset small --set batch_size=16`
+    Example: `zsd train --annotations reviews.csv --preset quick --set batch_size=16`
     """
     found = chosen.rows(common)
     configs, progress = how.configs(found), common.progress
@@ -214,6 +214,8 @@ def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Pat
     for record in records:
         if record.test.warning:
             print(f"WARNING: {record.run_id}: {record.test.warning}")
+        for note in record.notes:
+            print(f"NOTE: {record.run_id}: {note}")
     for record in records:
         print(
             f"Student: {work_dir / 'students' / record.run_id} (zsd predict --student takes it); record: {work_dir / 'runs' / record.run_id}.json"

@@ -6,8 +6,9 @@
 __all__ = ['SECONDS_ELSEWHERE', 'describe_questions', 'announce']
 
 # %% ../../nbs/3_prompt/08_announce.ipynb #a47c0c72
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..core.progress import Progress
 from .collect import imported_for, requests_for
@@ -55,6 +56,7 @@ def announce(
     task: Task,  # of the rows
     client: TeacherClient,  # that will be asked
     progress: Progress,  # where it is said
+    changes: Sequence[Mapping[str, Any]] = (),  # for each pair, sampling parameters that are other than the client's; empty: none anywhere
 ) -> None:
     "Look up which questions are stored, and say what will be asked."
     if progress.quiet:
@@ -62,10 +64,10 @@ def announce(
     n_stored = None
     if len(pairs) <= _MOST_LOOKED_UP:
         ways: list[list[Request]] = []
-        for template, example in pairs:
+        for (template, example), change in zip(pairs, changes or ({},) * len(pairs), strict=True):
             with suppress(PromptError):  # it will not be asked, and is counted then
-                imported = imported_for(template, example, client.model)
-                ways.append([*requests_for(template, example, task, client.model, client.sampling), *imported])
+                imported = () if change else imported_for(template, example, client.model)
+                ways.append([*requests_for(template, example, task, client.model, {**client.sampling, **change}), *imported])
         stored = client.store.get_many(request.key for way in ways for request in way)
         kept = {key for key, reply in stored.items() if reply.outcome not in client.options.retry_outcomes}
         n_stored = sum(any(request.key in kept for request in way) for way in ways)

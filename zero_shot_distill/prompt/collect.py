@@ -69,9 +69,10 @@ def _with_imported(
     pairs: Sequence[tuple[PromptTemplate, Example]],
     chosen: Sequence[Request],  # one for each pair
     client: TeacherClient,
+    is_changed: Sequence[bool],  # whether a pair is asked otherwise than replies from elsewhere were
 ) -> list[Request]:  # where it is not stored and an imported reply is, the request of that reply
     "Replace requests by those of imported replies, where only these are stored."
-    imported = [imported_for(*pair, client.model) for pair in pairs]
+    imported = [() if changed else imported_for(*pair, client.model) for pair, changed in zip(pairs, is_changed, strict=True)]
     if not any(imported):
         return list(chosen)
     not_stored = {request.key for request in client.store.missing(chosen)}
@@ -88,17 +89,19 @@ def collect_replies(
     task: Task,  # of the rows
     client: TeacherClient,  # asks only for replies that are not stored, with its sampling parameters
     on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the server refused the schema
+    changes: Sequence[Mapping[str, Any]] = (),  # for each pair, sampling parameters that are other than the client's; empty: none anywhere
 ) -> Replies:  # one for each pair, in order; a row that a template cannot be shown has a reason. Raises as the teacher does
     "Ask for the replies that are not stored, by JSON schema where the template has one and the server takes it, then read all of them."
     ways: dict[int, tuple[Request, ...]] = {}
     read: dict[int, ReadReply] = {}
-    for place, (template, example) in enumerate(pairs):
+    changes = changes or ({},) * len(pairs)
+    for place, ((template, example), change) in enumerate(zip(pairs, changes, strict=True)):
         try:
-            ways[place] = requests_for(template, example, task, client.model, client.sampling)
+            ways[place] = requests_for(template, example, task, client.model, {**client.sampling, **change})
         except PromptError as error:
             read[place] = unanswered(template.id, example, ReadFault.NOT_ASKED, str(error))
     askable = [pairs[place] for place in ways]
-    chosen = _with_imported(askable, _first_asked(list(ways.values()), client.store), client)
+    chosen = _with_imported(askable, _first_asked(list(ways.values()), client.store), client, [bool(changes[place]) for place in ways])
     asked = client.ask(chosen, on_progress)
     responses, failures = dict(asked.responses), dict(asked.failures)
     no_schema = {key for key, failure in failures.items() if failure.kind == ErrorKind.SCHEMA}

@@ -110,6 +110,10 @@ CREATE TABLE changes (               -- which requests got an attempt or a resul
     key TEXT NOT NULL
 )""",
     ),
+    (
+        "ALTER TABLE responses ADD COLUMN token_logprobs TEXT",  # NULL: not told; otherwise JSON, see `Response`
+        "ALTER TABLE superseded ADD COLUMN token_logprobs TEXT",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 

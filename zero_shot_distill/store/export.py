@@ -50,6 +50,7 @@ def parquet_schema() -> "pyarrow.Schema":  # the metadata of each column says wh
         ("attempts", count, "this attempt and all before it"),
         ("open_attempts", count, "of those before: may have been charged and brought nothing"),
         ("via", text, "chat, batch or import"),
+        ("token_logprobs", text, "JSON: bytes and log-probability of each token of text; null: not asked for, or not told"),
         ("created_at", moment, "when it came"),
         ("superseded_at", moment, "when it ceased to count; null where it counts"),
     )

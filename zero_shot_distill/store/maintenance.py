@@ -8,6 +8,7 @@ __all__ = ['ModelUse', 'StoreInfo', 'store_info', 'Kept', 'n_replies', 'kept_rep
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #1205181a
 import hashlib
+import json
 import math
 import sqlite3
 from collections import Counter
@@ -191,6 +192,13 @@ def _is_text(value: object) -> bool:
     return True
 
 
+def _is_logprobs(value: object) -> bool:
+    try:
+        return value is None or all(type(n) is int and n > 0 and logprob <= 0 for n, logprob in json.loads(value))
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def _is_moment(value: object) -> bool:
     try:
         return value.isascii() and datetime.fromisoformat(value).tzinfo is not None
@@ -220,6 +228,7 @@ def fault_of(
     wrong += [name for name in counts if not _is_count(getattr(response, name))]
     wrong += [] if _is_amount(response.latency_s) else ["latency_s"]
     wrong += [] if response.cost_usd is None or _is_amount(response.cost_usd) else ["cost_usd"]
+    wrong += [] if _is_logprobs(response.token_logprobs) else ["token_logprobs"]
     wrong += [] if _is_moment(response.created_at) and (kept.superseded_at is None or _is_moment(kept.superseded_at)) else ["created_at"]
     if not wrong and (response.attempts is None or not 0 <= (response.open_attempts or 0) <= response.attempts):
         wrong = ["open_attempts"]

@@ -115,6 +115,9 @@ class Response:
     via: str = "chat"  # "chat", "batch" (cheaper at most providers) or "import"
     cost_usd: float | None = None  # US dollars by the price of its day; None: unknown
     open_attempts: int = 0  # of the `attempts` before: brought nothing and may have been charged (timeout, broken connection, killed)
+    token_logprobs: str | None = (
+        None  # JSON, `[[bytes, natural logarithm of the probability], ...]` of the tokens of `text`; None: not told
+    )
 
     @property
     def outcome(self) -> str:

@@ -73,7 +73,7 @@ class _Pages:
 
 # %% ../../nbs/1_store/03_salvage.ipynb #1bd7701e
 _BATCH_WIDTH = 8  # columns of a provider batch; all other rows of a store begin with a key
-_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 17)}, False: {2, 6, 7}}  # columns of rows that are looked for, in tables (True) and indexes
+_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 18)}, False: {2, 6, 7}}  # columns of rows that are looked for, in tables (True) and indexes
 _KEY = 13 + 2 * 64  # type of a text of 64 bytes
 _CELLS = {13: 8, 10: 8, 2: 12}  # kind of page, its first byte -> where its list of rows begins; 13: table, 10 and 2: index
 
@@ -171,12 +171,18 @@ def _as_kept(
     columns: list[str],  # columns of the table of replies; earlier versions had fewer
 ) -> Kept | None:  # None if something is wrong with it
     "Read a row as a reply."
-    named = dict(zip((*columns, "superseded_at"), values, strict=False))
+    *before, last = columns  # the log-probabilities came after `superseded_at`
+    is_superseded = len(values) > len(columns) or (len(values) == len(columns) and not _is_text_of_logprobs(values[-1]))
+    named = dict(zip((*before, "superseded_at", last) if is_superseded else columns, values, strict=False))
     request, superseded_at = named.pop("request"), named.pop("superseded_at", None)
     # SQLite writes whole numbers of a REAL column as integers.
     named |= {name: float(named[name]) for name in ("latency_s", "cost_usd") if type(named.get(name)) is int}
     kept = Kept(Response(**named), request, superseded_at)
     return None if fault_of(kept) else kept
+
+
+def _is_text_of_logprobs(value: object) -> bool:
+    return value is None or str(value).startswith("[")
 
 
 def _is_key(value: object) -> bool:

@@ -16,7 +16,8 @@ from ..core.files import definitions_dir, write_text
 from ..core.markdown import code, fence, hub_licence, markdown_table, plain, rows_table
 from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
-from .data import PREFIXES
+from .method import METHODS as _METHODS
+from .method import PREFIXES, SEPARATORS, answer_tokens
 from .record import METHODS, StudentScore
 from .student import Student
 
@@ -25,8 +26,13 @@ if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
 
 # %% ../../nbs/5_student/05_card.ipynb #c44666c5
 def _asks(student: Student) -> list[tuple[str, int, str]]:  # prefix, tokens of the answer, what it is
-    asks = [(PREFIXES["label"], student.max_answer_tokens, "the label")]
-    return asks + ([(PREFIXES["rationale"], student.config.max_rationale_tokens, "a rationale")] if student.n_rationales else [])
+    method, n_label, n_rationale = student.config.method, student.max_answer_tokens, student.config.max_rationale_tokens
+    if order := _METHODS[method].in_one_answer:
+        said = ("the label", "a rationale") if order == "label first" else ("a rationale", "the label")
+        both = f"{said[0]}, `{SEPARATORS[order]}` and {said[1]}"
+        return [(PREFIXES["label"], answer_tokens(method, n_label, n_rationale, explain=True), both)]
+    asks = [(PREFIXES["label"], n_label, "the label")]
+    return asks + ([(PREFIXES["rationale"], n_rationale, "a rationale")] if student.n_rationales else [])
 
 
 def plain_code(

@@ -10,9 +10,9 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,11 +25,17 @@ from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
 from ..core.progress import OnProgress
 from .card import write_card
+from .chance import chance_level, is_at_chance
+from .checkpoint import Checkpoints
+from .confidence import confident_rows
 from .config import StudentError, TrainingConfig, UnusableInput
-from .data import PREFIXES, EncodedRows, encode_rows
-from .model import load_weights, memory_named, quiet_transformers, save_weights
+from .data import encode_rows
+from .method import METHODS, PREFIXES
+from .model import StudentModel, load_student_model, memory_named, quiet_transformers, save_weights
+from .rationales import rows_to_teach
+from .record import restart_seed
 from .student import Student, load_student
-from .train import fit
+from .train import LearningRows, TrainResult, fit, is_main_process, wait_for_others
 from ..task.task import Example, Task
 
 # %% ../../nbs/5_student/06_job.ipynb #421002b3
@@ -88,24 +94,50 @@ class TrainingJob:
                 digest.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
         # What a task says of its rows does not decide; the rows do.
         judge = self.task.model_dump(mode="json", exclude={"splits", "hub", "description", "licence"})
-        parts = [self.title, judge, config.identity(), [[asdict(row) for row in part] for part in (self.rows, self.valid_rows)]]
+        parts = [self.title, judge, config.identity(), [[row.to_dict() for row in part] for part in (self.rows, self.valid_rows)]]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         return digest.hexdigest()
 
     def encode(
         self,
-        tokenizer: Any,
+        student: StudentModel,
         config: TrainingConfig,
-    ) -> tuple[EncodedRows, EncodedRows]:  # training and validation rows; `UnusableInput` where nothing is left of either
-        "Write the rows as token ids."
-        train, valid = (encode_rows(part, self.task, tokenizer, config) for part in (self.rows, self.valid_rows))
+    ) -> tuple[LearningRows, dict[str, Any]]:  # and the counts of a `TrainingReport`; `UnusableInput` where nothing can be learned
+        "Write the rows as token ids, with the rationales that are to be learned, and count what is left out."
+        sure = confident_rows(self.rows, config, self.task.is_right)
+        rows, n_without_rationale = rows_to_teach(sure.rows, config)
+        weight_of = dict(zip((row.id for row in sure.rows), sure.weights, strict=True))
+        train = encode_rows(rows, self.task, student, config, [weight_of[row.id] for row in rows])
+        valid = encode_rows(self.valid_rows, self.task, student, config)
         for part, encoded in (("training", train), ("validation", valid)):
             if not encoded.rows:
                 lost = f", {encoded.n_unencodable} more have one that its tokenizer cannot write" if encoded.n_unencodable else ""
                 raise UnusableInput(f"no {part} row has a {config.labels} label ({encoded.n_dropped} left out{lost})")
-        if config.method == "step-by-step" and not train.n_rationales:
+        explains = METHODS[config.method].explains
+        if explains and not train.n_rationales:
             raise UnusableInput("no training row has a rationale; train with the standard method")
-        return train, valid
+        if self.task.labels and len(set(train.labels)) == 1:
+            raise UnusableInput(
+                f"all {len(train.rows)} training rows have the label {train.labels[0]!r}: nothing can be learned of one label; "
+                "annotate rows of the others too"
+            )
+        before, after = sure.accuracy or (None, None)
+        counts = {
+            "n_train": len(train.rows),
+            "n_rationales": train.n_rationales if explains else 0,
+            "n_dropped": train.n_dropped,
+            "n_unencodable": train.n_unencodable,
+            "n_without_rationale": n_without_rationale,
+            "n_unsure": sure.n_left_out,
+            "teacher_accuracy": before,
+            "kept_accuracy": after,
+            "n_valid": len(valid.rows),
+            "n_valid_dropped": valid.n_dropped + valid.n_unencodable,
+            "n_truncated_inputs": train.n_truncated_inputs,
+            "n_truncated_rationales": train.n_truncated_rationales if explains else 0,
+            "max_answer_tokens": train.max_answer_tokens,
+        }
+        return LearningRows(train, valid, self.task), counts
 
 # %% ../../nbs/5_student/06_job.ipynb #d072ca3e
 def _find_finished(out_dir: Path, fingerprint: str) -> Student | None:
@@ -133,30 +165,64 @@ def _require_space(out_dir: Path, n_parameters: int) -> None:
             f"{out_dir.parent}: {n_free / 1e6:.0f} MB free, a student takes {n_needed / 1e6:.0f} MB; free some space or give another folder"
         )
 
-
-def _counts(train: EncodedRows, valid: EncodedRows, method: str) -> dict[str, int]:
-    "Count what a student was trained on and what was left out."
-    explains = method == "step-by-step"
-    return {
-        "n_train": len(train.rows),
-        "n_rationales": train.n_rationales if explains else 0,
-        "n_dropped": train.n_dropped,
-        "n_unencodable": train.n_unencodable,
-        "n_valid": len(valid.rows),
-        "n_valid_dropped": valid.n_dropped + valid.n_unencodable,
-        "n_truncated_inputs": train.n_truncated_inputs,
-        "n_truncated_rationales": train.n_truncated_rationales if explains else 0,
-        "max_answer_tokens": train.max_answer_tokens,
-    }
-
 # %% ../../nbs/5_student/06_job.ipynb #e714424d
+_log = logging.getLogger(__name__)
+
+
+def _learn(
+    job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+    "Train with one seed."
+    loaded = load_student_model(Path(job.weights_dir), config.dropout)
+    rows, counts = job.encode(loaded, config)
+    _require_space(checkpoints.folder, loaded.model.num_parameters())
+    with quiet_transformers(), memory_named(_memory_advice(config)):
+        result = fit(loaded, rows, config, checkpoints, on_progress)
+    chance = chance_level(job.task, rows.valid.labels)
+    at_chance = is_at_chance(result.best.valid_accuracy, len(rows.valid.rows), chance, len(result.history))
+    return result, counts | {"chance": chance, "at_chance": at_chance}
+
+
+def _memory_advice(config: TrainingConfig) -> str:
+    "Name the settings that need less memory."
+    if config.batch_size == 1:
+        return f"max_input_tokens below {config.max_input_tokens}, or a smaller student"
+    more = 2 * config.accumulate
+    passes = f", or accumulate {more} for the same student in smaller passes" if more <= config.batch_size else ""
+    return f"a batch_size below {config.batch_size}{passes}"
+
+
+def _learn_or_restart(
+    job: TrainingJob, config: TrainingConfig, out_dir: Path, on_progress: OnProgress | None
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+    "Train; where that never leaves chance, try as many further seeds as the settings allow. The last one tried is kept."
+    fingerprint = job.fingerprint(config)
+    places = [Checkpoints.beside(out_dir, f"{fingerprint} {n}") for n in range(config.restarts + 1)]
+    # A checkpoint of a later try tells that those before it never left chance.
+    begin = max((n for n, place in enumerate(places) if place.last()), default=0)
+    for n in range(begin, len(places)):
+        seed = restart_seed(config.seed, n)
+        result, found = _learn(job, replace(config, seed=seed), places[n], on_progress)
+        if not found["at_chance"]:
+            break
+        further = f"; trying seed {restart_seed(config.seed, n + 1)}" if n + 1 < len(places) else ""
+        _log.warning(
+            f"{out_dir.name}: seed {seed} never left chance ({result.best.valid_accuracy:.1%} of {found['n_valid']} validation rows, "
+            f"{found['chance']:.1%} by chance){further}"
+        )
+    return result, found | {"n_restarts": n}
+
+
 def train_student(
     job: TrainingJob,  # weights, task and rows
     config: TrainingConfig,  # method, label source and every setting
     out_dir: Path,  # the trained student; an older student there is replaced once this one is complete
     on_progress: OnProgress | None = None,  # called with (steps done, steps in all)
-) -> Student:  # `UnusableInput` or `StudentError` with one line; Ctrl-C leaves nothing behind
-    "Train one student and save its best checkpoint; one that is there already is returned as it is."
+) -> Student:  # `UnusableInput` or `StudentError` with one line
+    """Train one student and save its best checkpoint; one that is there already is returned as it is.
+
+    A training that was stopped or killed goes on from its last checkpoint, which lies in a hidden folder beside the student until it is done.
+    """
     out_dir = Path(out_dir)
     if out_dir.exists() and not (out_dir / "student.json").is_file():
         # Not ours: replacing it could lose something.
@@ -168,12 +234,7 @@ def train_student(
     finished = _find_finished(out_dir, fingerprint)
     if finished:
         return replace(finished, test_rows=job.test_rows, test_labels=job.test_labels)
-    loaded = load_weights(Path(job.weights_dir), config.dropout)
-    train, valid = job.encode(loaded.tokenizer, config)
-    _require_space(out_dir, loaded.model.num_parameters())
-    started = time.perf_counter()
-    with quiet_transformers(), memory_named(f"a batch_size below {config.batch_size}"):
-        result = fit(loaded, train, valid, job.task, config, on_progress)
+    result, found = _learn_or_restart(job, config, out_dir, on_progress)
     student = Student(
         path=out_dir,
         title=job.title,
@@ -185,7 +246,7 @@ def train_student(
         best_step=result.best.step,
         valid_accuracy=result.best.valid_accuracy,
         valid_confusion=result.confusion,
-        train_s=round(time.perf_counter() - started, 2),
+        train_s=round(result.train_s, 2),
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
@@ -193,7 +254,10 @@ def train_student(
         weights_licence=job.weights_licence,
         test_rows=job.test_rows,
         test_labels=job.test_labels,
-        **_counts(train, valid, config.method),
+        **found,
     )
-    _save(student, result.weights, Path(job.weights_dir))
+    if is_main_process():
+        _save(student, result.weights, Path(job.weights_dir))
+        Checkpoints.beside(out_dir, "").tidy()
+    wait_for_others()
     return student

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VALID_COLUMNS', 'METHODS', 'RecordsError', 'read_json_file', 'as_record', 'with_new_names', 'StudentScore',
-           'TrainingPoint', 'TrainingReport', 'RunRecord', 'trivial_counts']
+           'TrainingPoint', 'restart_seed', 'TrainingReport', 'RunRecord', 'trivial_counts']
 
 # %% ../../nbs/5_student/01_record.ipynb #1684ba8e
 import json
@@ -24,6 +24,7 @@ from ..prompt.display import percent_text, share_text
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
 from .config import TrainingConfig
+from .method import METHODS as _METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,6 +217,14 @@ class TrainingPoint:
         return self.valid_accuracy if known is None and source == trained_on else known
 
 
+def restart_seed(
+    seed: int,  # of the settings
+    n_restarts: int,  # 0: the first try
+) -> int:
+    "Name the seed of a further try; a thousand apart, so that it is not one that a neighbouring student has."
+    return seed + 1000 * n_restarts
+
+
 VALID_COLUMNS = {"teacher": "teacher agreement (valid)", "gold": "gold accuracy (valid)"}  # label source -> as readers see it
 
 
@@ -228,6 +237,10 @@ class TrainingReport:
     n_rationales: int  # of them with a rationale that was learned
     n_dropped: int = 0  # training rows left out because they have no label
     n_unencodable: int = 0  # training rows left out because the tokenizer lacks a character of their label
+    n_without_rationale: int = 0  # training rows left out because they have no rationale (`missing_rationale: drop`)
+    n_unsure: int = 0  # training rows left out because the teacher was not sure enough of their label
+    teacher_accuracy: float | None = None  # share of right teacher labels before these were left out; None: none were, or no gold label
+    kept_accuracy: float | None = None  # the same of those that were kept
     n_valid: int = 0  # validation rows
     n_valid_dropped: int = 0  # validation rows left out, for either reason
     n_truncated_inputs: int = 0  # training rows whose input was longer than `max_input_tokens`
@@ -236,6 +249,9 @@ class TrainingReport:
     best_step: int | None = None  # of the weights that were kept
     valid_accuracy: float | None = None  # at `best_step`, by the label source of the training
     valid_confusion: Confusion | None = None  # answers of the kept weights by gold label; None: no fixed labels, or a record of before
+    chance: float | None = None  # validation accuracy of an answer that does not depend on the row; None: a record of before
+    at_chance: bool = False  # whether training never left chance
+    n_restarts: int = 0  # seeds tried before this one, which never left chance either
     train_s: float  # seconds, evaluations included
     step_s: float  # seconds a training step
     precision: str = ""  # that was trained in: "bf16" or "fp32"
@@ -251,6 +267,32 @@ class TrainingReport:
         "Give the share of one source's labels that the kept weights gave on the validation rows."
         kept = next((point for point in self.history if point.step == self.best_step), TrainingPoint(0, valid_accuracy=self.valid_accuracy))
         return kept.valid_share(source, self.config.labels)
+
+    @property
+    def notes(self) -> list[str]:  # a line each; empty: nothing
+        "Say what a reader of the figures must know of the training."
+        said = []
+        if self.at_chance:
+            said.append(
+                f"training never left chance: {self.valid_accuracy:.1%} of {self.n_valid} validation rows, {self.chance:.1%} by chance; "
+                "try another seed or learning_rate, or set restarts"
+            )
+        if self.n_restarts:
+            said.append(
+                f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} before it never left chance"
+            )
+        if self.n_truncated_inputs:
+            said.append(
+                f"{self.n_truncated_inputs} of {self.n_train} training inputs are longer than the student reads, and were truncated"
+            )
+        if self.n_unsure:
+            kept = (
+                ""
+                if self.kept_accuracy is None
+                else f"; of the teacher's labels {self.teacher_accuracy:.1%} were right before, {self.kept_accuracy:.1%} after"
+            )
+            said.append(f"{self.n_unsure} training rows left out, for the teacher was not sure of them{kept}")
+        return said
 
     @property
     def is_uneven(self) -> bool:
@@ -290,8 +332,8 @@ class RunRecord(TrainingReport):
         "Give the record as it is written: flat, with every setting."
         content = asdict(self)
         settings = content.pop("config")
-        if settings["method"] == "standard":
-            settings["alpha"] = None  # it has no rationale loss to weigh
+        if not _METHODS[settings["method"]].has_two_losses:
+            settings["alpha"] = None  # it has no rationale loss of its own to weigh
         # The precision that was trained in takes the place of the one asked for, which may be "auto".
         return {name: content[name] for name in self._HEAD} | settings | content
 
@@ -345,10 +387,11 @@ class RunRecord(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return styled(table_html(with_trivial_rows([self.as_row()], self.test.confusion, valid=self.valid_confusion)))
+        table = table_html(with_trivial_rows([self.as_row()], self.test.confusion, valid=self.valid_confusion))
+        return styled(table + "".join(f"<p>{escape(note)}</p>" for note in self.notes))
 
 
-METHODS = {"standard": "label-only", "step-by-step": "step by step"}  # as records name them -> as readers see them
+METHODS = {name: method.title for name, method in _METHODS.items()}  # as records name them -> as readers see them
 
 # %% ../../nbs/5_student/01_record.ipynb #5625bb5e
 def trivial_counts(

@@ -9,6 +9,7 @@ __all__ = ['Prediction', 'Predictions', 'Student', 'load_student', 'predict', 'a
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from ..core.display import styled, table_html
 from ..prompt.by_label import with_trivial_rows
 from ..stats.confusion import Confusion
 from .config import TrainingConfig, UnusableInput, first_line
-from .data import PREFIXES, read_answer
+from .data import input_limit, read_answer
+from .method import METHODS as _METHODS
+from .method import PREFIXES, answer_tokens, is_label_cut, split_answer
 from .model import Answers, StudentModel, load_student_model, memory_named, quiet_transformers
 from .record import METHODS, RunRecord, StudentScore, TrainingPoint, TrainingReport, with_new_names
 from ..task.task import Example, Task
@@ -111,7 +114,8 @@ class Student(TrainingReport):
         )
 
     def _repr_html_(self) -> str:
-        return styled(table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion)))
+        table = table_html(with_trivial_rows([self.as_row()], self.valid_confusion, len(self.task.choices), self.valid_confusion))
+        return styled(table + "".join(f"<p>{escape(note)}</p>" for note in self.notes))
 
 # %% ../../nbs/5_student/05_student.ipynb #0a4041f5
 def load_student(
@@ -157,28 +161,35 @@ def ask(
     texts = [one if isinstance(one, str) else _input_text(student, one) for one in inputs]
     loaded.model.eval()
 
+    config, n_answer, n_reason = student.config, student.max_answer_tokens, student.config.max_rationale_tokens
+    limit = input_limit(loaded, config, n_answer)
+
     def written(kind: str, max_new_tokens: int) -> Answers:
-        prompts = loaded.encode_prompts([PREFIXES[kind] + text for text in texts], student.config.max_input_tokens)
-        return loaded.generate(prompts, max_new_tokens)
+        return loaded.generate(loaded.encode_prompts([PREFIXES[kind] + text for text in texts], limit), max_new_tokens)
 
     with torch.inference_mode(), quiet_transformers(), memory_named("shorter inputs"):
-        answers = written("label", student.max_answer_tokens)
-        reasons = written("rationale", student.config.max_rationale_tokens).texts if explain else [None] * len(texts)
+        answers = written("label", answer_tokens(config.method, n_answer, n_reason, explain))
+        split = [split_answer(config.method, text) for text in answers.texts]
+        reasons = [reason if explain else None for _, reason in split]
+        if explain and not _METHODS[config.method].in_one_answer:
+            reasons = written("rationale", n_reason).texts
     return Predictions(
         Prediction(
             text=answer,
-            label=read_answer(student.task, answer, None if isinstance(one, str) else one),
+            label=read_answer(student.task, label, None if isinstance(one, str) else one),
             rationale=None if reason is None else reason.strip(),
-            is_truncated=is_truncated,
+            is_truncated=is_label_cut(config.method, answer, is_stopped),
             input=text,
         )
-        for one, text, answer, is_truncated, reason in zip(inputs, texts, answers.texts, answers.truncated, reasons, strict=True)
+        for one, text, answer, (label, _), is_stopped, reason in zip(
+            inputs, texts, answers.texts, split, answers.truncated, reasons, strict=True
+        )
     )
 
 
 def require_explains(student: Student) -> None:
     "Raise `UnusableInput` for a student that has learned no rationales."
-    if student.config.method != "step-by-step":
+    if not _METHODS[student.config.method].explains:
         raise UnusableInput(f"{student.path}: was trained by the {student.config.method} method and cannot explain")
 
 

@@ -34,7 +34,13 @@ from zero_shot_distill.study.drawing import (
 from .records import PromptRecord, RationaleEffect, group_students, rationale_effects
 
 # %% ../../nbs/7_study/01_figures.ipynb #37b44fb1
-_LOOKS = {"standard": (BLUE, "o"), "step-by-step": (ORANGE, "s")}  # colour, marker
+# Colour and marker of each method.
+_LOOKS = {
+    "standard": (BLUE, "o"),
+    "step-by-step": (ORANGE, "s"),
+    "label-then-rationale": (GREEN, "D"),
+    "rationale-then-label": (GREY, "^"),
+}
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(

@@ -14,6 +14,7 @@ from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, share_text
 from ..prompt.score import PromptScore, share_cells
 from ..stats.interval import share_of
+from ..student.method import METHODS as LEARNING
 from ..student.record import METHODS, RunRecord, trivial_counts
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
@@ -69,7 +70,7 @@ def annotation_rows(
 # %% ../../nbs/7_study/02_tables.ipynb #ff441aef
 def _train_rows(run: RunRecord) -> str:
     "Count the rows that a student learned from, and those that it could not use."
-    parts = [f"{run.n_rationales} rationales"] if run.config.method == "step-by-step" else []
+    parts = [f"{run.n_rationales} rationales"] if LEARNING[run.config.method].explains else []
     parts += [f"{run.n_dropped} dropped"] if run.n_dropped else []
     parts += [f"{run.n_unencodable} not encodable"] if run.n_unencodable else []
     return f"{run.n_train}\n" + ", ".join(parts)
@@ -84,7 +85,7 @@ def student_rows(
     agreement, uneven = any(run.test.agreement for run in students), confusion is not None and confusion.is_uneven
     listed = [
         {
-            "method": METHODS[run.config.method] + ("" if run.config.method == "standard" else f"\nα {run.config.alpha:g}"),
+            "method": METHODS[run.config.method] + (f"\nα {run.config.alpha:g}" if LEARNING[run.config.method].has_two_losses else ""),
             "labels": f"{run.config.labels}\nseed {run.config.seed}",
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import aiohttp
 import httpx2
 import openai
-from pydantic import BaseModel, BeforeValidator, PlainValidator, ValidationError, WrapValidator
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError, WrapValidator
 
 from ..store.request import Request, Response
 from .rate_limit import read_retry_after
@@ -130,9 +130,20 @@ class _Message(BaseModel):
     refusal: Annotated[_Text, OrNone] = None
 
 
+class _Token(BaseModel):
+    token: str
+    logprob: Annotated[float, Field(allow_inf_nan=False)]
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = None  # of UTF-8; a token may be a part of a character
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] = []
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: Word = "unknown"
+    logprobs: Annotated[_Logprobs | None, OrNone] = None
 
 
 class ChatCompletion(BaseModel):
@@ -212,7 +223,24 @@ def read_completion(
         reasoning_tokens=_part_of(
             usage.completion_tokens, usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
         ),
+        token_logprobs=_logprobs_of(message.content or "", choice.logprobs) if "logprobs" in dict(request.sampling) else None,
     )
+
+
+def _logprobs_of(text: str, told: _Logprobs | None) -> str | None:  # None where they do not spell the text
+    "Write down how long each token of a text is, and its log-probability."
+    tokens = told.content if told else []
+    parts = [token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes) for token in tokens]
+    # Hidden reasoning and marks of the end are told, too, and are no part of the text. What is said last is the text.
+    start, n_bytes = b"".join(parts).rfind(text.encode()), len(text.encode())
+    if start < 0 or not n_bytes:
+        return None
+    pairs, at = [], -start
+    for part, token in zip(parts, tokens, strict=True):
+        n_here = min(at + len(part), n_bytes) - max(at, 0)
+        pairs += [[n_here, round(min(token.logprob, 0.0), 6)]] if n_here > 0 else []
+        at += len(part)
+    return json.dumps(pairs)
 
 
 def _part_of(total: int | None, part: int | None) -> int | None:
@@ -235,6 +263,7 @@ _UNASKED = (
     "temperature",
     "top_p",
     "seed",
+    "logprobs",
     "presence_penalty",
     "frequency_penalty",
 )  # what reasoning models refuse, and what may be left out
