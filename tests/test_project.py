@@ -198,6 +198,23 @@ def test_a_student_is_trained_asked_and_measured(tmp_path):
     assert (again.path, again.created_at) == (student.path, student.created_at)
     other = made.train("standard", seed=1, weights=str(weights), steps=4, eval_every=2, batch_size=4)
     assert other.path != student.path
+    opened = zsd.student(student.path.name)
+    assert (opened, opened.annotation) == (again, made.id)
+    assert opened.evaluate() == score
+    assert repr(zsd.student(other.path)) == repr(other)
+    with pytest.raises(ZsdError, match="a student of task 'pocket_nli', and this project is about 'esnli'"):
+        Project("esnli", work_dir=tmp_path).student(student.path.name)
+    zsd.close()
+
+
+def test_annotating_by_batch(server, tmp_path):
+    "The same questions, answered within a day: none is asked one by one."
+    zsd = Project("pocket_nli", teacher=TEACHER, work_dir=tmp_path)
+    made = zsd.annotate("one-sentence", rows=3, splits="train", via="batch")
+    assert made.report.n_rows_left == 0
+    assert server.summary()["batched"] == 3
+    with pytest.raises(ZsdError, match="via 'post': use chat or batch"):
+        zsd.annotate("one-sentence", rows=3, splits="train", via="post")
     zsd.close()
 
 

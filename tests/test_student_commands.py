@@ -344,3 +344,27 @@ def test_the_code_of_the_card_runs_as_it_stands(folder, student):
     answers = asked.stdout.splitlines()
     assert read_answer(load_student(folder / student).task, answers[0]) == row["predicted_label"], asked.stderr
     assert answers[1].strip() == row["predicted_rationale"]
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+def test_an_exported_student_is_asked_like_any_other(folder, student, form):
+    "It is written with its figures beside the original's, and says the same where nothing was rounded."
+    for name in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="needs pip install 'zero_shot_distill[onnx]'")
+    write_reviews(folder / "ten.csv", 10)
+    done = zsd(folder, "export", "--student", student, "--to", form, "--output", form, "--test", "test.jsonl", "--json", preload="none")
+    original, exported = json.loads(done.out)
+    assert (original["student"], exported["student"]) == ("original", {"onnx": "float32", "onnx-int8": "8-bit weights"}[form])
+    labels = [
+        [row["predicted_label"] for window in predict_rows(folder / one, folder / "ten.csv") for row in window] for one in (student, form)
+    ]
+    if form == "onnx":
+        assert labels[0] == labels[1]
+        assert original["gold accuracy"] == exported["gold accuracy"]
+    assert "## This export" in (folder / form / "README.md").read_text()
+    assert zsd(folder, "predict", "--student", form, "--input", "ten.csv", "--explain").status == 0
+
+
+def test_what_cannot_be_exported(folder, student):
+    is_one_line(zsd(folder, "export", "--student", student, "--to", "gguf"), 2, "no form 'gguf'; known: onnx, onnx-int8")
+    is_one_line(zsd(folder, "export", "--student", "tiny"), 2, "tiny: no trained student")

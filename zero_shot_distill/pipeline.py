@@ -10,7 +10,7 @@ __all__ = ['REFERENCE_MODEL', 'PromptsPart', 'AnnotatePart', 'StudentsPart', 'Pi
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -65,10 +65,14 @@ class AnnotatePart(_Part):
     retry: tuple[Literal[OUTCOMES[1:]], ...] = ()  # outcomes of stored replies that are asked for once more
 
 # %% ../nbs/80_pipeline.ipynb #fe0570e5
+_METHOD = next(setting.type for setting in fields(TrainingConfig) if setting.name == "method")
+
+
 class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_settings())):
     "Which students are trained: each method with each seed, all with the same settings of `TrainingConfig`."
 
     weights: str = "flan-t5-small"  # a known name, or the path of a folder that transformers reads
+    methods: tuple[_METHOD, ...] = Field(("standard", "step-by-step"), min_length=1)  # those of `TrainingConfig`
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # with teacher labels, each method; below three there is no verdict on a difference
     gold_seeds: tuple[int, ...] = (0,)  # with gold labels, each method
 
@@ -80,7 +84,7 @@ class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_setti
 
     def config(
         self,
-        method: str,  # "standard" or "step-by-step"
+        method: str,  # one of `methods`
         labels: str,  # "teacher" or "gold"
         seed: int,
     ) -> TrainingConfig:
@@ -90,7 +94,7 @@ class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_setti
     def configs(self) -> list[TrainingConfig]:
         "List the settings of all students."
         planned = (("teacher", self.seeds), ("gold", self.gold_seeds))
-        return [self.config(method, labels, seed) for labels, seeds in planned for seed in seeds for method in ("standard", "step-by-step")]
+        return [self.config(method, labels, seed) for labels, seeds in planned for seed in seeds for method in self.methods]
 
 
 class Pipeline(_Part):
@@ -406,7 +410,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
     weights = pull_weights(run.progress, run.pipeline.students.weights)
     run.progress.message(f"  student: {weights.title}" + (f" ({weights.note})" if weights.note else ""))
     rows = [read_annotations(annotation / f"{split}.jsonl") for split in ("train", "valid")]
-    job = TrainingJob(weights.path, weights.title, run.task, *rows, run.rows.test)
+    about = {"annotation": annotation.name, "weights_licence": weights.licence}
+    job = TrainingJob(weights.path, weights.title, run.task, *rows, run.rows.test, **about)
     for place, run_id in enumerate(to_do, 1):
         config = planned[run_id]
         # A bar for each: a step of one method takes two to three times one of the other.

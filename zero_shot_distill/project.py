@@ -38,7 +38,7 @@ from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .task.load import load_examples, sample_labelled
+from .task.load import is_here, load_examples, sample_labelled
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
 from .teacher.connect import AskPlan, connect
@@ -47,8 +47,6 @@ from zero_shot_distill.teacher.settings import (
     TeacherSettings,
     load_teacher_settings,
     open_teacher,
-    pull_weights,
-    resolve_path,
 )
 
 if TYPE_CHECKING:  # brings torch
@@ -106,10 +104,26 @@ class Workspace:
 
     def client(
         self,
-        budget_usd: float | None = None,  # hard cap in US dollars; None: no cap
+        plan: AskPlan | float | None = None,  # how it asks, or its hard cap in US dollars; None: no cap
     ) -> TeacherClient:
         "Return what asks the teacher: with the store, the sampling parameters, the price and a budget."
-        return connect(self.opened, self.store, self.settings.sampling, AskPlan(budget_usd), self.progress.message)
+        how = plan if isinstance(plan, AskPlan) else AskPlan(plan)
+        return connect(self.opened, self.store, self.settings.sampling, how, self.progress.message)
+
+    def student(
+        self,
+        name: str | Path,  # id of a run in the work directory, or the folder of a student
+    ) -> "Student":  # `UnusableInput` where it is none, or one of another task
+        "Open a trained student; it is measured on the task's test rows, where they are on this machine."
+        from zero_shot_distill.student.config import UnusableInput
+        from zero_shot_distill.student.student import load_student
+
+        folder = self.work_dir / "students" / name
+        found = load_student(folder if folder.is_dir() else Path(name))
+        if found.task.name != self.task.name:
+            raise UnusableInput(f"{found.path}: a student of task {found.task.name!r}, and this project is about {self.task.name!r}")
+        is_there = "test" in self.task.splits and is_here(self.task, "test")
+        return replace(found, test_rows=load_examples(self.task, "test")) if is_there else found
 
     def rows(
         self,
@@ -151,22 +165,23 @@ class TrainableAnnotation(Annotation):
         method: str = "step-by-step",  # or "standard": the labels alone
         seed: int = 0,
         labels: str = "teacher",  # or "gold": the data set's own
-        weights: str = "flan-t5-small",  # a known name, or the path of a folder that transformers reads
+        weights: str = "flan-t5-small",  # a known name, the path of a folder that transformers reads, or OWNER/NAME at the model hub
+        preset: str | None = None,  # one of `student.config.PRESETS`; None: the defaults of `TrainingConfig`
         **settings: Any,  # others of `TrainingConfig`, e.g. steps=400
     ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
         from zero_shot_distill.student.config import TrainingConfig
-        from zero_shot_distill.student.job import TrainingJob, train_student
+        from zero_shot_distill.student.job import train_student
         from zero_shot_distill.student.run import run_id_of
+        from zero_shot_distill.student.training_rows import TrainingRows, weights_for
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
-        config = TrainingConfig(method, labels, seed=seed, **settings)
-        begun_with = pull_weights(self.workspace.progress, resolve_path(Path("here"), weights))
-        rows, valid_rows = self.rows["train"], self.rows["valid"]
-        task = self.workspace.task
+        settings |= {"seed": seed}
+        config = TrainingConfig.preset(preset, method, labels, **settings) if preset else TrainingConfig(method, labels, **settings)
+        begun_with, task = weights_for(weights, self.workspace.progress), self.workspace.task
         test_rows = load_examples(task, "test") if "test" in task.splits else ()
-        job = TrainingJob(begun_with.path, begun_with.title, task, rows, valid_rows, test_rows, self.labels_of("test"))
-        name = run_id_of(config, self.report.id, begun_with.name)
+        found = TrainingRows(self.id, "", task, self.rows["train"], self.rows["valid"], test_rows, "teacher", self.rows.get("test", ()))
+        job, name = found.job(begun_with), run_id_of(config, self.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
 
@@ -320,10 +335,11 @@ class Project(SearchProject):
         explanation_rate: float = 1.0,  # share of the rows that have a rationale in the end
         budget_usd: float | None = None,  # never spend more on these rows, all runs together
         seed: int = 42,  # draws the rows
+        via: str = "chat",  # "chat": answered at once; "batch": within a day, cheaper at most providers
     ) -> TrainableAnnotation:
         "Have the teacher label and explain rows; what is stored is never asked again."
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
-        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, budget_usd)
+        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, AskPlan(budget_usd, via))
         report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return TrainableAnnotation(report, self)
@@ -334,7 +350,7 @@ class Project(SearchProject):
         rows: Mapping[str, int | None],
         explanation_rate: float,
         seed: int,
-        budget_usd: float | None = None,
+        plan: AskPlan | None = None,
     ) -> tuple[AnnotationJob, TeacherClient]:
         templates = dict(self.templates)
         if isinstance(mix, PromptTemplate):
@@ -344,7 +360,7 @@ class Project(SearchProject):
         drawn = RowChoice(rows, seed).load(self.task)
         model, rate = self.opened.teacher.model, ExplanationRate(explanation_rate)
         job = AnnotationJob(self.task, drawn, templates, chosen, model, self.settings.sampling, rate, confidence=self.confidence)
-        return with_stored_replies(job, self.client(budget_usd), not self.settings.has_own_sampling, self.progress)
+        return with_stored_replies(job, self.client(plan), not self.settings.has_own_sampling, self.progress)
 
 # %% ../nbs/81_project.ipynb #8d08a1e5
 def recorded_project(

@@ -10,15 +10,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transformers import AutoConfig, AutoTokenizer
 
 from ..core.files import definitions_dir, write_text
 from ..core.markdown import code, fence, hub_licence, markdown_table, plain, rows_table
 from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
+from .causal import SEPARATOR, CausalStudent
 from .method import METHODS as _METHODS
 from .method import PREFIXES, SEPARATORS, answer_tokens
+from .model import quiet_transformers
 from .record import METHODS, StudentScore
+from .seq2seq import Seq2SeqStudent
 from .student import Student
 
 if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
@@ -35,23 +40,51 @@ def _asks(student: Student) -> list[tuple[str, int, str]]:  # prefix, tokens of 
     return asks + ([(PREFIXES["rationale"], n_rationale, "a rationale")] if student.n_rationales else [])
 
 
+class _Form(NamedTuple):
+    "How a prompt is put into token ids, and which class of transformers reads it."
+
+    model_class: str
+    first: list[int]  # before the text
+    last: list[int]  # after it
+    options: str = ""  # further arguments of `generate`
+    cut: str = ""  # takes the prompt away from what is returned
+
+
+def _form(folder: Path) -> _Form:
+    "Find the form of a student's prompts by its configuration and its tokenizer."
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        is_decoder = not AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder
+    if not is_decoder:
+        return _Form("AutoModelForSeq2SeqLM", [], Seq2SeqStudent(None, tokenizer).encode_prompts([""])[0])
+    last = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
+    first = CausalStudent(None, tokenizer).encode_prompts([""])[0][: -len(last)]
+    filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return _Form("AutoModelForCausalLM", first, last, f", eos_token_id={tokenizer.eos_token_id}, pad_token_id={filler}", "[len(ids):]")
+
+
 def plain_code(
     student: Student,
+    folder: Path,  # that holds its configuration and its tokenizer
 ) -> str:  # Python, to be run in the folder above the student's
     "Write the lines that load and ask a student with transformers alone."
+    form = _form(folder)
     fields = ", ".join(f'{name}="..."' for name in student.task.fields)
-    asks = ", ".join(f"({prefix!r}, {n_tokens})" for prefix, n_tokens, _ in _asks(student)).replace("'", '"')
+    asks = ", ".join(f"({json.dumps(prefix)}, {n_tokens})" for prefix, n_tokens, _ in _asks(student))
+    n_text = student.config.max_input_tokens - len(form.first) - len(form.last)
+    first = f"{form.first} + " if form.first else ""
     return f"""\
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from torch import tensor
+from transformers import {form.model_class}, AutoTokenizer
 
 folder = {json.dumps(student.path.name)}
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="float32")
+model = {form.model_class}.from_pretrained(folder, dtype="float32")
 text = {json.dumps(student.task.student_input, ensure_ascii=False)}.format({fields})
 for prefix, n_tokens in [{asks}]:
-    prompt = tokenizer(prefix + text, truncation=True, max_length={student.config.max_input_tokens}, return_tensors="pt").input_ids
-    written = model.generate(prompt, max_new_tokens=n_tokens, do_sample=False, num_beams=1)
-    print(tokenizer.decode(written[0], skip_special_tokens=True))"""
+    ids = {first}tokenizer(prefix + text, add_special_tokens=False).input_ids[:{n_text}] + {form.last}
+    written = model.generate(tensor([ids]), max_new_tokens=n_tokens, do_sample=False, num_beams=1{form.options})[0]{form.cut}
+    print(tokenizer.decode(written, skip_special_tokens=True))"""
 
 # %% ../../nbs/5_student/05_card.ipynb #7c125f04
 def _card_data(student: Student, score: StudentScore | None) -> "ModelCardData":
@@ -86,6 +119,7 @@ def _measured(score: StudentScore) -> Mapping[str, Any]:
 
 def student_card(
     student: Student,
+    folder: Path,  # that holds its configuration and its tokenizer
     score: StudentScore | None = None,  # on test rows; None: not measured yet
 ) -> str:  # Markdown with YAML front matter, as the Hugging Face hub reads it
     "Write the card of a student."
@@ -106,7 +140,7 @@ def student_card(
         explains=student.n_rationales > 0,
         settings=json.dumps(asdict(student.config), indent=1),
         folder=student.path.name,
-        plain_code=plain_code(student),
+        plain_code=plain_code(student, folder),
         **(_measured(score) if score else {}),
     )
     return f"{str(card).rstrip()}\n"
@@ -118,4 +152,4 @@ def write_card(
     score: StudentScore | None = None,  # on test rows; None: not measured yet
 ) -> None:
     "Put the card into a student's folder."
-    write_text(folder / "README.md", student_card(student, score))
+    write_text(folder / "README.md", student_card(student, folder, score))

@@ -6,7 +6,7 @@
 __all__ = ['ONEDNN_CACHE', 'resolve_precision', 'limit_onednn_cache', 'memory_named', 'quiet_transformers', 'make_tiny_t5',
            'make_tiny_causal', 'StudentModel', 'load_student_model', 'rounded_weights', 'save_weights']
 
-# %% ../../nbs/5_student/03_model.ipynb #6f6693d6
+# %% ../../nbs/5_student/03_model.ipynb #adbd9e6b
 import json
 import os
 import shutil
@@ -41,6 +41,7 @@ from transformers.models.auto.modeling_auto import (
 
 from .causal import SEPARATOR, CausalStudent
 from .config import StudentError, UnusableInput, first_line
+from .onnx import DECODER, load_onnx
 from .seq2seq import Answers, Seq2SeqStudent
 
 # %% ../../nbs/5_student/03_model.ipynb #62d2d601
@@ -167,7 +168,7 @@ class StudentModel(Protocol):
     def score(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
         "Compute how likely every candidate is after every prompt: (n, n_candidates) float32, natural logarithm."
 
-# %% ../../nbs/5_student/03_model.ipynb #b9ef37fb
+# %% ../../nbs/5_student/03_model.ipynb #fb25bbce
 def _is_decoder(folder: Path, config: PreTrainedConfig) -> bool:
     "Tell a decoder from an encoder-decoder; `UnusableInput` where a model is neither."
     kind = config.model_type
@@ -184,6 +185,8 @@ def load_student_model(
     dropout: float = 0.0,  # for training
 ) -> StudentModel:  # float32, on the GPU where there is one
     "Load a student of the kind that the folder's configuration says; `UnusableInput` where it holds none."
+    if (folder / DECODER).is_file():
+        return load_onnx(folder)
     limit_onednn_cache()
     if not folder.is_dir():
         raise UnusableInput(

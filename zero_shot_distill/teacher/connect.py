@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..core.definition import DefinitionError
 from ..store.store import ResponseStore
 from .budget import Budget
 from .client import AskOptions, TeacherClient
@@ -23,6 +24,10 @@ class AskPlan:
     budget_usd: float | None = None  # hard cap in US dollars; None: no cap
     via: str = "chat"  # "chat": answered at once; "batch": within a day, cheaper at most providers
     retry_outcomes: frozenset[str] = frozenset()  # outcomes (`request.OUTCOMES`) of stored replies that are asked for once more
+
+    def __post_init__(self):
+        if self.via not in ("chat", "batch"):
+            raise DefinitionError(f"via {self.via!r}: use chat or batch")
 
 
 def connect(
