@@ -76,11 +76,16 @@ def rows_of(client: TeacherClient, wanted: AnnotationJob) -> list:
     return annotated_rows(wanted, "train", ask_split(wanted, "train", client))
 
 
+def vote_of(body: dict) -> int:
+    "Which vote a request is, from the first seed on: what a row adds of its own are thousands."
+    return body["seed"] % 1000
+
+
 def votes(*said: str):
     "Answer the first, second, … reply to each question in this way."
 
     def script(body: dict, n: int) -> Scripted:
-        return Scripted(text=said[body["seed"] - SAMPLING["seed"]])
+        return Scripted(text=said[vote_of(body) - 3])
 
     return script
 
@@ -99,7 +104,7 @@ def test_a_vote_asks_as_often_as_it_says_and_never_twice(store):
     said = ("Neutral.", f"Entailment. {REASON}", f"Neutral. {REASON}", "Hm.", "Neutral.")
     with ScriptedServer(votes(*said)) as server, hosted(server) as teacher:
         rows = rows_of(asking(teacher, store), job(VOTE))
-        assert {(body["temperature"], body["seed"]) for body in server.bodies} == {(0.7, 3 + number) for number in range(5)}
+        assert {(body["temperature"], vote_of(body)) for body in server.bodies} == {(0.7, 3 + number) for number in range(5)}
         assert len(server.bodies) == 5 * len(EXAMPLES)
         assert rows_of(asking(teacher, store), job(VOTE)) == rows
         more = rows_of(asking(teacher, store), job(ConfidencePlan(ConfidenceKind.AGREEMENT, 3)))  # the first three are there
@@ -130,7 +135,7 @@ def test_a_vote_that_was_interrupted_goes_on(store, tmp_path):
     bad = {EXAMPLES[0].fields["premise"], EXAMPLES[1].fields["premise"]}
 
     def script(body: dict, n: int) -> Scripted:
-        is_bad = body["seed"] == 5 and any(premise in body["messages"][-1]["content"] for premise in bad)
+        is_bad = vote_of(body) == 5 and any(premise in body["messages"][-1]["content"] for premise in bad)
         return Scripted(400, error="scripted") if is_bad else Scripted(text="Neutral.")
 
     with ScriptedServer(script) as server, hosted(server) as teacher:
@@ -156,7 +161,7 @@ def test_faults_on_the_way_change_no_vote(store):
             5: Scripted(text=None, refusal="I can't: neutral."),
             6: Scripted(text="Neutral."),
         }
-        return Scripted(500) if n in (0, 7, 19) else kinds.get(body["seed"], Scripted(text="Entailment."))
+        return Scripted(500) if n in (0, 7, 19) else kinds.get(vote_of(body), Scripted(text="Entailment."))
 
     with ScriptedServer(script) as server, hosted(server) as teacher:
         rows = rows_of(asking(teacher, store), job(VOTE))
@@ -222,7 +227,7 @@ def test_the_command_says_what_a_filter_keeps(tmp_path):
         question = body["messages"][-1]["content"]
         label = next(label for hypothesis, label in gold.items() if hypothesis in question)
         is_easy = random.Random(question).random() < 0.5
-        said = label if is_easy or body["seed"] == 1 else "neutral" if body["seed"] else "contradiction"
+        said = label if is_easy or vote_of(body) == 1 else "neutral" if vote_of(body) else "contradiction"
         return Scripted(text=f"{said.capitalize()}: nobody has said that it is so.")
 
     with ScriptedServer(script) as server:

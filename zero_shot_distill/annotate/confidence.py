@@ -7,6 +7,7 @@ __all__ = ['N_SAMPLES', 'ConfidencePlan', 'ConfidenceFault', 'span_probability',
            'with_confidence']
 
 # %% ../../nbs/4_annotate/01_confidence.ipynb #eda1f950
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -44,13 +45,16 @@ class ConfidencePlan:
     def changes(
         self,
         sampling: Mapping[str, Any],  # sampling parameters of the annotation
+        row: str = "",  # id of the row that is asked about
     ) -> list[dict[str, Any]]:  # what is other, for each reply to a question
         "List the sampling parameters by which the replies to one question differ from what is asked otherwise."
         if self.kind == ConfidenceKind.LOGPROB:
             return [{"logprobs": True}]
         # Without a temperature of its own a model draws, too.
         warm = {} if sampling.get("temperature", 1) else {"temperature": _TEMPERATURE}
-        return [{**warm, "seed": (sampling.get("seed") or 0) + number} for number in range(self.n_samples)]
+        # With the same seeds for all rows a server draws the same numbers for all of them, and the votes of all rows fall alike.
+        first = (sampling.get("seed") or 0) + (1000 * (int(hashlib.sha256(row.encode()).hexdigest()[:8], 16) % 2_000_000) if row else 0)
+        return [{**warm, "seed": first + number} for number in range(self.n_samples)]
 
 # %% ../../nbs/4_annotate/01_confidence.ipynb #f5c250dd
 class ConfidenceFault(StrEnum):

@@ -102,8 +102,8 @@ class AnnotationJob:
         "Say how often each question is asked, and how: those for a label as the confidence wants it, those for a rationale alone once."
         if self.confidence is None:
             return [({},)] * len(questions)
-        assigned, for_label = self.mix.assign(len(self.rows[split])), self.confidence.changes(self.sampling)
-        return [for_label if assigned[row][0] == id else ({},) for id, row in questions]
+        rows, assigned = self.rows[split], self.mix.assign(len(self.rows[split]))
+        return [self.confidence.changes(self.sampling, rows[row].id) if assigned[row][0] == id else ({},) for id, row in questions]
 
     def requests(
         self,
