@@ -22,7 +22,8 @@ from .causal import SEPARATOR, CausalStudent
 from .method import METHODS as _METHODS
 from .method import PREFIXES, SEPARATORS, answer_tokens
 from .model import quiet_transformers
-from .record import METHODS, StudentScore
+from .record import METHODS
+from .score import StudentScore
 from .seq2seq import Seq2SeqStudent
 from .student import Student
 
