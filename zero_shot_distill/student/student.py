@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..annotate.rows import AnnotatedRow
 from ..core.display import styled, table_html
@@ -33,9 +32,6 @@ from zero_shot_distill.student.record import (
 )
 from .score import StudentScore
 from ..task.task import Example, Task
-
-if TYPE_CHECKING:
-    pass
 
 # %% ../../nbs/5_student/05_student.ipynb #b3ef320a
 @dataclass(frozen=True, kw_only=True)
