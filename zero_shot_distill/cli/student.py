@@ -210,6 +210,8 @@ def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Pat
         print("test rows by gold label and by the label that was given")
         show_rows(by_label_rows(records[0].test.confusion), as_json=False)
     for record in records:
+        for note in record.notes:
+            print(f"NOTE: {record.run_id}: {note}")
         if record.test.warning:
             print(f"WARNING: {record.run_id}: {record.test.warning}")
         for note in record.notes:
