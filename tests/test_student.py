@@ -323,12 +323,13 @@ def test_run_record_says_all_of_it(trained, tmp_path):
         "n_dropped": 0,
         "steps": 60,
         "valid_accuracy": 1.0,
-        "test": json.loads(json.dumps(asdict(test))),
+        # What was said row by row is in a file of its own.
+        "test": {name: value for name, value in json.loads(json.dumps(asdict(test))).items() if name != "predicted"},
     }
     assert {name: record[name] for name in expected} == expected
     assert record["precision"] in {"bf16", "fp32"}
     assert {"step", "loss", "label_loss", "rationale_loss", "valid_accuracy"} <= set(record["history"][0])
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.stem}.predictions.jsonl"]
 
 
 # --- answers without a list of labels
@@ -382,9 +383,10 @@ def test_numbers_are_right_by_their_value(tmp_path, labels):
     shifted = [replace(row, label=f"( 9 - {n} )") for n, row in enumerate(examples)]
     assert evaluate_student(learned.path, shifted).n_correct == 0
     # Agreement with the teacher is counted apart, by value, too, on the rows that it labelled.
-    teacher = {examples[0].id: examples[0].label, examples[1].id: "( 9 - 9 ) + 100"}
+    teacher = [replace(row, label=label) for row, label in zip(sums(), (examples[0].label, "( 9 - 9 ) + 100", None), strict=False)]
     test = evaluate_student(learned.path, examples, teacher)
     assert (test.n_correct, test.agreement.n, test.agreement.value) == (6, 2, 0.5)
+    assert (test.against_teacher.difference.n, test.against_teacher.n_only_student) == (2, 1)
 
 
 def test_a_students_own_rule_is_kept_with_it(tmp_path):

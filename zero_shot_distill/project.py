@@ -180,7 +180,7 @@ class TrainableAnnotation(Annotation):
         config = TrainingConfig.preset(preset, method, labels, **settings) if preset else TrainingConfig(method, labels, **settings)
         begun_with, task = weights_for(weights, self.workspace.progress), self.workspace.task
         test_rows = load_examples(task, "test") if "test" in task.splits else ()
-        found = TrainingRows(self.id, "", task, self.rows["train"], self.rows["valid"], test_rows, "teacher", self.labels_of("test"))
+        found = TrainingRows(self.id, "", task, self.rows["train"], self.rows["valid"], test_rows, "teacher", self.rows.get("test", ()))
         job, name = found.job(begun_with), run_id_of(config, self.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
             return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)

@@ -345,13 +345,6 @@ class Annotation:
         "Read the annotated rows."
         return {split: read_annotations(self.folder / f"{split}.jsonl") for split in self.report.splits}
 
-    def labels_of(
-        self,
-        split: str,
-    ) -> dict[str, str]:  # id of a row -> the teacher's label; empty where the split was not annotated
-        "Return the labels that the teacher gave to the rows of a split."
-        return {row.id: row.label for row in self.rows.get(split, ()) if row.label is not None}
-
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each annotated row, with its split
         "Show the annotated rows as a pandas table."

@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ def _save(
         shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
         staging.mkdir(parents=True)
         save_weights(staging, weights, weights_dir)
-        bare = asdict(replace(student, test_rows=(), test_labels={}))
-        content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_labels")}
+        bare = asdict(replace(student, test_rows=(), test_annotations=()))
+        content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_annotations")}
         content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
         write_json(staging / "student.json", content)
         write_card(student, staging)
@@ -76,9 +76,7 @@ class TrainingJob:
     rows: Sequence[AnnotatedRow]  # to train on
     valid_rows: Sequence[AnnotatedRow]  # to choose the checkpoint by; none of `rows`
     test_rows: Sequence[Example] = ()  # what the finished student is measured on; no part in the training
-    test_labels: Mapping[str, str] = field(
-        default_factory=dict
-    )  # id of a test row -> the teacher's label, where it was asked about them, too
+    test_annotations: Sequence[AnnotatedRow] = ()  # the test rows, or some of them, where the teacher annotated them, too
     annotation: str = ""  # id of what the rows are from, for the student's card
     weights_licence: str = ""  # for the student's card
 
@@ -233,7 +231,7 @@ def train_student(
     fingerprint = job.fingerprint(config)
     finished = _find_finished(out_dir, fingerprint)
     if finished:
-        return replace(finished, test_rows=job.test_rows, test_labels=job.test_labels)
+        return replace(finished, test_rows=job.test_rows, test_annotations=job.test_annotations)
     result, found = _learn_or_restart(job, config, out_dir, on_progress)
     student = Student(
         path=out_dir,
@@ -253,7 +251,7 @@ def train_student(
         annotation=job.annotation,
         weights_licence=job.weights_licence,
         test_rows=job.test_rows,
-        test_labels=job.test_labels,
+        test_annotations=job.test_annotations,
         **found,
     )
     if is_main_process():

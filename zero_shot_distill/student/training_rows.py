@@ -6,7 +6,7 @@
 __all__ = ['TrainingRows', 'rows_of_annotation', 'rows_of_file', 'weights_for']
 
 # %% ../../nbs/5_student/07_training_rows.ipynb #e787282f
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,14 +37,14 @@ class TrainingRows:
     valid: Sequence[AnnotatedRow] = field(repr=False)  # the checkpoint is chosen by these
     test: Sequence[Example] = field(repr=False)  # with labels; the finished student is measured on these
     labels: str  # whose labels there are to learn from: "teacher" or "gold"
-    test_labels: Mapping[str, str] = field(default_factory=dict, repr=False)  # id of a test row -> the teacher's label
+    test_annotations: Sequence[AnnotatedRow] = field(default=(), repr=False)  # the test rows, where the teacher annotated them
 
     def job(
         self,
         weights: LocalWeights,  # that students begin with
     ) -> TrainingJob:
         "Describe the training, the same for every method and seed."
-        rows = (self.train, self.valid, self.test, self.test_labels)
+        rows = (self.train, self.valid, self.test, self.test_annotations)
         return TrainingJob(weights.path, weights.title, self.task, *rows, annotation=self.id, weights_licence=weights.licence)
 
 
@@ -71,7 +71,7 @@ def rows_of_annotation(
         raise JobError(f"--task {task}: annotation {found.id} is of task {of_task!r}; name that one")
     rows, test = found.rows, _labelled_test_rows(loaded)
     about = f"annotation {found.id}: {len(rows['train']):,} train, {len(rows['valid']):,} valid rows; {len(test):,} test rows of the task"
-    return TrainingRows(found.id, about, loaded, rows["train"], rows["valid"], test, "teacher", found.labels_of("test"))
+    return TrainingRows(found.id, about, loaded, rows["train"], rows["valid"], test, "teacher", rows.get("test", ()))
 
 
 def _open_annotation(name: str, work_dir: Path) -> Annotation:
