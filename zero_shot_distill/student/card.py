@@ -24,7 +24,7 @@ from .data import input_limit
 from .method import METHODS as _METHODS
 from .method import PREFIXES, SEPARATORS, answer_tokens
 from .model import quiet_transformers
-from .record import METHODS, StudentScore
+from .record import METHODS, StudentScore, measured_rows
 from .seq2seq import Seq2SeqStudent
 from .student import Student
 
@@ -119,6 +119,7 @@ def _measured(score: StudentScore) -> Mapping[str, Any]:
         "by_label": rows_table(by_label_rows(score.confusion)) if score.confusion else "",
         "trivial": "; ".join(f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial),
         "warning": score.warning,
+        "more": {title: rows_table(rows) for title, rows in measured_rows(score).items()},
     }
 
 
