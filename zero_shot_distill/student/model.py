@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['ONEDNN_CACHE', 'resolve_precision', 'limit_onednn_cache', 'memory_named', 'quiet_transformers', 'make_tiny_t5',
-           'make_tiny_causal', 'StudentModel', 'LoadedModel', 'load_weights', 'load_student_model', 'rounded_weights',
-           'save_weights']
+           'make_tiny_causal', 'StudentModel', 'load_student_model', 'rounded_weights', 'save_weights']
 
-# %% ../../nbs/5_student/03_model.ipynb #1196f7d4
+# %% ../../nbs/5_student/03_model.ipynb #adbd9e6b
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import transformers
@@ -42,10 +41,8 @@ from transformers.models.auto.modeling_auto import (
 
 from .causal import SEPARATOR, CausalStudent
 from .config import StudentError, UnusableInput, first_line
-
-# The functions stay importable from here until their users take a `StudentModel`.
 from .onnx import DECODER, load_onnx
-from .seq2seq import Answers, Seq2SeqStudent, encode, generate, target_loss  # noqa: F401
+from .seq2seq import Answers, Seq2SeqStudent
 
 # %% ../../nbs/5_student/03_model.ipynb #62d2d601
 def resolve_precision(
@@ -171,7 +168,7 @@ class StudentModel(Protocol):
     def score(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
         "Compute how likely every candidate is after every prompt: (n, n_candidates) float32, natural logarithm."
 
-# %% ../../nbs/5_student/03_model.ipynb #9ea48fe2
+# %% ../../nbs/5_student/03_model.ipynb #fb25bbce
 def _is_decoder(folder: Path, config: PreTrainedConfig) -> bool:
     "Tell a decoder from an encoder-decoder; `UnusableInput` where a model is neither."
     kind = config.model_type
@@ -183,18 +180,13 @@ def _is_decoder(folder: Path, config: PreTrainedConfig) -> bool:
     raise UnusableInput(f"{folder}: a {kind} model; a student is an encoder-decoder, such as T5, or a decoder, such as SmolLM2 or Qwen")
 
 
-class LoadedModel(NamedTuple):
-    "A model in memory, and what turns its texts into token ids."
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-
-def load_weights(
+def load_student_model(
     folder: Path,  # holds config.json, model.safetensors and a tokenizer
     dropout: float = 0.0,  # for training
-) -> LoadedModel:  # float32, on the GPU where there is one
-    "Load a model and its tokenizer; `UnusableInput` where the folder holds none that can be a student."
+) -> StudentModel:  # float32, on the GPU where there is one
+    "Load a student of the kind that the folder's configuration says; `UnusableInput` where it holds none."
+    if (folder / DECODER).is_file():
+        return load_onnx(folder)
     limit_onednn_cache()
     if not folder.is_dir():
         raise UnusableInput(
@@ -203,12 +195,13 @@ def load_weights(
     try:
         with quiet_transformers(), memory_named("a smaller student"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            model_class = AutoModelForCausalLM if _is_decoder(folder, config) else AutoModelForSeq2SeqLM
+            is_decoder = _is_decoder(folder, config)
             # T5 has one rate, BART another name for it, and Llama only that of the attention.
             for name in ("dropout_rate", "dropout", "attention_dropout"):
                 if hasattr(config, name):
                     setattr(config, name, dropout)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model_class = AutoModelForCausalLM if is_decoder else AutoModelForSeq2SeqLM
             model = model_class.from_pretrained(folder, config=config, local_files_only=True, dtype=torch.float32)
     except StudentError:
         raise
@@ -219,18 +212,8 @@ def load_weights(
         raise UnusableInput(f"{folder}: its tokenizer has no end token; name it as eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
-
-# %% ../../nbs/5_student/03_model.ipynb #17f0917f
-def load_student_model(
-    folder: Path,  # holds config.json, model.safetensors and a tokenizer
-    dropout: float = 0.0,  # for training
-) -> StudentModel:  # float32, on the GPU where there is one
-    "Load a student of the kind that the folder's configuration says; `UnusableInput` where it is none."
-    if (folder / DECODER).is_file():
-        return load_onnx(folder)
-    loaded = load_weights(folder, dropout)
-    return (CausalStudent if not loaded.model.config.is_encoder_decoder else Seq2SeqStudent)(*loaded)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return CausalStudent(model, tokenizer) if is_decoder else Seq2SeqStudent(model, tokenizer)
 
 # %% ../../nbs/5_student/03_model.ipynb #61be72ec
 def rounded_weights(

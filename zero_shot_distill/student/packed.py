@@ -221,7 +221,7 @@ def packed_attention(
     "Compute what each row sees of its own text, unscaled as T5 does; the plan's bias gets its gradient."
     return _PackedAttention.apply(queries, keys_values, plan.bias, plan, dropout)
 
-# %% ../../nbs/5_student/03_packed.ipynb #c0f8f802
+# %% ../../nbs/5_student/03_packed.ipynb #cf5411c6
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, weight, epsilon, dtype):
@@ -233,11 +233,11 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         rows, weight, inverse = ctx.saved_tensors
-        normed, gradient = rows * inverse, gradient.to(rows.dtype)
-        to_weight = torch.einsum("rd,rd->d", gradient, normed) if ctx.needs_input_grad[1] else None
-        gradient = gradient * weight
-        along = torch.linalg.vecdot(gradient, normed).div_(-rows.shape[-1])[:, None]
-        return gradient.addcmul_(normed, along).mul_(inverse), to_weight, None, None
+        gradient = gradient.to(rows.dtype)
+        product = gradient * rows
+        to_weight = (inverse.t() @ product)[0] if ctx.needs_input_grad[1] else None
+        along = (product @ weight)[:, None] * inverse.pow(3) / -rows.shape[-1]
+        return torch.mul(gradient, weight, out=product).mul_(inverse).addcmul_(rows, along), to_weight, None, None
 
 
 def rms_norm(

@@ -22,7 +22,7 @@ def is_packable(
     is_t5 = isinstance(model, T5ForConditionalGeneration | MT5ForConditionalGeneration)
     return is_t5 and getattr(model.lm_head, "bias", None) is None and not model.encoder.gradient_checkpointing
 
-# %% ../../nbs/5_student/03_t5.ipynb #b958d0a3
+# %% ../../nbs/5_student/03_t5.ipynb #5a0a2a26
 def _normed(norm: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
     return rms_norm(rows, norm.weight, norm.variance_epsilon)
 
@@ -37,10 +37,9 @@ def _fed_forward(layer: torch.nn.Module, rows: torch.Tensor, is_gated_gelu: bool
     "Compute the two linear layers with an activation between them."
     if not hasattr(layer, "wi_0"):
         return layer.wo(layer.dropout(layer.act(layer.wi(rows))))
-    gate, value = linear(rows, torch.cat([layer.wi_0.weight, layer.wi_1.weight])).chunk(2, -1)
     # transformers writes this activation out in eight steps; PyTorch has it in one.
-    gate = gelu(gate, approximate="tanh") if is_gated_gelu else layer.act(gate)
-    return layer.wo(layer.dropout(gate * value))
+    gate = gelu(layer.wi_0(rows), approximate="tanh") if is_gated_gelu else layer.act(layer.wi_0(rows))
+    return layer.wo(layer.dropout(gate * layer.wi_1(rows)))
 
 
 def _run_stack(

@@ -1,0 +1,394 @@
+"""Speed and memory of a training step: the published trainer's way, a tuned Seq2SeqTrainer, and ours.
+
+python tests/benchmarks/student.py [--task svamp|esnli|long] [--dtype fp32|bf16|both] [--batch 16] [--steps 4] [--rounds 3]
+python tests/benchmarks/student.py --each          what each idea gives, alone and taken away
+python tests/benchmarks/student.py --students 10   memory and step time of students trained one after the other in one process
+
+(a) is written from the description of Hsieh et al. 2023 (arXiv 2305.02301): label and rationale by two forward passes a step, each
+padded to its own longest text, logits on every position, float32, PyTorch's AdamW. (b) is transformers' Seq2SeqTrainer with the same two
+passes, texts grouped by length, SDPA, fused AdamW and, with bf16, half-width arithmetic. (c) is what `zsd train` does. All ways go over the
+same rows once a round, in turn, in one process; (a) and (c) in the same batches. Dropout is off. First, the parity gate: on the same
+batches in float32, the losses and all gradients of (a) and (c) agree to 1e-5. Peak memory is that of a process for each way.
+"""
+
+import argparse
+import copy
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from zero_shot_distill.student.model import load_student_model, quiet_transformers
+from zero_shot_distill.student.seq2seq import Seq2SeqStudent
+from zero_shot_distill.weights.pull import pull
+
+SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+MAX_INPUT, MAX_RATIONALE = 1024, 256  # tokens, as Hsieh et al. set them
+ALPHA = 0.5
+
+
+# --- what is trained on
+
+
+def read_svamp() -> list[tuple[str, str, str]]:
+    "Input, label and rationale of the thesis's 800 train rows; the rationales are GPT-3.5's, of template 2."
+    problems = json.loads((SHARED / "svamp" / "SVAMP.json").read_text())
+    equations = {f"{problem['Body']}\n{problem['Question']}": problem["Equation"] for problem in problems}
+    with (SHARED / "thesis/query-results/svamp/train/2/responses.json").open() as lines:
+        replies = [json.loads(line) for line in lines]
+    asked = [(reply["prompt_values"]["question"], reply["response"]) for reply in replies]
+    return [(question, equations[question], reply) for question, reply in asked]
+
+
+def read_esnli() -> list[tuple[str, str, str]]:
+    with (SHARED / "esnli" / "esnli_dev.jsonl").open() as lines:
+        rows = [json.loads(line) for line in lines]
+    return [(f"premise: {row['premise']} hypothesis: {row['hypothesis']}", row["label"], row["explanation"]) for row in rows]
+
+
+def read_long() -> list[tuple[str, str, str]]:
+    "As long as ANLI's: a premise of 100 to 400 tokens, put together from the premises of e-SNLI; two explanations."
+    rows, draw = read_esnli(), random.Random(0)
+    premises = list(dict.fromkeys(text.split(" hypothesis: ")[0].removeprefix("premise: ") for text, _, _ in rows))
+    made = []
+    for (text, label, reason), (_, _, other) in pairwise(rows[:3000]):
+        n_words, words = draw.randint(75, 290), []
+        while len(words) < n_words:
+            words += draw.choice(premises).split()
+        made.append((f"premise: {' '.join(words[:n_words])} hypothesis: {text.split(' hypothesis: ')[1]}", label, f"{reason} {other}"))
+    return made
+
+
+TASKS = {"svamp": read_svamp, "esnli": read_esnli, "long": read_long}
+Row = tuple[list[int], list[int], list[int], list[int]]  # label input and target, rationale input and target
+
+
+def read_rows(task: str, student: Seq2SeqStudent, n: int) -> list[Row]:
+    "A random sample, as token ids."
+    texts = random.Random(0).sample(TASKS[task](), n)
+    return list(
+        zip(
+            student.encode_prompts(["predict: " + text for text, _, _ in texts], MAX_INPUT),
+            student.encode_targets([label for _, label, _ in texts]),
+            student.encode_prompts(["explain: " + text for text, _, _ in texts], MAX_INPUT),
+            student.encode_targets([reason for _, _, reason in texts], MAX_RATIONALE),
+            strict=True,
+        )
+    )
+
+
+def in_batches(rows: Sequence[Row], size: int) -> list[list[Row]]:
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+# --- the ways to train
+
+
+def padded(sequences: Sequence[list[int]], filler: int) -> torch.Tensor:
+    return pad_sequence([torch.tensor(ids) for ids in sequences], batch_first=True, padding_value=filler)
+
+
+def collated(inputs: Sequence[list[int]], targets: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    mask = padded([[1] * len(ids) for ids in inputs], 0)
+    return {"input_ids": padded(inputs, 0), "attention_mask": mask, "labels": padded(targets, -100)}
+
+
+def two_passes(model: PreTrainedModel, label: dict, rationale: dict) -> torch.Tensor:
+    return ALPHA * model(**label).loss + (1 - ALPHA) * model(**rationale).loss
+
+
+def published_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
+    "(a): a pass for each task, each padded to its own longest text, logits everywhere."
+    columns = list(zip(*batch, strict=True))
+    return two_passes(student.model, collated(*columns[:2]), collated(*columns[2:]))
+
+
+def our_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
+    "(c): all parts in one pass, without padding."
+    labels, label_targets, rationales, rationale_targets = (list(column) for column in zip(*batch, strict=True))
+    losses = student.part_losses(labels + rationales, label_targets + rationale_targets)
+    means = [losses[: len(batch)].sum() / sum(map(len, label_targets)), losses[len(batch) :].sum() / sum(map(len, rationale_targets))]
+    return ALPHA * means[0] + (1 - ALPHA) * means[1]
+
+
+def real_positions_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
+    "(a), with logits where there is a target."
+    model, losses = student.model, []
+    columns = list(zip(*batch, strict=True))
+    for inputs, targets in (columns[:2], columns[2:]):
+        asked = collated(inputs, targets)
+        labels = asked.pop("labels")
+        encoded = model.encoder(**asked).last_hidden_state
+        shifted = model.prepare_decoder_input_ids_from_labels(labels)
+        decoded = model.decoder(
+            input_ids=shifted, encoder_hidden_states=encoded, encoder_attention_mask=asked["attention_mask"], use_cache=False
+        )
+        logits = model.lm_head(decoded.last_hidden_state[labels != -100])
+        losses.append(cross_entropy(logits.float(), labels[labels != -100]))
+    return ALPHA * losses[0] + (1 - ALPHA) * losses[1]
+
+
+@dataclass(frozen=True)
+class Way:
+    "One way to train."
+
+    name: str
+    loss: Callable[[Seq2SeqStudent, Sequence[Row]], torch.Tensor]
+    dtype: str = "fp32"
+    fused: bool = True  # AdamW in one computation
+    grouped: bool = False  # batches of like length
+    changed: tuple[str, object] | None = None  # a name of the package that stands for something else
+
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+        "Make what goes over all rows once each time it is called. Ways share the weights: how fast they are does not depend on them."
+        optimiser = torch.optim.AdamW(student.model.parameters(), lr=1e-6, weight_decay=0.0, fused=self.fused)
+        batches = in_batches(sorted(rows, key=lambda row: len(row[0])) if self.grouped else rows, size)
+
+        def once() -> None:
+            student.model.train()
+            with patch(*self.changed) if self.changed else nullcontext():
+                for batch in batches:
+                    with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
+                        loss = self.loss(student, batch)
+                    loss.backward()
+                    optimiser.step()
+                    optimiser.zero_grad(set_to_none=True)
+
+        return once
+
+
+class _TwoPasses(Seq2SeqTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return two_passes(model, inputs["label"], inputs["rationale"])
+
+
+class Tuned(Way):
+    "(b): the computations of transformers' own trainer."
+
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+        "Make what goes over all rows once each time it is called, in batches of like length."
+
+        def collate(batch: list[dict]) -> dict:
+            columns = list(zip(*(one["row"] for one in batch), strict=True))
+            return {"label": collated(*columns[:2]), "rationale": collated(*columns[2:])}
+
+        settings = Seq2SeqTrainingArguments(
+            output_dir=tempfile.gettempdir(),
+            per_device_train_batch_size=size,
+            bf16=self.dtype == "bf16",
+            optim="adamw_torch_fused",
+            train_sampling_strategy="group_by_length",
+            max_grad_norm=0.0,
+            use_cpu=True,
+            remove_unused_columns=False,
+            report_to=[],
+        )
+        # A copy, because the trainer wraps the model's forward pass.
+        data = [{"input_ids": row[0], "row": row} for row in rows]
+        trainer = _TwoPasses(copy.deepcopy(student.model), settings, data_collator=collate, train_dataset=data)
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.create_optimizer()
+        model, optimiser = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+        loader = trainer.get_train_dataloader()
+
+        def once() -> None:
+            for batch in loader:
+                trainer.training_step(model, batch)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+
+        return once
+
+
+PUBLISHED = Way("(a) published way", published_loss, fused=False)
+TUNED = Tuned("(b) tuned Seq2SeqTrainer", published_loss)
+OURS = Way("(c) ours", our_loss)
+
+
+def ways_of(dtype: str) -> dict[str, Way]:
+    kinds = ["fp32", "bf16"] if dtype == "both" else [dtype]
+    return {"a": PUBLISHED} | {f"{name}-{kind}": replace(way, dtype=kind) for kind in kinds for name, way in (("b", TUNED), ("c", OURS))}
+
+
+def _plain_norm(rows, weight, epsilon):
+    return weight * (rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True) + epsilon))
+
+
+def _plain_vocabulary_loss(hidden, weight, targets):
+    return cross_entropy(torch.nn.functional.linear(hidden, weight).float(), targets, reduction="none")
+
+
+def each_way(dtype: str) -> dict[str, Way]:
+    "What each idea gives: added to (a), and taken away from (c)."
+    base, ours, package = replace(PUBLISHED, dtype=dtype), replace(OURS, dtype=dtype), "zero_shot_distill.student."
+    added = {
+        "(a) and fused AdamW": replace(base, fused=True),
+        "(a) and batches of like length": replace(base, grouped=True),
+        "(a) and logits where there is a target": replace(base, loss=real_positions_loss),
+        "(a) and these three": replace(base, fused=True, grouped=True, loss=real_positions_loss),
+    }
+    taken = {
+        "(c) without fused AdamW": replace(ours, fused=False),
+        "(c) and batches of like length": replace(ours, grouped=True),
+        "(c) with attention in one group, padded to the longest": replace(ours, changed=(f"{package}packed.MAX_WASTE", 1.0)),
+        "(c) with rows not rounded up": replace(ours, changed=(f"{package}packed.ROWS_MULTIPLE", 1)),
+        "(c) with transformers' norm": replace(ours, changed=(f"{package}t5.rms_norm", _plain_norm)),
+        "(c) with PyTorch's cross-entropy": replace(ours, changed=(f"{package}t5.vocabulary_loss", _plain_vocabulary_loss)),
+        "(c) with logits computed twice instead of kept": replace(ours, changed=(f"{package}packed.MAX_KEPT", 0)),
+    }
+    return {"(a)": base, **added, "(c)": ours, **taken}
+
+
+# --- measuring
+
+
+def memory_mb(kind: str) -> float:  # "VmRSS": resident now, "VmHWM": its peak
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{kind}:")[1].split()[0]) / 1024
+
+
+def processor() -> str:
+    names = [line.split(": ")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    halves = [name for name in ("avx512_bf16", "amx_bf16") if known.get(name)]
+    return f"{names[0] if names else 'unknown'}, {torch.get_num_threads()} threads, {' and '.join(halves) or 'no bfloat16 instructions'}"
+
+
+def require_parity(student: Seq2SeqStudent, batches: Sequence[list[Row]]) -> None:
+    "Stop where the losses or gradients of (a) and (c) differ by more than 1e-5 of the largest."
+    worst_loss = worst_gradient = 0.0
+    model = student.model.train()
+    for batch in batches:
+        losses, gradients = [], []
+        for loss_of in (published_loss, our_loss):
+            loss = loss_of(student, batch)
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+            model.zero_grad(set_to_none=True)
+        worst_loss = max(worst_loss, abs(losses[0] - losses[1]) / abs(losses[0]))
+        # Each is compared with the largest of its tensor, or with the thousandth part of the largest of all.
+        scale = max(gradient.abs().max().item() for gradient in gradients[0].values())
+        for name, gradient in gradients[0].items():
+            most = max(gradient.abs().max().item(), scale / 1000)
+            worst_gradient = max(worst_gradient, (gradient - gradients[1][name]).abs().max().item() / most)
+    print(
+        f"parity on {len(batches)} batches: losses differ by {worst_loss:.1e}, gradients by {worst_gradient:.1e} of the largest", flush=True
+    )
+    if not max(worst_loss, worst_gradient) < 1e-5:
+        sys.exit("(a) and (c) do not compute the same; nothing was measured")
+
+
+def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, list[float]]:
+    "Seconds of each round of each way; the ways take turns, after one round that does not count."
+    started = {name: way.start(student, rows, size) for name, way in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, once in started.items():
+            began = time.perf_counter()
+            once()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def peak_memory(name: str, options: argparse.Namespace, task: str) -> float:
+    "Run one way in a process of its own."
+    given = ["--task", task, "--batch", str(options.batch), "--steps", str(options.steps), "--weights", options.weights, "--only", name]
+    done = subprocess.run([sys.executable, __file__, *given], text=True, stdout=subprocess.PIPE)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else math.nan
+
+
+def compare(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
+    for task in [options.task] if options.task else TASKS:
+        rows = read_rows(task, student, options.batch * options.steps)
+        require_parity(student, in_batches(rows, options.batch)[:2])
+        ways = ways_of(options.dtype)
+        seconds = measure(ways, student, rows, options.batch, options.rounds)
+        peaks = {name: peak_memory(name, options, task) for name in ways if not options.no_memory}
+        rates = {name: len(rows) * len(some) / sum(some) for name, some in seconds.items()}
+        print(f"\n{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n")
+        print("| way | precision | examples a second (slowest to fastest round) | times (a) | times (b) | peak MB | of (a) |")
+        print("|---|---|---:|---:|---:|---:|---:|")
+        for name, way in ways.items():
+            span = f"{rates[name]:.2f} ({len(rows) / max(seconds[name]):.2f} to {len(rows) / min(seconds[name]):.2f})"
+            times = [f"{rates[name] / rates['a']:.2f}", f"{rates[name] / rates[f'b-{way.dtype}']:.2f}"]
+            memory = [f"{peaks[name]:,.0f}", f"{peaks[name] / peaks['a']:.2f}"] if peaks else ["", ""]
+            print(f"| {way.name} | {way.dtype} | {span} | {' | '.join(times)} | {' | '.join(memory)} |", flush=True)
+
+
+def each(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
+    task = options.task or "svamp"
+    rows = read_rows(task, student, options.batch * options.steps)
+    kinds = ["fp32", "bf16"] if options.dtype == "both" else [options.dtype]
+    print(
+        f"{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n\n| way | precision | examples a second | times (a) |\n|---|---|---:|---:|"
+    )
+    for kind in kinds:
+        seconds = measure(each_way(kind), student, rows, options.batch, options.rounds)
+        rates = {name: len(rows) * len(some) / sum(some) for name, some in seconds.items()}
+        for name, rate in rates.items():
+            print(f"| {name} | {kind} | {rate:.2f} | {rate / rates['(a)']:.2f} |", flush=True)
+
+
+def train_in_turn(folder: Path, options: argparse.Namespace) -> None:
+    "Resident memory and step time of students trained one after the other, each on batches of its own."
+    print("| student | resident afterwards, MB | peak so far, MB | a step, s |\n|---|---:|---:|---:|")
+    for number in range(options.students):
+        student = load_student_model(folder)
+        rows = random.Random(number).sample(read_rows(options.task or "esnli", student, 3000), options.batch * options.steps)
+        once = replace(OURS, dtype="bf16" if options.dtype == "both" else options.dtype).start(student, rows, options.batch)
+        began = time.perf_counter()
+        once()
+        step_s = (time.perf_counter() - began) / options.steps
+        print(f"| {number + 1} | {memory_mb('VmRSS'):,.0f} | {memory_mb('VmHWM'):,.0f} | {step_s:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(TASKS), help="default: each in turn")
+    parser.add_argument("--dtype", choices=["fp32", "bf16", "both"], default="both", help="of (b) and (c)")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weights", default="flan-t5-small", help="a name that zsd knows, or a folder")
+    parser.add_argument("--each", action="store_true", help="a table of what each idea gives")
+    parser.add_argument("--students", type=int, help="train as many one after the other")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    folder = Path(options.weights) if Path(options.weights).is_dir() else pull(options.weights).path
+    with quiet_transformers():
+        if options.students:
+            print(f"{processor()}\n", flush=True)
+            train_in_turn(folder, options)
+            return
+        student = load_student_model(folder)
+        if options.only:
+            rows = read_rows(options.task, student, options.batch * options.steps)
+            once = ways_of("both")[options.only].start(student, rows, options.batch)
+            del student  # (b) has made itself a copy
+            once()
+            print(memory_mb("VmHWM"))
+            return
+        print(f"{processor()}\n", flush=True)
+        (each if options.each else compare)(student, options)
+
+
+if __name__ == "__main__":
+    main()
