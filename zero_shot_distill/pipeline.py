@@ -428,8 +428,6 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
             run.progress.message(f"  NOTE {config.name}: {note}")
         if test.warning:
             run.progress.message(f"  WARNING {config.name}: {test.warning}")
-        for note in student.notes:
-            run.progress.message(f"  NOTE {config.name}: {note}")
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6

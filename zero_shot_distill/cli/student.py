@@ -219,8 +219,6 @@ def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Pat
             print(f"NOTE: {record.run_id}: {note}")
         if record.test.warning:
             print(f"WARNING: {record.run_id}: {record.test.warning}")
-        for note in record.notes:
-            print(f"NOTE: {record.run_id}: {note}")
     for record in records:
         print(
             f"Student: {work_dir / 'students' / record.run_id} (zsd predict --student takes it); record: {work_dir / 'runs' / record.run_id}.json"
