@@ -13,6 +13,7 @@ LONG = (
     "test_teacher.py",
     "test_own_data.py",
     "test_student.py",
+    "test_training.py",
     "test_cli.py",
     "test_asking.py",
     "test_thesis_commands.py",

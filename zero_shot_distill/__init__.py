@@ -40,6 +40,7 @@ _MODULES = {  # module -> its names that stand here
     "annotate.job": ("AnnotationJob", "run_annotation"),
     "annotate.forecast": ("forecast",),
     "student.config": ("TrainingConfig",),
+    "student.method": ("methods_table",),
     "student.measure": ("PredictedRows", "calibration"),
     "student.record": ("RunRecord",),
     "student.job": ("TrainingJob", "train_student"),

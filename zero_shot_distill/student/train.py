@@ -250,6 +250,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         report_to=config.report_to,
         disable_tqdm=True,
         logging_nan_inf_filter=False,
+        ddp_find_unused_parameters=False,
     )
     # Several GPUs in one process would need tensors as input; `accelerate launch` uses them, one process each.
     arguments._n_gpu = min(arguments.n_gpu, 1)
