@@ -118,7 +118,7 @@ def restart_seed(
 
 VALID_COLUMNS = {"teacher": "teacher agreement (valid)", "gold": "gold accuracy (valid)"}  # label source -> as readers see it
 
-
+# %% ../../nbs/5_student/01_record.ipynb #9ad6f48b
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
     "What a training run used and gave."
