@@ -382,7 +382,7 @@ def test_predict_without_labels(students):
     assert written.out.startswith("wrote out.jsonl (rows: 1; "), written.err
     (line,) = (students / "out.jsonl").read_text().splitlines()
     assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label"]
-    is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .tsv, .jsonl or .json")
+    is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .tsv, .jsonl, .json or .parquet")
 
 
 def test_predict_lines_of_text_needs_one_field(students):

@@ -339,8 +339,17 @@ def test_answers_of_other_kinds_of_tasks():
 def test_the_last_marked_text_counts():
     assert read_candidate("<prompt>old</prompt> then <PROMPT>\n`new`\n</PROMPT>") == "new"
     assert read_candidate("<prompt>an end without its mark") == "an end without its mark"
-    for reply in ("", "<prompt>", "<prompt></prompt>", "</prompt><prompt>"):
+    for reply in ("", "<prompt>", "<prompt></prompt>", "</prompt><prompt>", "<prompt>a beginning <prompt>and another</prompt>"):
         assert read_candidate(reply) is Refusal.NO_MARKS
+
+
+def test_a_proposal_that_repeats_itself_is_refused():
+    "As a small optimiser wrote it."
+    good = "Premise: {premise}\nHypothesis: {hypothesis}"
+    said = "John is reading a book on the beach."
+    assert refusal_of(f"{said} {said}\n\n{good}", TASK, []) is None
+    assert refusal_of(f"{said} {said} {said}\n\n{good}", TASK, []) is Refusal.LOOPED
+    assert refusal_of(f"Think! Think! Think!\n\n{good}", TASK, []) is None
 
 
 def test_the_meta_prompt_shows_the_best_last_in_buckets():

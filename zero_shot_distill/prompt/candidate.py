@@ -8,6 +8,7 @@ __all__ = ['MARKS', 'OWN_WORDS', 'ReplyForm', 'Refusal', 'read_candidate', 'norm
 # %% ../../nbs/3_prompt/10_candidate.ipynb #7f115bc9
 import re
 import string
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -97,6 +98,7 @@ class Refusal(StrEnum):
     EXAMPLE = "quotes an example"
     TOO_LONG = "too long"
     REPEATED = "was tried before"
+    LOOPED = "says the same again and again"
 
 
 MARKS = ("<prompt>", "</prompt>")
@@ -112,10 +114,11 @@ def read_candidate(
     if reply is None:
         return Refusal.NO_REPLY
     found = [_SCORE.sub("", text.replace(OWN_WORDS, "")).strip().strip("`").strip() for text in _MARKED.findall(reply)]
-    return found[-1] if found and found[-1] else Refusal.NO_MARKS
+    return found[-1] if found and found[-1] and MARKS[0] not in found[-1].lower() else Refusal.NO_MARKS
 
 # %% ../../nbs/3_prompt/10_candidate.ipynb #50efb500
 _LEAST_QUOTED = 6  # words in a row that a candidate shares with an example; fewer may be chance
+_MOST_SAID = 2  # times that a candidate may say a sentence of four words or more: a small optimiser falls into loops
 
 
 def _words(text: str) -> list[str]:
@@ -132,6 +135,12 @@ def normal_text(
 def _holds(words: Sequence[str], part: Sequence[str]) -> bool:
     "Tell whether some words stand in a text one after the other."
     return any(list(words[at : at + len(part)]) == list(part) for at in range(len(words) - len(part) + 1)) if part else False
+
+
+def _is_loop(text: str) -> bool:
+    "Tell whether a text says the same sentence again and again."
+    said = (tuple(_words(sentence)) for sentence in re.split(r"[.!?\n]+", text))
+    return max(Counter(words for words in said if len(words) >= 4).values(), default=0) > _MOST_SAID
 
 
 def _quotes(words: Sequence[str], example: Example) -> bool:
@@ -177,6 +186,7 @@ def refusal_of(
         Refusal.DOUBLED: len(set(names)) < len(names),
         Refusal.TOO_LONG: len(text) > most_characters,
         Refusal.REPEATED: normal_text(text) in seen,
+        Refusal.LOOPED: _is_loop(text),
         Refusal.EXAMPLE: any(_quotes(words, example) for example in examples),
         Refusal.ANSWER: _gives_away(words, task, examples),
     }
