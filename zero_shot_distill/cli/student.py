@@ -204,7 +204,7 @@ def train(
 def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Path) -> None:
     "Print what came of the students, and where they are."
     from zero_shot_distill.prompt.by_label import by_label_rows
-    from zero_shot_distill.student.record import measured_rows
+    from zero_shot_distill.student.score import measured_rows
 
     show_rows(student_rows(records, n_choices), as_json=False)
     if len(records) == 1 and records[0].test.confusion:
