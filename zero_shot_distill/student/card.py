@@ -24,7 +24,8 @@ from .data import input_limit
 from .method import METHODS as _METHODS
 from .method import PREFIXES, SEPARATORS, answer_tokens
 from .model import quiet_transformers
-from .record import METHODS, StudentScore, measured_rows
+from .record import METHODS
+from .score import StudentScore, measured_rows
 from .seq2seq import Seq2SeqStudent
 from .student import Student
 
