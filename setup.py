@@ -23,7 +23,11 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "onnx": cfg["onnx_requirements"].split()},
+    extras_require={
+        "dev": cfg["dev_requirements"].split(),
+        "onnx": cfg["onnx_requirements"].split(),
+        "gguf": cfg["gguf_requirements"].split(),
+    },
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     # The definitions and the experiment notebooks travel inside the wheel, so that `zsd` finds them after `pip install`.
     packages=[*find_packages(include=[package, f"{package}.*"]), f"{package}.data", f"{package}.experiments"],

@@ -14,6 +14,7 @@ from scripted_server import Scripted, ScriptedServer
 from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.student import predict_rows as predict_rows_module
+from zero_shot_distill.student.config import UnusableInput
 from zero_shot_distill.student.data import read_answer
 from zero_shot_distill.student.predict_rows import predict_rows
 from zero_shot_distill.student.record import RunRecord
@@ -86,7 +87,7 @@ def test_train_then_predict(folder):
     (folder / "lines.txt").write_text("It works well.\n\nIt broke.\n")
     predicted = zsd(folder, "predict", "--student", student, "--input", "lines.txt", "--explain")
     rows = list(csv.DictReader(io.StringIO(predicted.out)))
-    assert [list(row) for row in rows] == [["text", "predicted_label", "predicted_rationale"]] * 2
+    assert [list(row) for row in rows] == [["text", "predicted_label", "predicted_score", "predicted_rationale"]] * 2
     assert [row["text"] for row in rows] == ["It works well.", "It broke."]
 
 
@@ -116,7 +117,7 @@ def test_a_row_without_text_comes_back_without_a_label(folder):
     done = zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "new.csv")
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["name"] for row in rows] == ["a", "", "c"]
-    assert rows[1] == {"name": "", "text": "", "label": "good", "predicted_label": ""}
+    assert rows[1] == {"name": "", "text": "", "label": "good", "predicted_label": "", "predicted_score": ""}
     assert "new.csv was read with semicolons between the columns" in done.err
     (folder / "empty.csv").write_text('text\n""\n')
     is_one_line(zsd(folder, "predict", "--student", f"zsd-work/students/{said['run_id']}", "--input", "empty.csv"), 2, "'text' is empty")
@@ -244,7 +245,7 @@ def test_every_form_holds_the_same_labels(folder, student, form):
     assert done.status == 0, done.err
     assert done.out.startswith(f"wrote ten.{form} (rows: 10;")
     rows = [row for _, row in read_rows(folder / f"ten.{form}")]
-    assert [list(row) for row in rows] == [["number", "text", "predicted_label", "predicted_rationale"]] * 10
+    assert [list(row) for row in rows] == [["number", "text", "predicted_label", "predicted_score", "predicted_rationale"]] * 10
     assert rows[0]["text"] == ("'=1+1" if form in ("csv", "tsv") else "=1+1")
     expected = predict_rows(folder / student, folder / "ten.csv", explain=True)
     assert [row["predicted_label"] or None for row in rows] == [row["predicted_label"] for window in expected for row in window]
@@ -265,6 +266,11 @@ def test_windows_change_nothing(folder, student, monkeypatch):
     windows = list(predict_rows(folder / student, folder / "ten.csv"))
     assert [len(window) for window in windows] == [3, 3, 3, 1]
     assert [row for window in windows for row in window] == whole
+    assert all(row["predicted_score"] >= 0.5 for row in whole)  # of two labels the more likely one
+    written = [row for window in predict_rows(folder / student, folder / "ten.csv", read="generated") for row in window]
+    assert [list(row) for row in written] == [["number", "text", "predicted_label"]] * 10
+    with pytest.raises(UnusableInput, match="read 'both': must be one of generated, scored"):
+        predict_rows(folder / student, folder / "ten.csv", read="both")
 
 
 PEAK = """
@@ -340,7 +346,7 @@ def test_the_code_of_the_card_runs_as_it_stands(folder, student):
     code = card.split("```python\n")[1].partition("```")[0].replace('text="..."', 'text="It works well. 3"')
     asked = subprocess.run([sys.executable, "-c", code], cwd=(folder / student).parent, env=environment(), capture_output=True, text=True)
     (folder / "one.txt").write_text("It works well. 3\n")
-    [[row]] = predict_rows(folder / student, folder / "one.txt", explain=True)
+    [[row]] = predict_rows(folder / student, folder / "one.txt", explain=True, read="generated")
     answers = asked.stdout.splitlines()
     assert read_answer(load_student(folder / student).task, answers[0]) == row["predicted_label"], asked.stderr
     assert answers[1].strip() == row["predicted_rationale"]

@@ -248,6 +248,21 @@ def test_controls_are_drawn_from_the_seed(tiny, unbroken, tmp_path, control):
     assert one.config.rationale_control == json.loads((one.path / "student.json").read_text())["config"]["rationale_control"] == control
 
 
+def test_one_of_several_rationales_is_drawn_each_time(tiny, unbroken, tmp_path):
+    "From the seed: a training that was stopped draws the same."
+    rows = [replace(row, more_rationales=("it is an animal", "it may be a pet")) for row in ROWS]
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        train_student(tiny, "tiny T5", rows, VALID, TASK, MOIST, tmp_path / "broken", stop)
+    one, two = (train_student(tiny, "tiny T5", rows, VALID, TASK, MOIST, tmp_path / name) for name in ("broken", "whole"))
+    assert same(one, two)
+    assert weights_of(one.path) != weights_of(unbroken.path)
+
+
 def test_a_rationale_method_needs_rationales(tiny, tmp_path):
     rows = [replace(row, rationale=None) for row in ROWS]
     for method in [name for name, method in METHODS.items() if method.explains]:
@@ -255,6 +270,26 @@ def test_a_rationale_method_needs_rationales(tiny, tmp_path):
             train_student(tiny, "x", rows, VALID, TASK, replace(SHORT, method=method), tmp_path / "out")
     with refused(UnusableInput, "rationale_control other-row: needs two rows with a rationale, there are 1"):
         train_student(tiny, "x", [ROWS[0], *rows[1:]], VALID, TASK, replace(SHORT, rationale_control="other-row"), tmp_path / "out")
+
+
+# --- confidence
+
+
+def test_rows_that_the_teacher_was_not_sure_of(tiny, unbroken, tmp_path):
+    sure = [replace(row, confidence=0.3 if row.id.startswith("bird") else 0.9, confidence_kind="logprob") for row in ROWS]
+    sure[0] = replace(sure[0], gold="neutral")
+    kept = train_student(tiny, "tiny T5", sure, VALID, TASK, replace(MOIST, min_confidence=0.5), tmp_path / "kept")
+    assert (kept.n_train, kept.n_unsure) == (9, 3)
+    assert (kept.teacher_accuracy, kept.kept_accuracy) == (pytest.approx(11 / 12), pytest.approx(8 / 9))
+    assert kept.notes[-1:] == [
+        "3 training rows left out, for the teacher was not sure of them; of the teacher's labels 91.7% were right before, 88.9% after"
+    ]
+    assert load_student(kept.path) == kept
+    weighed = train_student(tiny, "tiny T5", sure, VALID, TASK, replace(MOIST, weigh_by_confidence=True), tmp_path / "weighed")
+    assert (weighed.n_train, weighed.n_unsure) == (12, 0)
+    assert weights_of(weighed.path) != weights_of(unbroken.path)
+    with refused(UnusableInput, "no training row has a confidence; annotate with --confidence"):
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(MOIST, min_confidence=0.5), tmp_path / "none")
 
 
 # --- the guard

@@ -790,3 +790,20 @@ def test_the_restored_student_computes_what_its_source_computes(tmp_path: Path) 
         cosine = (ours * theirs).sum() / np.linalg.norm(ours) / np.linalg.norm(theirs)
         assert cosine > 0.9999
     assert (own_logits.argmax(-1) == logits.argmax(-1)).all()
+
+
+@pytest.mark.slow
+def test_the_decoder_student_for_real(tmp_path: Path) -> None:
+    "Restored from the small teacher's file, it is what transformers reads there, to sixteen bits, and can be a student."
+    pytest.importorskip("gguf", reason="pip install 'zero_shot_distill[gguf]'")
+    from zero_shot_distill.student.model import load_student_model
+
+    pulled = pull("smollm2-135m", cache=tmp_path, options=PullOptions(hub_timeout_s=0))
+    student = load_student_model(pulled.path)
+    assert student.model.num_parameters() == 134_515_008
+    assert student.model.lm_head.weight is student.model.model.embed_tokens.weight
+    prompts = [student.tokenizer("The capital of France is")["input_ids"]]
+    assert "Paris" in student.generate(prompts, 8).texts[0]
+    scores = student.score(prompts, student.encode_targets([" Paris", " a fish"]))
+    assert scores[0, 0] > scores[0, 1]
+    assert "SmolLM2" in json.loads((pulled.path / "provenance.json").read_text())["notices"][0]

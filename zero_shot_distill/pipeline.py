@@ -424,10 +424,10 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
         run.progress.message(
             f"  {config.name}: gold accuracy {test.accuracy:.1%} on {test.n} test rows{always}; {student.step_s:.2f} s a step"
         )
-        if test.warning:
-            run.progress.message(f"  WARNING {config.name}: {test.warning}")
         for note in student.notes:
             run.progress.message(f"  NOTE {config.name}: {note}")
+        if test.warning:
+            run.progress.message(f"  WARNING {config.name}: {test.warning}")
     return list(planned)
 
 # %% ../nbs/80_pipeline.ipynb #846181c6

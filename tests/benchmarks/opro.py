@@ -58,6 +58,13 @@ class Setting:
 
 def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
     "One search; an error is told in its place, so that the others go on."
+    try:
+        return _search(setting, proposer, seed)
+    except ZsdError as error:
+        return str(error)
+
+
+def _search(setting: Setting, proposer: str, seed: int) -> PromptSearch:
     task, progress = load_task(setting.task), Progress()
     begun, form = begin_with(task, load_templates(task))
     job = SearchJob(
@@ -82,10 +89,7 @@ def search(setting: Setting, proposer: str, seed: int) -> PromptSearch | str:
             own = setting.optimiser.sampling if setting.optimiser.has_own_sampling else None
         client = connect(opened, store, setting.teacher.sampling)
         optimiser = connect(proposing, store, setting.settings.optimiser_sampling(setting.teacher.sampling, own))
-        try:
-            return search_prompt(job, client, optimiser, setting.work_dir, progress)
-        except ZsdError as error:
-            return str(error)
+        return search_prompt(job, client, optimiser, setting.work_dir, progress)
 
 
 def line(proposer: str, seed: int, found: PromptSearch, objective: SearchObjective) -> dict[str, Any]:

@@ -294,17 +294,35 @@ def require_parity(student: Seq2SeqStudent, batches: Sequence[list[Row]]) -> Non
         sys.exit("(a) and (c) do not compute the same; nothing was measured")
 
 
-def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, list[float]]:
-    "Seconds of each round of each way; the ways take turns, after one round that does not count."
+@dataclass(frozen=True)
+class Speed:
+    "Examples a second of one way: by the clock, and by what the processor spent on it, which a busy machine distorts less."
+
+    n_rows: int  # of a round
+    seconds: list[float]  # of each round
+    cpu_seconds: list[float]  # of each round, all threads
+
+    @property
+    def rate(self) -> float:
+        return self.n_rows * len(self.seconds) / sum(self.seconds)
+
+    @property
+    def cpu_rate(self) -> float:
+        return self.n_rows * len(self.seconds) / sum(self.cpu_seconds)
+
+
+def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, Speed]:
+    "Measure each way; the ways take turns, after one round that does not count."
     started = {name: way.start(student, rows, size) for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    speeds = {name: Speed(len(rows), [], []) for name in ways}
     for number in range(rounds + 1):
         for name, once in started.items():
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             once()
             if number:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+                speeds[name].seconds.append(time.perf_counter() - began)
+                speeds[name].cpu_seconds.append(time.process_time() - cpu_began)
+    return speeds
 
 
 def peak_memory(name: str, options: argparse.Namespace, task: str) -> float:
@@ -319,31 +337,34 @@ def compare(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
         rows = read_rows(task, student, options.batch * options.steps)
         require_parity(student, in_batches(rows, options.batch)[:2])
         ways = ways_of(options.dtype)
-        seconds = measure(ways, student, rows, options.batch, options.rounds)
+        speeds = measure(ways, student, rows, options.batch, options.rounds)
         peaks = {name: peak_memory(name, options, task) for name in ways if not options.no_memory}
-        rates = {name: len(rows) * len(some) / sum(some) for name, some in seconds.items()}
         print(f"\n{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n")
-        print("| way | precision | examples a second (slowest to fastest round) | times (a) | times (b) | peak MB | of (a) |")
-        print("|---|---|---:|---:|---:|---:|---:|")
+        print(
+            "| way | precision | examples a second (slowest to fastest round) | times (a) | times (b) | times (a), CPU time | times (b), CPU time | peak MB | of (a) |"
+        )
+        print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
         for name, way in ways.items():
-            span = f"{rates[name]:.2f} ({len(rows) / max(seconds[name]):.2f} to {len(rows) / min(seconds[name]):.2f})"
-            times = [f"{rates[name] / rates['a']:.2f}", f"{rates[name] / rates[f'b-{way.dtype}']:.2f}"]
+            speed, first, tuned = speeds[name], speeds["a"], speeds[f"b-{way.dtype}"]
+            span = f"{speed.rate:.2f} ({len(rows) / max(speed.seconds):.2f} to {len(rows) / min(speed.seconds):.2f})"
+            times = [speed.rate / first.rate, speed.rate / tuned.rate, speed.cpu_rate / first.cpu_rate, speed.cpu_rate / tuned.cpu_rate]
             memory = [f"{peaks[name]:,.0f}", f"{peaks[name] / peaks['a']:.2f}"] if peaks else ["", ""]
-            print(f"| {way.name} | {way.dtype} | {span} | {' | '.join(times)} | {' | '.join(memory)} |", flush=True)
+            print(f"| {way.name} | {way.dtype} | {span} | {' | '.join(f'{one:.2f}' for one in times)} | {' | '.join(memory)} |", flush=True)
 
 
 def each(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
     task = options.task or "svamp"
     rows = read_rows(task, student, options.batch * options.steps)
     kinds = ["fp32", "bf16"] if options.dtype == "both" else [options.dtype]
-    print(
-        f"{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n\n| way | precision | examples a second | times (a) |\n|---|---|---:|---:|"
-    )
+    print(f"{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n")
+    print("| way | precision | examples a second | times (a) | times (a), CPU time |\n|---|---|---:|---:|---:|")
     for kind in kinds:
-        seconds = measure(each_way(kind), student, rows, options.batch, options.rounds)
-        rates = {name: len(rows) * len(some) / sum(some) for name, some in seconds.items()}
-        for name, rate in rates.items():
-            print(f"| {name} | {kind} | {rate:.2f} | {rate / rates['(a)']:.2f} |", flush=True)
+        speeds = measure(each_way(kind), student, rows, options.batch, options.rounds)
+        base = speeds["(a)"]
+        for name, speed in speeds.items():
+            print(
+                f"| {name} | {kind} | {speed.rate:.2f} | {speed.rate / base.rate:.2f} | {speed.cpu_rate / base.cpu_rate:.2f} |", flush=True
+            )
 
 
 def train_in_turn(folder: Path, options: argparse.Namespace) -> None:

@@ -204,16 +204,21 @@ def train(
 def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Path) -> None:
     "Print what came of the students, and where they are."
     from zero_shot_distill.prompt.by_label import by_label_rows
+    from zero_shot_distill.student.score import measured_rows
 
     show_rows(student_rows(records, n_choices), as_json=False)
     if len(records) == 1 and records[0].test.confusion:
         print("test rows by gold label and by the label that was given")
         show_rows(by_label_rows(records[0].test.confusion), as_json=False)
+    if len(records) == 1:
+        for title, rows in measured_rows(records[0].test).items():
+            print(title)
+            show_rows(rows, as_json=False)
     for record in records:
-        if record.test.warning:
-            print(f"WARNING: {record.run_id}: {record.test.warning}")
         for note in record.notes:
             print(f"NOTE: {record.run_id}: {note}")
+        if record.test.warning:
+            print(f"WARNING: {record.run_id}: {record.test.warning}")
     for record in records:
         print(
             f"Student: {work_dir / 'students' / record.run_id} (zsd predict --student takes it); record: {work_dir / 'runs' / record.run_id}.json"
@@ -231,10 +236,16 @@ def predict(
         typer.Option("--output", help="A .csv, .tsv, .jsonl, .json or .parquet file; standard output by default, CSV where CSV came in."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale, where the student has learned to.")] = False,
+    read: Annotated[
+        str | None,
+        typer.Option(
+            "--read", help="scored: the most likely label, with its probability (where labels can be listed); generated: as written."
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label rows with a trained student: they come back with all their columns and predicted_label. Files may be of any length.
+    """Label rows with a trained student: they come back with all their columns, predicted_label and predicted_score, its probability. Files may be of any length.
 
     Example: `zsd predict --student zsd-work/demo/students/ID --input reviews.csv --output labelled.csv`
     """
@@ -243,7 +254,7 @@ def predict(
 
     form = "json" if as_json else output_form(input_file, output)
     with Progress(quiet).bar("labelling (rows)") as on_progress:
-        windows = predict_rows(student, input_file, explain, on_progress)
+        windows = predict_rows(student, input_file, explain, read, on_progress)
         if str(input_file) != "-" and (how := how_written(input_file)):
             print(f"{input_file.name} was read {how}", file=sys.stderr)
         written = write_rows(windows, form, output)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import AutoConfig, AutoTokenizer
@@ -19,10 +20,12 @@ from ..core.markdown import code, fence, hub_licence, markdown_table, plain, row
 from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
 from .causal import SEPARATOR, CausalStudent
+from .data import input_limit
 from .method import METHODS as _METHODS
 from .method import PREFIXES, SEPARATORS, answer_tokens
 from .model import quiet_transformers
-from .record import METHODS, StudentScore
+from .record import METHODS
+from .score import StudentScore, measured_rows
 from .seq2seq import Seq2SeqStudent
 from .student import Student
 
@@ -46,21 +49,24 @@ class _Form(NamedTuple):
     model_class: str
     first: list[int]  # before the text
     last: list[int]  # after it
+    max_tokens: int  # all of it
     options: str = ""  # further arguments of `generate`
     cut: str = ""  # takes the prompt away from what is returned
 
 
-def _form(folder: Path) -> _Form:
+def _form(student: Student, folder: Path) -> _Form:
     "Find the form of a student's prompts by its configuration and its tokenizer."
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        is_decoder = not AutoConfig.from_pretrained(folder, local_files_only=True).is_encoder_decoder
-    if not is_decoder:
-        return _Form("AutoModelForSeq2SeqLM", [], Seq2SeqStudent(None, tokenizer).encode_prompts([""])[0])
-    last = tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"]
-    first = CausalStudent(None, tokenizer).encode_prompts([""])[0][: -len(last)]
+        model = SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
+    reader = (Seq2SeqStudent if model.config.is_encoder_decoder else CausalStudent)(model, tokenizer)
+    around, limit = reader.encode_prompts([""])[0], input_limit(reader, student.config, student.max_answer_tokens)
+    if model.config.is_encoder_decoder:
+        return _Form("AutoModelForSeq2SeqLM", [], around, limit)
+    n_last = len(tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"])
     filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    return _Form("AutoModelForCausalLM", first, last, f", eos_token_id={tokenizer.eos_token_id}, pad_token_id={filler}", "[len(ids):]")
+    options = f", eos_token_id={tokenizer.eos_token_id}, pad_token_id={filler}"
+    return _Form("AutoModelForCausalLM", around[:-n_last], around[-n_last:], limit, options, "[len(ids):]")
 
 
 def plain_code(
@@ -68,10 +74,10 @@ def plain_code(
     folder: Path,  # that holds its configuration and its tokenizer
 ) -> str:  # Python, to be run in the folder above the student's
     "Write the lines that load and ask a student with transformers alone."
-    form = _form(folder)
+    form = _form(student, folder)
     fields = ", ".join(f'{name}="..."' for name in student.task.fields)
     asks = ", ".join(f"({json.dumps(prefix)}, {n_tokens})" for prefix, n_tokens, _ in _asks(student))
-    n_text = student.config.max_input_tokens - len(form.first) - len(form.last)
+    n_text = form.max_tokens - len(form.first) - len(form.last)
     first = f"{form.first} + " if form.first else ""
     return f"""\
 from torch import tensor
@@ -114,6 +120,7 @@ def _measured(score: StudentScore) -> Mapping[str, Any]:
         "by_label": rows_table(by_label_rows(score.confusion)) if score.confusion else "",
         "trivial": "; ".join(f"{name}: {' '.join(accuracy.partition(chr(10))[::2])}" for name, accuracy, _ in trivial),
         "warning": score.warning,
+        "more": {title: rows_table(rows) for title, rows in measured_rows(score).items()},
     }
 
 

@@ -26,7 +26,7 @@ from ..core.markdown import rows_table
 from .config import StudentError, UnusableInput, first_line
 from .model import load_student_model
 from .onnx import DECODER, ENCODER, OnnxStudent
-from .record import StudentScore
+from .score import StudentScore
 from .student import evaluate_student, load_student
 from ..task.load import is_here, load_examples, scan_examples
 from ..task.task import Example, Split, Task, list_tasks, load_task

@@ -13,14 +13,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from ..core.files import replacing, write_csv
 from ..core.progress import OnProgress
 from .config import UnusableInput
-from .model import StudentModel, load_student_model
-from .student import Prediction, Student, ask, load_student, require_explains
+from .model import load_student_model
+from .student import Prediction, Predictions, Student, ask, load_student, require_explains, require_readable
 from ..task.load import read_examples, scan_examples
 from ..task.rows import Row, read_rows
 from ..task.table import expected_rows
@@ -35,8 +36,12 @@ def predict_rows(
     student_dir: Path,  # a trained student, which knows the task that it was trained on
     source: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file with the task's columns, a .txt file of lines, or - for lines of standard input
     explain: bool = False,  # also write a rationale
+    read: str
+    | None = None,  # "scored": the most likely label, with its probability; "generated": the one that it writes; None: scored where labels can be listed
     on_progress: OnProgress | None = None,  # called with rows done and rows in all, about
-) -> Iterator[list[Row]]:  # windows of rows with all their columns, then predicted_label (None: unreadable) and predicted_rationale
+) -> Iterator[
+    list[Row]
+]:  # windows of rows with all their columns, then predicted_label (None: unreadable), predicted_score and predicted_rationale
     """Label the rows of a file, window by window; `UnusableInput` or `DataError` says what is wrong with it, before the first row is asked where it is seen there.
 
     A row with an empty field comes back without a label. A .json file is one array, which is read as a whole; all others are read as they are needed.
@@ -44,10 +49,14 @@ def predict_rows(
     student = load_student(student_dir)
     if explain:
         require_explains(student)
-    is_text = str(source) == "-" or source.suffix.lower() in {".txt", ".text"}
+    is_text, task = str(source) == "-" or source.suffix.lower() in {".txt", ".text"}, student.task
+    read = read or ("scored" if task.labels or task.choices else "generated")
+    require_readable(task, read)
     rows = _lines(student, source) if is_text else _rows(student, source)
     n_expected = 0 if str(source) == "-" else expected_rows([source])
-    return _labelled(student, load_student_model(Path(student_dir)), rows, explain, _reporter(on_progress, n_expected))
+    asking = partial(ask, student, load_student_model(Path(student_dir)), explain=explain, read=read)
+    names = ["predicted_label", *(["predicted_score"] if read == "scored" else []), *(["predicted_rationale"] if explain else [])]
+    return _labelled(asking, rows, names, _reporter(on_progress, n_expected))
 
 
 def _reporter(on_progress: OnProgress | None, n_expected: int) -> Callable[[int], None]:
@@ -59,22 +68,28 @@ def _reporter(on_progress: OnProgress | None, n_expected: int) -> Callable[[int]
 
 
 def _labelled(
-    student: Student, loaded: StudentModel, rows: Iterator[tuple[Row, Example | None]], explain: bool, report: Callable[[int], None]
+    asking: Callable[[list[Example]], Predictions],
+    rows: Iterator[tuple[Row, Example | None]],
+    names: Sequence[str],  # of the columns to add
+    report: Callable[[int], None],
 ) -> Iterator[list[Row]]:
     "Ask about one window of rows after another."
     n_done = 0
     report(n_done)
     while window := list(itertools.islice(rows, WINDOW)):
-        answers = iter(ask(student, loaded, [example for _, example in window if example], explain))
-        yield [row | _added(next(answers) if example else None, explain) for row, example in window]
+        answers = iter(asking([example for _, example in window if example]))
+        yield [row | _added(next(answers) if example else None, names) for row, example in window]
         n_done += len(window)
         report(n_done)
 
 
-def _added(answer: Prediction | None, explain: bool) -> Row:
+def _added(answer: Prediction | None, names: Sequence[str]) -> Row:
     "Name what a student said of a row; it is asked nothing about one with an empty field."
-    said = {"predicted_label": answer and answer.label}
-    return said | ({"predicted_rationale": answer and answer.rationale} if explain else {})
+    if answer is None:
+        return dict.fromkeys(names)
+    score = None if answer.score is None else round(answer.score, 4)
+    said = {"predicted_label": answer.label, "predicted_score": score, "predicted_rationale": answer.rationale}
+    return {name: said[name] for name in names}
 
 # %% ../../nbs/5_student/07_predict_rows.ipynb #0d6a89ee
 def _rows(student: Student, source: Path) -> Iterator[tuple[Row, Example | None]]:

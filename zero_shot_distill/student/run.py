@@ -14,6 +14,7 @@ from .card import write_card
 from .config import TrainingConfig
 from .job import TrainingJob, train_student
 from .record import RunRecord
+from .train import is_main_process
 
 # %% ../../nbs/5_student/06_run.ipynb #74ffaf4a
 def run_id_of(
@@ -37,6 +38,7 @@ def train_and_record(
         on_progress(0, config.steps)
     student = train_student(job, config, folder / "students" / run_id, on_progress)
     record = student.record(run_id, student.evaluate())
-    record.write(folder / "runs")
-    write_card(student, student.path, record.test)
+    if is_main_process():
+        record.write(folder / "runs")
+        write_card(student, student.path, record.test)
     return record

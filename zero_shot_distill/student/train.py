@@ -280,6 +280,10 @@ class _StudentTrainer(Trainer):
         # Shares add up to the loss of the step; the trainer divides by their number, and takes the mean over processes.
         return loss.total * self.current_gradient_accumulation_steps * self.args.world_size
 
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
+        # The trainer would go through all gradients once more, to log a number that nobody asked for.
+        return grad_norm
+
     def evaluate_student(self, step: int) -> None:
         "Evaluate the student, and keep its weights where it is the best so far."
         bf16 = resolve_precision(self.config.precision) == "bf16"
@@ -340,8 +344,7 @@ def fit(
                 if not has_stalled(kept.history, config):
                     trainer.train(resume_from_checkpoint=str(found) if found else None)
             stop = trainer.stop
-            # What the trainer holds is freed now: another student may be trained next.
-            trainer.accelerator.free_memory()
+            # Trainer and callbacks hold each other; what they hold is freed now, for another student may be trained next.
             del trainer
             gc.collect()
         finally:

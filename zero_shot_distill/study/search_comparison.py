@@ -71,8 +71,8 @@ def comparison_sentence(
     worth = f"{points:.0f} points less on average than" if points > 0 else f"{-points:.0f} points more on average than"
     why = "by so much their scores flattered them" if points > 0 else "these were too few to tell"
     return (
-        f"{said} found a prompt that is shown to be better than the one it began with on {n_rows} other rows; the largest difference is {best}'s, "
-        f"{points_text(found[best].difference(found[best].challenger), ' ')} points. On these rows the best prompts have {worth} on the rows by which they were chosen: {why}."
+        f"{said} found a prompt that is shown to be better than the one it began with on {n_rows} other rows; the largest difference "
+        f"is {points_text(found[best].difference(found[best].challenger), ' ')} points, by {best}. On these rows the best prompts have {worth} on the rows by which they were chosen: {why}."
     )
 
 
@@ -108,12 +108,12 @@ def trajectory_figure(
         ax.axhline(start, color=GREY, linestyle=":", linewidth=1.4)
         ax.annotate(
             f"{first.incumbent}: {start:.0f} %",
-            (1, start),
+            (0, start),
             xycoords=("axes fraction", "data"),
-            xytext=(0, -4),
+            xytext=(4, 4),
             textcoords="offset points",
-            ha="right",
-            va="top",
+            ha="left",
+            va="bottom",
             color=GREY,
             fontsize=9.5,
         )

