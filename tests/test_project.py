@@ -210,11 +210,13 @@ def test_a_student_is_trained_asked_and_measured(tmp_path):
 def test_annotating_by_batch(server, tmp_path):
     "The same questions, answered within a day: none is asked one by one."
     zsd = Project("pocket_nli", teacher=TEACHER, work_dir=tmp_path)
-    made = zsd.annotate("one-sentence", rows=3, splits="train", via="batch")
+    zsd.via = "batch"
+    made = zsd.annotate("one-sentence", rows=3, splits="train")
     assert made.report.n_rows_left == 0
     assert server.summary()["batched"] == 3
+    zsd.via = "post"
     with pytest.raises(ZsdError, match="via 'post': use chat or batch"):
-        zsd.annotate("one-sentence", rows=3, splits="train", via="post")
+        zsd.annotate("one-sentence", rows=3, splits="train")
     zsd.close()
 
 

@@ -301,8 +301,8 @@ def test_a_training_that_stays_at_chance_is_flagged_and_tried_again(tiny, tmp_pa
     assert (lost.at_chance, lost.n_restarts, lost.chance) == (True, 2, pytest.approx(1 / 3))
     assert [record.getMessage().partition("seed ")[2].split()[0] for record in caplog.records] == ["0", "1000", "2000"]
     assert "trying seed 1000" in caplog.text
-    assert "training never left chance" in lost.notes[0]
-    assert "training never left chance" in lost._repr_html_()
+    assert "not shown to be above chance" in lost.notes[0]
+    assert "not shown to be above chance" in lost._repr_html_()
     assert load_student(lost.path) == lost
     record = lost.record("x", evaluate_student(lost.path, examples_of(ROWS)))
     assert json.loads(record.write(tmp_path / "runs").read_text())["at_chance"] is True

@@ -89,6 +89,7 @@ class Workspace:
         self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()
         self.context_tokens = 1024  # that an embedded teacher holds for a prompt and its reply
+        self.via = "chat"  # how `annotate` asks: "chat" is answered at once, "batch" within a day, cheaper at most providers
         self.confidence: ConfidencePlan | None = None  # how `forecast` and `annotate` ask how sure the teacher is; None: not at all
 
     @cached_property
@@ -335,11 +336,10 @@ class Project(SearchProject):
         explanation_rate: float = 1.0,  # share of the rows that have a rationale in the end
         budget_usd: float | None = None,  # never spend more on these rows, all runs together
         seed: int = 42,  # draws the rows
-        via: str = "chat",  # "chat": answered at once; "batch": within a day, cheaper at most providers
     ) -> TrainableAnnotation:
         "Have the teacher label and explain rows; what is stored is never asked again."
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
-        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, AskPlan(budget_usd, via))
+        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, AskPlan(budget_usd, self.via))
         report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return TrainableAnnotation(report, self)

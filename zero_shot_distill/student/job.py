@@ -196,7 +196,7 @@ def _learn_or_restart(
     "Train; where that never leaves chance, try as many further seeds as the settings allow. The last one tried is kept."
     fingerprint = job.fingerprint(config)
     places = [Checkpoints.beside(out_dir, f"{fingerprint} {n}") for n in range(config.restarts + 1)]
-    # A checkpoint of a later try tells that those before it never left chance.
+    # A checkpoint of a later try tells that those before it were not above chance.
     begin = max((n for n, place in enumerate(places) if place.last()), default=0)
     for n in range(begin, len(places)):
         seed = restart_seed(config.seed, n)
@@ -205,7 +205,7 @@ def _learn_or_restart(
             break
         further = f"; trying seed {restart_seed(config.seed, n + 1)}" if n + 1 < len(places) else ""
         _log.warning(
-            f"{out_dir.name}: seed {seed} never left chance ({result.best.valid_accuracy:.1%} of {found['n_valid']} validation rows, "
+            f"{out_dir.name}: seed {seed} is not shown to be above chance ({result.best.valid_accuracy:.1%} of {found['n_valid']} validation rows, "
             f"{found['chance']:.1%} by chance){further}"
         )
     return result, found | {"n_restarts": n}

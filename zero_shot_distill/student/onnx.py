@@ -64,7 +64,7 @@ class OnnxModel(NamedTuple):
         "Begin answers with the token that the model begins with."
         return np.full((n, 1), self.config.decoder_start_token_id, dtype=np.int64)
 
-
+# %% ../../nbs/5_student/03_onnx.ipynb #14530373
 @dataclass(frozen=True)
 class OnnxStudent:
     "An ONNX model and its tokenizer, asked as any `student.model.StudentModel` is; it cannot be trained."

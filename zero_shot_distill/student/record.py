@@ -141,8 +141,8 @@ class TrainingReport:
     valid_accuracy: float | None = None  # at `best_step`, by the label source of the training
     valid_confusion: Confusion | None = None  # answers of the kept weights by gold label; None: no fixed labels, or a record of before
     chance: float | None = None  # validation accuracy of an answer that does not depend on the row; None: a record of before
-    at_chance: bool = False  # whether training never left chance
-    n_restarts: int = 0  # seeds tried before this one, which never left chance either
+    at_chance: bool = False  # whether the best validation accuracy is not shown to be above chance
+    n_restarts: int = 0  # seeds tried before this one, which were not above chance either
     train_s: float  # seconds, evaluations included
     step_s: float  # seconds a training step
     precision: str = ""  # that was trained in: "bf16" or "fp32"
@@ -165,12 +165,12 @@ class TrainingReport:
         said = []
         if self.at_chance:
             said.append(
-                f"training never left chance: {self.valid_accuracy:.1%} of {self.n_valid} validation rows, {self.chance:.1%} by chance; "
+                f"not shown to be above chance: {self.valid_accuracy:.1%} of {self.n_valid} validation rows, {self.chance:.1%} by chance; "
                 "try another seed or learning_rate, or set restarts"
             )
         if self.n_restarts:
             said.append(
-                f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} before it never left chance"
+                f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} tried before it"
             )
         if self.n_truncated_inputs:
             said.append(
