@@ -169,9 +169,7 @@ class TrainingReport:
                 "try another seed or learning_rate, or set restarts"
             )
         if self.n_restarts:
-            said.append(
-                f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} tried before it"
-            )
+            said.append(f"trained with seed {restart_seed(self.config.seed, self.n_restarts)}: {self.n_restarts} tried before it")
         if self.n_truncated_inputs:
             said.append(
                 f"{self.n_truncated_inputs} of {self.n_train} training inputs are longer than the student reads, and were truncated"
