@@ -363,11 +363,11 @@ def test_predict_and_explain(students):
     assert (done.status, done.err) == (0, "")
     rows = json.loads(done.out)
     given = [json.loads(line) for line in (students / "train.jsonl").read_text().splitlines()]
-    added = [{name: row.pop(name) for name in ("predicted_label", "predicted_rationale")} for row in rows]
+    added = [{name: row.pop(name) for name in ("predicted_label", "predicted_score", "predicted_rationale")} for row in rows]
     assert rows == given  # every column comes back, the gold label too
     assert {one["predicted_label"] for one in added} <= {*LABELS, None}
     assert {one["predicted_label"] for one in added} != {None}
-    assert all(isinstance(one["predicted_rationale"], str) for one in added)
+    assert all(isinstance(one["predicted_rationale"], str) and 0 <= one["predicted_score"] <= 1 for one in added)
 
 
 def test_predict_without_labels(students):
@@ -376,12 +376,12 @@ def test_predict_without_labels(students):
     done = zsd(students, "predict", "--input", "new.csv", "--student", "standard")
     assert (done.status, done.err) == (0, "")
     head, row = done.out.splitlines()
-    assert head == "who,premise,hypothesis,predicted_label"
+    assert head == "who,premise,hypothesis,predicted_label,predicted_score"
     assert row.startswith('"Ann, Ben",A dog sleeps.,An animal sleeps.,')
     written = zsd(students, "predict", "--input", "new.csv", "--student", "standard", "--output", "out.jsonl")
     assert written.out.startswith("wrote out.jsonl (rows: 1; "), written.err
     (line,) = (students / "out.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label"]
+    assert list(json.loads(line)) == ["who", "premise", "hypothesis", "predicted_label", "predicted_score"]
     is_one_line(zsd(students, *PREDICT, "standard", "--output", "out.xlsx"), 2, "use .csv, .tsv, .jsonl, .json or .parquet")
 
 

@@ -186,9 +186,9 @@ def rows_of(split: str, n: int) -> list[dict[str, str]]:
 
 
 def _letters_as_labels() -> dict[str, str]:
-    # The small teacher is at chance and its words differ between machines. Its first letter or digit is always there,
-    # and read as the same label, so that a template has right answers on every machine.
-    return dict.fromkeys("abcdefghijklmnopqrstuvwxyz0123456789", "entailment")
+    # The small teacher is at chance and its words differ between machines. The last letter or digit of a reply is always
+    # there, and differs between rows: most stand for one label, so that a template has right answers, and some for another.
+    return dict.fromkeys("abcdefghijklmnopqrstuvwxyz0123456789", "entailment") | dict.fromkeys("aeinrt", "neutral")
 
 
 @dataclass
@@ -227,7 +227,7 @@ class Project:
                 {
                     "id": id,
                     "user_message": f"{{premise}}\n{{hypothesis}}\n{question}",
-                    "reply_pattern": r"(?P<label>[a-z0-9])(?P<rationale>.*)",
+                    "reply_pattern": r"(?P<rationale>.*)(?P<label>[a-z0-9])[^a-z0-9]*$",
                 }
                 for id, question in {"tell": "Tell a story about this.", "explain": "Explain both sentences."}.items()
             ],

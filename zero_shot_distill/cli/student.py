@@ -111,6 +111,11 @@ def _changed_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 # %% ../../nbs/9_cli/05_student.ipynb #c906f176
+# Names, since the docs cannot show a signature with a text that is put together.
+_METHOD_HELP = f"One of {', '.join(METHODS)}."
+_PRESET_HELP = f"Settings to begin with: {', '.join(PRESETS)}."
+
+
 @dataclass(frozen=True)
 class HowOptions:
     "How students are trained; what is not given is as the preset, or `TrainingConfig`, has it."
@@ -122,9 +127,9 @@ class HowOptions:
             help="What the student begins with: known weights, a folder that transformers reads, or OWNER/NAME at the model hub.",
         ),
     ] = "flan-t5-small"
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "step-by-step"
+    method: Annotated[str, typer.Option("--method", help=_METHOD_HELP)] = "step-by-step"
     labels: Annotated[str | None, typer.Option("--labels", help="Whose labels: teacher or gold; a file's labels are gold.")] = None
-    preset: Annotated[str | None, typer.Option("--preset", help=f"Settings to begin with: {', '.join(PRESETS)}.")] = None
+    preset: Annotated[str | None, typer.Option("--preset", help=_PRESET_HELP)] = None
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Weight of the label loss where a rationale is learned, too, 0 to 1; 0.5 by default.")
     ] = None
