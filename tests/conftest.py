@@ -1,5 +1,6 @@
 "In which order the tests run where several processes share them out (`make test` runs three, a file in one of them)."
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
         items.sort(key=place)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    "Compute with one thread of torch."
+    import torch  # here: most tests need none
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)

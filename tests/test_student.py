@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from zero_shot_distill.annotate.rows import AnnotatedRow
-from zero_shot_distill.student import data, job
+from zero_shot_distill.student import base, job
 from zero_shot_distill.student import model as seq2seq
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
@@ -48,13 +48,7 @@ def train_student(weights_dir, title, rows, valid_rows, task, config, out_dir, o
     return job.train_student(TrainingJob(weights_dir, title, task, rows, valid_rows), config, out_dir, on_progress)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    "The models here are too small to share out."
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # the models here are too small to share out
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +165,7 @@ def test_rounding_rows_up_changes_no_loss_and_no_gradient(kind, multiple, monkey
 
 def test_rounded_lengths_make_shapes_come_again():
     lengths = range(40, 81)
-    assert {data.pad([[5] * n, [5]], 0).shape for n in lengths} == {(2, width) for width in (40, 48, 56, 64, 72, 80)}
+    assert {base.pad([[5] * n, [5]], 0).shape for n in lengths} == {(2, width) for width in (40, 48, 56, 64, 72, 80)}
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,7 @@ VOCABULARY = 60
 WORDS = [f"word{n}" for n in range(40)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    "The models here are too small to share out."
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+pytestmark = pytest.mark.usefixtures("one_thread")  # the models here are too small to share out
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_student import KINDS, LABELS, ROWS, SHORT, TASK, VALID, examples_of, one_thread, refused, train_student, weights_of  # noqa: F401
+from test_student import ROWS, SHORT, TASK, VALID, examples_of, refused, train_student, weights_of
 
 from zero_shot_distill.student import checkpoint as checkpoints
 from zero_shot_distill.student import train as training
@@ -21,6 +21,7 @@ from zero_shot_distill.student.model import make_tiny_t5
 from zero_shot_distill.student.record import RunRecord
 from zero_shot_distill.student.student import evaluate_student, load_student, predict
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # the models here are too small to share out
 MOIST = replace(SHORT, dropout=0.1, steps=12, eval_every=3)
 
 

@@ -38,7 +38,7 @@ from .prompt.template import PromptTemplate, Templates, check_placeholders
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
-from .task.load import is_here, load_examples, sample_labelled
+from .task.load import load_examples, rows_here, sample_labelled
 from .task.task import Example, load_task
 from .teacher.client import TeacherClient
 from .teacher.connect import AskPlan, connect
@@ -123,8 +123,7 @@ class Workspace:
         found = load_student(folder if folder.is_dir() else Path(name))
         if found.task.name != self.task.name:
             raise UnusableInput(f"{found.path}: a student of task {found.task.name!r}, and this project is about {self.task.name!r}")
-        is_there = "test" in self.task.splits and is_here(self.task, "test")
-        return replace(found, test_rows=load_examples(self.task, "test")) if is_there else found
+        return replace(found, test_rows=rows_here(self.task, "test"))
 
     def rows(
         self,

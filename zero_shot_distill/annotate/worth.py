@@ -14,7 +14,7 @@ from operator import eq
 from .rows import AnnotatedRow
 from ..prompt.display import points_text, share_text
 from ..stats.cluster import effective_rows
-from ..stats.interval import Interval, wilson
+from ..stats.interval import Interval, difference_of_shares, wilson
 
 # %% ../../nbs/4_annotate/01_worth.ipynb #25e1cb3b
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ class Kept:
     @property
     def difference(self) -> Interval:  # n: rows with a gold label; 0 where one side has none
         "Estimate how much more often a label is right that is kept."
-        kept, rest = self.kept.share, self.rest.share
-        if not (kept.has_ends and rest.has_ends):
-            return Interval(float("nan"), float("nan"), float("nan"), 0)
-        value = kept.value - rest.value
-        below = ((kept.value - kept.low) ** 2 + (rest.high - rest.value) ** 2) ** 0.5
-        above = ((kept.high - kept.value) ** 2 + (rest.value - rest.low) ** 2) ** 0.5
-        return Interval(value, value - below, value + above, kept.n + rest.n)
+        return difference_of_shares(self.kept.share, self.rest.share)
 
 # %% ../../nbs/4_annotate/01_worth.ipynb #37cfd552
 _MOST_VALUES = 8

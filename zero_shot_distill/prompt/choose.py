@@ -26,7 +26,6 @@ from .score import PromptScore, score_replies
 from .select import Selection, SelectionPlan, check_contest, select
 from .template import PromptTemplate
 from ..task.task import Task
-from ..teacher.budget import Budget
 from ..teacher.client import TeacherClient
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #551d2496
@@ -154,11 +153,6 @@ class Choice:
         return f"<p>{self.selection.summary}</p>{self.confirmation._repr_html_()}<p>{self.split}</p>"
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #eb2dd6ef
-def _within(client: TeacherClient, usd: float) -> TeacherClient:
-    "Ask within so many US dollars."
-    return replace(client, options=replace(client.options, budget=Budget(usd, client.options.price)))
-
-
 def _for_race(job: ContestJob, client: TeacherClient) -> TeacherClient:
     "Keep dollars for the confirmation, as much as it takes at most but no more than half: a race alone says nothing that holds."
     budget = client.options.budget
@@ -172,14 +166,14 @@ def _for_race(job: ContestJob, client: TeacherClient) -> TeacherClient:
         return sum(budget.worst_case_usd(request) for request in asked)
 
     dearest = sorted(map(worst_case_usd, job.templates.values()))[-N_CONTENDERS:]
-    return _within(client, budget.left_usd - min(sum(dearest), budget.left_usd / 2))
+    return client.within(budget.left_usd - min(sum(dearest), budget.left_usd / 2))
 
 
 def _for_confirmation(client: TeacherClient, raced: TeacherClient) -> TeacherClient:
     "Take what the race has left of the budget."
     if client.options.budget is None or raced.options.budget is None:
         return client
-    return _within(client, client.options.budget.left_usd - raced.options.budget.cap_usd + raced.options.budget.left_usd)
+    return client.within(client.options.budget.left_usd - raced.options.budget.cap_usd + raced.options.budget.left_usd)
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #a371ddbf
 def choose_prompt(

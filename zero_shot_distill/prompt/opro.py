@@ -38,7 +38,6 @@ from zero_shot_distill.prompt.trajectory import (
 )
 from ..store.request import Request
 from ..task.task import Example
-from ..teacher.budget import Budget
 from ..teacher.client import TeacherClient
 from ..teacher.price import Usage, total_usage
 
@@ -64,11 +63,11 @@ class _Asker:
             yield client
             return
         cap = max(0.0, self.left_usd - self.keep_usd)
-        budget = Budget(cap, client.options.price)
+        lent = client.within(cap)
         try:
-            yield replace(client, options=replace(client.options, budget=budget))
+            yield lent
         finally:
-            self.left_usd -= cap - budget.left_usd
+            self.left_usd -= cap - lent.options.budget.left_usd
 
     def replies(self, templates: Mapping[str, PromptTemplate], rows: Sequence[Example], what: str) -> dict[str, Replies]:
         "Ask templates about rows, all in one round; `OutOfMoney` where the dollars do not reach."

@@ -122,9 +122,9 @@ _SUBJECT_DETAIL = _either(
 )
 _SUBJECT = rf"{_SUBJECT_NOUN}(?:\s+{_SUBJECT_DETAIL})*"
 _BE_WORD = _either(
-    r"is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed| flagged| marked)|can be(?= classified| labell?ed| described| called)",
+    r"is|are|must be|should be|has to be|have to be|will be|would be(?= classified| labell?ed)|can be(?= classified| labell?ed| described| called)",
     r"ought to be|remains|seems(?: to be)?|appears(?: to be)?|looks(?: like)?|sounds|comes across as|expresses|represents|constitutes|indicates|suggests|conveys|points to",
-    r"falls into|reads as|leans(?: towards?)?|belongs to|falls under|would fall under|counts as|qualifies as|forms?",
+    r"falls into|reads as|leans(?: towards?)?|belongs to|falls under|counts as|qualifies as|forms?",
 )
 _BE = rf"(?:\s+{_BE_WORD}|'s)"
 # "*I would say* negative", "*we classify this review as* negative".

@@ -64,10 +64,10 @@ def _is_framed(page: Page, mention: Mention, sentence: int) -> bool:
     lead = page.text[sentence : mention.start]
     if page.forms.has_choices or len(lead) > _MAX_LEAD or _NOTHING.match(page.text, mention.start):
         return False
-    end = page.sentence_of(mention.start)[1]
-    if any(other.label != mention.label and sentence <= other.start < end for other in page.mentions):
+    if not any(before.search(lead) and after.match(page.text, mention.end) for before, after in phrases.FRAMES):
         return False
-    return any(before.search(lead) and after.match(page.text, mention.end) for before, after in phrases.FRAMES)
+    end = page.sentence_of(mention.start)[1]
+    return all(other.label == mention.label for other in page.mentions if sentence <= other.start < end)
 
 
 def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, int, bool]:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..core.display import styled, table_html
+from .base import StudentModel
 from .data import input_limit, read_answer
 from .method import METHODS, PREFIXES, answer_tokens, is_label_cut, split_answer, text_parts
-from .model import StudentModel
 from ..task.task import Example, Task
 
 if TYPE_CHECKING:

@@ -21,10 +21,8 @@ from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
 from .causal import SEPARATOR, CausalStudent
 from .data import input_limit
-from .method import METHODS as _METHODS
-from .method import PREFIXES, SEPARATORS, answer_tokens
+from .method import METHODS, PREFIXES, SEPARATORS, answer_tokens
 from .model import quiet_transformers
-from .record import METHODS
 from .score import StudentScore, measured_rows
 from .seq2seq import Seq2SeqStudent
 from .student import Student
@@ -35,7 +33,7 @@ if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
 # %% ../../nbs/5_student/05_card.ipynb #c44666c5
 def _asks(student: Student) -> list[tuple[str, int, str]]:  # prefix, tokens of the answer, what it is
     method, n_label, n_rationale = student.config.method, student.max_answer_tokens, student.config.max_rationale_tokens
-    if order := _METHODS[method].in_one_answer:
+    if order := METHODS[method].in_one_answer:
         said = ("the label", "a rationale") if order == "label first" else ("a rationale", "the label")
         both = f"{said[0]}, `{SEPARATORS[order]}` and {said[1]}"
         return [(PREFIXES["label"], answer_tokens(method, n_label, n_rationale, explain=True), both)]
@@ -140,7 +138,7 @@ def student_card(
         **{"code": code, "fence": fence, "plain": plain, "table": markdown_table},
         **{"student": student, "task": student.task, "config": student.config, "score": score},
         name=student.path.name,
-        how=METHODS[student.config.method],
+        how=METHODS[student.config.method].title,
         labels=", ".join(map(code, student.task.labels)),
         asks=asks,
         valid={what: share for what, share in shares.items() if share is not None},

@@ -13,9 +13,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data import LENGTH_MULTIPLE, tokenize
+from .base import StudentModel, pad, sums_by_part
 from .packed import vocabulary_loss
-from .seq2seq import Answers, asked, in_batches, sums_by_part
 
 # %% ../../nbs/5_student/03_causal.ipynb #e0b7b312
 # Between input and answer; `###` ends the question in the fine-tuning data of Ho et al. 2022 (arXiv 2212.10071), too.
@@ -24,10 +23,9 @@ SEPARATOR = "\n###\n"
 
 def _pad_left(sequences: Sequence[list[int]], filler: int, device: torch.device) -> dict[str, torch.Tensor]:
     "Put token lists into one tensor, filled up on the left, with the attention mask and the position of each token."
-    width = -(-max(map(len, sequences)) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    ids = torch.tensor([[filler] * (width - len(ids)) + ids for ids in sequences], device=device)
-    lengths = torch.tensor([len(ids) for ids in sequences], device=device)[:, None]
-    mask = (torch.arange(width, device=device) >= width - lengths).long()
+    # What is filled up on the right of the reversed lists stands on the left of the lists.
+    ids = pad([one[::-1] for one in sequences], filler, device).flip(1)
+    mask = pad([[1] * len(one) for one in sequences], 0, device).flip(1)
     return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 # %% ../../nbs/5_student/03_causal.ipynb #c75a20e3
@@ -74,11 +72,8 @@ def _candidate_losses(
 
 # %% ../../nbs/5_student/03_causal.ipynb #43b582d8
 @dataclass(frozen=True)
-class CausalStudent:
+class CausalStudent(StudentModel):
     "A decoder, and what turns its texts into token ids."
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
     def encode_prompts(
         self,
@@ -94,14 +89,6 @@ class CausalStudent:
         bodies = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
         return [[*first, *ids[:n], *last] for ids in bodies]
 
-    def encode_targets(
-        self,
-        texts: Sequence[str],  # what the student is to write
-        max_tokens: int | None = None,  # longer ones are truncated, so that the end token stays
-    ) -> list[list[int]]:  # one list of token ids a text, each with one end token
-        "Write targets as token ids."
-        return tokenize(self.tokenizer, texts, max_tokens)
-
     def part_losses(
         self,
         prompts: Sequence[list[int]],  # from `encode_prompts`, at least one
@@ -110,35 +97,12 @@ class CausalStudent:
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
         return sums_by_part(_answer_losses(self.model, self.tokenizer, prompts, targets), targets)
 
-    def generate(
-        self,
-        prompts: Sequence[list[int]],  # from `encode_prompts`
-        max_new_tokens: int,  # an answer that is longer is truncated
-    ) -> Answers:  # in the order of `prompts`
-        "Write answers with the most likely token each time, in batches of like length."
-        texts, truncated = [""] * len(prompts), [False] * len(prompts)
-        end, filler = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        with asked(self.model):
-            for places in in_batches(prompts):
-                batch = _pad_left([prompts[place] for place in places], filler, self.model.device)
-                batch.pop("position_ids")  # `generate` makes its own
-                kept = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "eos_token_id": end, "pad_token_id": filler}
-                written = self.model.generate(**batch, **kept)[:, batch["input_ids"].shape[1] :]
-                unended = (written != end).all(dim=1).tolist()
-                answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-                for place, text, is_truncated in zip(places, answers, unended, strict=True):
-                    texts[place], truncated[place] = text, is_truncated
-        return Answers(texts, truncated)
+    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
+        batch = _pad_left(prompts, self.tokenizer.pad_token_id, self.model.device)
+        batch.pop("position_ids")  # `generate` makes its own
+        ends = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": self.tokenizer.pad_token_id}
+        written = self.model.generate(**batch, **ends, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+        return written[:, batch["input_ids"].shape[1] :]
 
-    def score(
-        self,
-        prompts: Sequence[list[int]],  # from `encode_prompts`
-        candidates: Sequence[list[int]],  # from `encode_targets`; the same for every prompt, at least one
-    ) -> torch.Tensor:  # (n, n_candidates) float32, natural logarithm
-        "Compute how likely every candidate is after every prompt; each prompt is read once."
-        scores = torch.empty(len(prompts), len(candidates))
-        with asked(self.model):
-            for places in in_batches(prompts):
-                losses = _candidate_losses(self.model, self.tokenizer, [prompts[place] for place in places], candidates)
-                scores[places] = -losses.cpu()
-        return scores
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
+        return -_candidate_losses(self.model, self.tokenizer, prompts, candidates)  # each prompt is read once

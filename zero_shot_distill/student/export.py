@@ -28,7 +28,7 @@ from .model import load_student_model
 from .onnx import DECODER, ENCODER, OnnxStudent
 from .score import StudentScore
 from .student import evaluate_student, load_student
-from ..task.load import is_here, load_examples, scan_examples
+from ..task.load import rows_here, scan_examples
 from ..task.task import Example, Split, Task, list_tasks, load_task
 
 # %% ../../nbs/5_student/07_export.ipynb #864290f0
@@ -137,8 +137,8 @@ def labelled_rows_for(
     if file is not None:
         bare = task.model_copy(update={"id_column": None, "rationale_column": None, "group_field": None})
         return [row for _, row in scan_examples(bare, file, Split(file=file, skip_empty=True)) if row and row.label is not None]
-    known = load_task(task.name) if task.name in list_tasks() else None
-    return [row for row in load_examples(known, "test") if row.label] if known and "test" in known.splits and is_here(known, "test") else []
+    known = rows_here(load_task(task.name), "test") if task.name in list_tasks() else []
+    return [row for row in known if row.label is not None]
 
 # %% ../../nbs/5_student/07_export.ipynb #5157b06a
 def export_student(

@@ -24,6 +24,7 @@ import torch
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from .base import StudentModel
 from .card import write_card
 from .chance import chance_level, is_at_chance
 from .checkpoint import Checkpoints
@@ -31,7 +32,8 @@ from .confidence import confident_rows
 from .config import StudentError, TrainingConfig, UnusableInput
 from .data import encode_rows
 from .method import METHODS, PREFIXES
-from .model import StudentModel, load_student_model, memory_named, quiet_transformers, save_weights
+from .model import load_student_model, memory_named, quiet_transformers, save_weights
+from .onnx import OnnxStudent
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -172,6 +174,8 @@ def _learn(
 ) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
     "Train with one seed."
     loaded = load_student_model(Path(job.weights_dir), config.dropout)
+    if isinstance(loaded, OnnxStudent):
+        raise UnusableInput(f"{job.weights_dir}: an exported student cannot be trained; begin with the one that it was exported from")
     rows, counts = job.encode(loaded, config)
     _require_space(checkpoints.folder, loaded.model.num_parameters())
     with quiet_transformers(), memory_named(_memory_advice(config)):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONEDNN_CACHE', 'resolve_precision', 'limit_onednn_cache', 'memory_named', 'quiet_transformers', 'make_tiny_t5',
-           'make_tiny_causal', 'StudentModel', 'load_student_model', 'rounded_weights', 'save_weights']
+           'make_tiny_causal', 'load_student_model', 'rounded_weights', 'save_weights']
 
 # %% ../../nbs/5_student/03_model.ipynb #adbd9e6b
 import json
@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import transformers
@@ -28,7 +27,6 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -39,10 +37,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
+from .base import StudentModel
 from .causal import SEPARATOR, CausalStudent
 from .config import StudentError, UnusableInput, first_line
 from .onnx import DECODER, load_onnx
-from .seq2seq import Answers, Seq2SeqStudent
+from .seq2seq import Seq2SeqStudent
+from ..weights.restore import without_copies
 
 # %% ../../nbs/5_student/03_model.ipynb #62d2d601
 def resolve_precision(
@@ -146,28 +146,6 @@ def make_tiny_causal(
         tokenizer.save_pretrained(folder)
     return folder
 
-# %% ../../nbs/5_student/03_model.ipynb #fc2c2249
-class StudentModel(Protocol):
-    "What training, prediction and evaluation need of a student."
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def encode_prompts(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        "Write inputs as token ids; longer ones are truncated."
-
-    def encode_targets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        "Write targets as token ids, each with one end token; longer ones are truncated."
-
-    def part_losses(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
-        "Add up the cross-entropy over each target's tokens, all parts in one pass: (n,) float32."
-
-    def generate(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Answers:
-        "Write answers with the most likely token each time, in the order of the prompts."
-
-    def score(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
-        "Compute how likely every candidate is after every prompt: (n, n_candidates) float32, natural logarithm."
-
 # %% ../../nbs/5_student/03_model.ipynb #fb25bbce
 def _is_decoder(folder: Path, config: PreTrainedConfig) -> bool:
     "Tell a decoder from an encoder-decoder; `UnusableInput` where a model is neither."
@@ -220,13 +198,8 @@ def rounded_weights(
     model: PreTrainedModel,
 ) -> dict[str, torch.Tensor]:  # by name; those that are tied, once
     "Copy the weights, rounded to bfloat16."
-    weights: dict[str, torch.Tensor] = {}
-    seen = set()
-    for name, value in model.state_dict().items():
-        if value.data_ptr() not in seen:
-            weights[name] = value.detach().to("cpu", torch.bfloat16, copy=True).contiguous()
-        seen.add(value.data_ptr())
-    return weights
+    own = without_copies(model.state_dict())
+    return {name: value.detach().to("cpu", torch.bfloat16, copy=True).contiguous() for name, value in own.items()}
 
 
 def save_weights(

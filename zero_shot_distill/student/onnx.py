@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
+from .base import StudentModel, pad
 from .config import UnusableInput, first_line
-from .data import tokenize
-from .seq2seq import Answers, in_batches
 
 if TYPE_CHECKING:  # an extra, which only these students need
     from onnxruntime import InferenceSession
@@ -27,10 +26,8 @@ ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 
 
 def _padded(sequences: Sequence[list[int]], filler: int) -> tuple[np.ndarray, np.ndarray]:
-    "Put token lists into one array, filled up on the right, with the mask of what is real."
-    width = max(map(len, sequences))
-    ids = np.array([[*one, *[filler] * (width - len(one))] for one in sequences], dtype=np.int64)
-    return ids, np.array([[1] * len(one) + [0] * (width - len(one)) for one in sequences], dtype=np.int64)
+    "Put token lists into one array, with the mask of what is real."
+    return pad(sequences, filler).numpy(), pad([[1] * len(one) for one in sequences], 0).numpy()
 
 
 class OnnxModel(NamedTuple):
@@ -66,65 +63,27 @@ class OnnxModel(NamedTuple):
 
 # %% ../../nbs/5_student/03_onnx.ipynb #14530373
 @dataclass(frozen=True)
-class OnnxStudent:
-    "An ONNX model and its tokenizer, asked as any `student.model.StudentModel` is; it cannot be trained."
+class OnnxStudent(StudentModel):
+    "An ONNX model and its tokenizer; it cannot be trained."
 
-    model: OnnxModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def encode_prompts(
-        self,
-        texts: Sequence[str],  # what the student reads
-        max_tokens: int | None = None,  # longer ones are truncated, so that the end token stays
-    ) -> list[list[int]]:  # one list of token ids a text, each with one end token
-        "Write inputs as token ids."
-        return tokenize(self.tokenizer, texts, max_tokens)
-
-    def encode_targets(
-        self,
-        texts: Sequence[str],  # what the student may write
-        max_tokens: int | None = None,  # longer ones are truncated, so that the end token stays
-    ) -> list[list[int]]:  # one list of token ids a text, each with one end token
-        "Write targets as token ids."
-        return tokenize(self.tokenizer, texts, max_tokens)
-
-    def generate(
-        self,
-        prompts: Sequence[list[int]],  # from `encode_prompts`
-        max_new_tokens: int,  # an answer that is longer is truncated
-    ) -> Answers:  # in the order of `prompts`
-        "Write answers with the most likely token each time, in batches of like length."
-        texts, truncated = [""] * len(prompts), [False] * len(prompts)
+    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
         end, filler = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        for places in in_batches(prompts):
-            encoded, mask = self.model.encode([prompts[place] for place in places])
-            written, ended = self.model.begun(len(places)), np.zeros(len(places), dtype=bool)
-            for _ in range(max_new_tokens):
-                token = np.where(ended, filler, self.model.logits(written, encoded, mask)[:, -1].argmax(axis=1))
-                written, ended = np.concatenate([written, token[:, None]], axis=1), ended | (token == end)
-                if ended.all():
-                    break
-            for place, text, has_ended in zip(
-                places, self.tokenizer.batch_decode(written[:, 1:], skip_special_tokens=True), ended, strict=True
-            ):
-                texts[place], truncated[place] = text, not has_ended
-        return Answers(texts, truncated)
+        encoded, mask = self.model.encode(prompts)
+        written, ended = self.model.begun(len(prompts)), np.zeros(len(prompts), dtype=bool)
+        for _ in range(max_new_tokens):
+            token = np.where(ended, filler, self.model.logits(written, encoded, mask)[:, -1].argmax(axis=1))
+            written, ended = np.concatenate([written, token[:, None]], axis=1), ended | (token == end)
+            if ended.all():
+                break
+        return torch.from_numpy(written[:, 1:])
 
-    def score(
-        self,
-        prompts: Sequence[list[int]],  # from `encode_prompts`
-        candidates: Sequence[list[int]],  # from `encode_targets`; the same for every prompt, at least one
-    ) -> torch.Tensor:  # (n, n_candidates) float32, natural logarithm
-        "Compute how likely every candidate is after every prompt; each prompt is read once."
-        scores, n = torch.empty(len(prompts), len(candidates)), len(candidates)
-        wanted, real = (torch.from_numpy(part) for part in _padded(candidates, 0))
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
+        n, (wanted, real) = len(candidates), map(torch.from_numpy, _padded(candidates, 0))
         read = np.concatenate([self.model.begun(n), wanted.numpy()[:, :-1]], axis=1)
-        for places in in_batches(prompts):
-            encoded, mask = (part.repeat(n, axis=0) for part in self.model.encode([prompts[place] for place in places]))
-            logits = torch.from_numpy(self.model.logits(np.tile(read, (len(places), 1)), encoded, mask)).float()
-            likely = logits.log_softmax(-1).gather(2, wanted.repeat(len(places), 1)[..., None])[..., 0]
-            scores[places] = (likely * real.repeat(len(places), 1)).sum(1).reshape(len(places), n)
-        return scores
+        encoded, mask = (part.repeat(n, axis=0) for part in self.model.encode(prompts))  # each prompt is read once
+        logits = torch.from_numpy(self.model.logits(np.tile(read, (len(prompts), 1)), encoded, mask)).float()
+        likely = logits.log_softmax(-1).gather(2, wanted.repeat(len(prompts), 1)[..., None])[..., 0]
+        return (likely * real.repeat(len(prompts), 1)).sum(1).reshape(len(prompts), n)
 
 # %% ../../nbs/5_student/03_onnx.ipynb #ca98cacc
 def load_onnx(

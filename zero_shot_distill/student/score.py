@@ -8,6 +8,7 @@ __all__ = ['StudentResult', 'StudentScore', 'measured_rows']
 # %% ../../nbs/5_student/01_score.ipynb #909b871b
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
@@ -91,9 +92,9 @@ class StudentResult:
         groups = [self.groups[place] for place in known if self.groups]
         return share_of([bool(self.agrees[place]) for place in known], groups) if known else None
 
-    @property
+    @cached_property
     def calibration(self) -> Calibration | None:  # None: not scored
-        "Compare the probability of the most likely label with how often it is right."
+        "Compare the probability of the most likely label with how often it is right; 1,000 resamples, so it is kept."
         return self.readings["scored"].calibration(self.groups) if "scored" in self.readings else None
 
     @property

@@ -18,12 +18,12 @@ from ..prompt.by_label import with_trivial_rows
 from ..prompt.parse import count_words
 from ..stats.confusion import Confusion
 from .answer import Prediction, Predictions, generated, likeliest, probabilities, rationales
+from .base import StudentModel
 from .config import TrainingConfig, UnusableInput, first_line
 from .measure import READINGS, PredictedRow, PredictedRows, RationaleScore, Reading, rouge_l, stated_in
-from .method import METHODS as _METHODS
-from .model import StudentModel, load_student_model, memory_named, quiet_transformers
+from .method import METHODS
+from .model import load_student_model, memory_named, quiet_transformers
 from zero_shot_distill.student.record import (
-    METHODS,
     RunRecord,
     TrainingPoint,
     TrainingReport,
@@ -84,7 +84,7 @@ class Student(TrainingReport):
     def as_row(self) -> dict[str, str]:  # for `table_html`
         "Give what a table of students shows."
         config = self.config
-        what = {"method": METHODS[config.method], "labels": config.labels, "seed": str(config.seed)}
+        what = {"method": METHODS[config.method].title, "labels": config.labels, "seed": str(config.seed)}
         rows = {"train rows": f"{self.n_train}\n{self.n_rationales} rationales", "validation rows": str(self.n_valid)}
         kept = {"kept": f"step {self.best_step}\nof {config.steps}"}
         return {"student": f"{self.path.name}\n{self.title}", **what, **rows, **self.valid_row(self.is_uneven), **kept}
@@ -93,7 +93,7 @@ class Student(TrainingReport):
         known = {"agreement with the teacher": self.valid_share("teacher"), "gold accuracy": self.valid_share("gold")}
         shares = ", ".join(f"{name} {share:.1%}" for name, share in known.items() if share is not None)
         return (
-            f"Student({self.path.name}: {self.title}, {METHODS[self.config.method]}, {self.config.labels} labels, seed {self.config.seed}; "
+            f"Student({self.path.name}: {self.title}, {METHODS[self.config.method].title}, {self.config.labels} labels, seed {self.config.seed}; "
             f"{self.n_train} training rows; at step {self.best_step}, on {self.n_valid} validation rows: {shares})"
         )
 
@@ -147,7 +147,7 @@ def ask(
     require_readable(student.task, read, any(isinstance(one, str) for one in inputs))
     answers = [Prediction("", None, None, input=one if isinstance(one, str) else _input_text(student, one)) for one in inputs]
     with quiet_transformers(), memory_named("shorter inputs"):
-        if read == "generated" or _METHODS[student.config.method].in_one_answer:
+        if read == "generated" or METHODS[student.config.method].in_one_answer:
             answers = generated(student, model, inputs, answers, explain)
         if read == "scored":
             shares = probabilities(student, model, inputs, answers)
@@ -160,7 +160,7 @@ def require_explains(
     student: Student,
 ) -> None:
     "Raise `UnusableInput` for a student that has learned no rationales."
-    if not _METHODS[student.config.method].explains:
+    if not METHODS[student.config.method].explains:
         raise UnusableInput(f"{student.path}: was trained by the {student.config.method} method and cannot explain")
 
 
@@ -203,7 +203,7 @@ def evaluate_student(
     require_readable(student.task, read)
     asked = [Prediction("", None, None, input=_input_text(student, example)) for example in examples]
     step = max(1, -(-len(examples) // max(n_explained, 1)))
-    explained = range(0, len(examples), step) if n_explained and _METHODS[student.config.method].explains else ()
+    explained = range(0, len(examples), step) if n_explained and METHODS[student.config.method].explains else ()
     with quiet_transformers(), memory_named("shorter inputs"):
         answers = {"generated": generated(student, model, examples, asked, explain=False)}
         if student.task.labels or student.task.choices:

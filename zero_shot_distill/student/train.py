@@ -27,14 +27,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ..core.progress import OnProgress
 from ..stats.confusion import Confusion
+from .base import StudentModel, asked, in_batches
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import EncodedRows, read_answer
 from .loss import PlannedShares, Share, StepLoss, alpha_of, training_loss
 from .method import answer_tokens, split_answer
-from .model import StudentModel, resolve_precision, rounded_weights
+from .model import resolve_precision, rounded_weights
 from .record import TrainingPoint
-from .seq2seq import asked, in_batches
 from ..task.task import Task
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         logging_nan_inf_filter=False,
         ddp_find_unused_parameters=False,
     )
-    # Several GPUs in one process would need tensors as input; `accelerate launch` uses them, one process each.
+    # Several GPUs in one process would need tensors as input; `torchrun` uses them, one process each.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
@@ -369,7 +369,7 @@ def _make_trainer(
 
 
 def is_main_process() -> bool:
-    "Tell whether this process is the one that writes files: the only one, or the first of those that `accelerate launch` began."
+    "Tell whether this process is the one that writes files: the only one, or the first of those that `torchrun` began."
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from ..prompt.by_label import trivial_shares
 from ..prompt.display import percent_text
 from ..stats.interval import Interval
-from ..student.measure import Reading, calibration
-from ..student.record import METHODS, RunRecord
+from ..student.measure import calibration
+from ..student.method import METHODS
+from ..student.record import RunRecord
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -79,7 +80,7 @@ def accuracy_figure(
                     clip_on=False,
                 )
             n_seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one student"
-            names.append((f"{METHODS[group.method]}, {n_seeds},\n{group.labels} labels", group.accuracy))
+            names.append((f"{METHODS[group.method].title}, {n_seeds},\n{group.labels} labels", group.accuracy))
         for y, (_, interval) in enumerate(names):
             ax.text(1.015, y, percent_text(interval), transform=ax.get_yaxis_transform(), va="center")
         ax.set_yticks(range(n_rows), [name for name, _ in names])
@@ -175,7 +176,7 @@ def training_figure(
             for ax, points in curves.items():
                 if known := [point for point in points if point[1] is not None]:
                     (line,) = ax.plot(*zip(*known, strict=True), **looks)
-                    shown.setdefault(f"{METHODS[run.config.method]}, {run.config.labels} labels", line)
+                    shown.setdefault(f"{METHODS[run.config.method].title}, {run.config.labels} labels", line)
         loss_ax.set_ylim(bottom=0)
         loss_ax.set_title("label loss, training")
         for ax, title in ((teacher_ax, "agreement with teacher,\nvalidation rows, %"), (gold_ax, "gold accuracy,\nvalidation rows, %")):
@@ -214,7 +215,8 @@ def calibration_figure(
         for y, (group, tests) in enumerate(groups):
             color, marker = _LOOKS[group.method]
             readings = [test.readings["scored"] for test in tests]
-            together = calibration(*([one for of in readings for one in values(of)] for values in (_confidences, _correct)))
+            pairs = [(of.confidences[place], of.correct[place]) for of in readings for place in of.known]
+            together = calibration(*zip(*pairs, strict=True))
             bins_ax.plot(
                 [100 * one.confidence for one in together.bins],
                 [100 * one.accuracy for one in together.bins],
@@ -241,11 +243,3 @@ def calibration_figure(
         ]
         titled(figure, "How honest the students' probabilities are", "\n".join(filter(None, lines)))
     return figure
-
-
-def _confidences(reading: Reading) -> list[float]:
-    return [one for one in reading.confidences if one is not None]
-
-
-def _correct(reading: Reading) -> list[int]:
-    return [is_right for is_right, one in zip(reading.correct, reading.confidences, strict=True) if one is not None]

@@ -24,7 +24,8 @@ from ..stats.compare import Difference, mean_over_seeds, paired_difference, verd
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
 from ..stats.power import smallest_difference_over_seeds
-from ..student.record import METHODS, RecordsError, RunRecord, as_record, read_json_file, trivial_counts
+from ..student.method import METHODS
+from ..student.record import RecordsError, RunRecord, as_record, read_json_file, trivial_counts
 from ..task.numbers import same_value
 from ..teacher.price import Usage
 
@@ -222,7 +223,7 @@ class StudentGroup:
     @property
     def title(self) -> str:
         "Name the group, for axes and tables."
-        return f"{METHODS[self.method]}, {self.labels} labels"
+        return f"{METHODS[self.method].title}, {self.labels} labels"
 
     @property
     def accuracy(self) -> Interval:

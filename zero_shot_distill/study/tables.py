@@ -14,9 +14,9 @@ from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, points_text, share_text
 from ..prompt.score import PromptScore, share_cells
 from ..stats.interval import share_of
-from ..student.measure import readings_rows
-from ..student.method import METHODS as LEARNING
-from ..student.record import METHODS, RunRecord, trivial_counts
+from ..student.measure import scored_less_generated
+from ..student.method import METHODS
+from ..student.record import RunRecord, trivial_counts
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
 
@@ -71,7 +71,7 @@ def annotation_rows(
 # %% ../../nbs/7_study/02_tables.ipynb #ff441aef
 def _train_rows(run: RunRecord) -> str:
     "Count the rows that a student learned from, and those that it could not use."
-    parts = [f"{run.n_rationales} rationales"] if LEARNING[run.config.method].explains else []
+    parts = [f"{run.n_rationales} rationales"] if METHODS[run.config.method].explains else []
     parts += [f"{run.n_dropped} dropped"] if run.n_dropped else []
     parts += [f"{run.n_unencodable} not encodable"] if run.n_unencodable else []
     return f"{run.n_train}\n" + ", ".join(parts)
@@ -86,7 +86,7 @@ def student_rows(
     agreement, uneven = any(run.test.agreement for run in students), confusion is not None and confusion.is_uneven
     listed = [
         {
-            "method": METHODS[run.config.method] + (f"\nα {run.config.alpha:g}" if LEARNING[run.config.method].has_two_losses else ""),
+            "method": METHODS[run.config.method].title + (f"\nα {run.config.alpha:g}" if METHODS[run.config.method].has_two_losses else ""),
             "labels": f"{run.config.labels}\nseed {run.config.seed}",
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
@@ -110,10 +110,10 @@ def measure_rows(
         test, pair, written = run.test, run.test.against_teacher, run.test.rationales
         if test.readings or pair or written:
             scored = test.readings.get("scored")
-            likely = {} if scored is None else readings_rows(test.readings, test.groups)[-1]
-            row = {"student": f"{METHODS[run.config.method]}\n{run.config.labels} labels, seed {run.config.seed}"}
+            difference = scored_less_generated(test.readings, test.groups)
+            row = {"student": f"{METHODS[run.config.method].title}\n{run.config.labels} labels, seed {run.config.seed}"}
             row["accuracy of the most likely label"] = share_text(share_of(scored.correct, test.groups)) if scored else "–"
-            row["less that of the written label"] = likely.get("accuracy", "–")
+            row["less that of the written label"] = points_text(difference) if difference else "–"
             row["calibration error"] = share_text(test.calibration.error) if test.calibration else "–"
             row["student less teacher"] = f"{points_text(pair.difference)}, n {pair.difference.n}" if pair else "–"
             written_row = written.as_row() if written else {}
@@ -137,6 +137,6 @@ def cost_rows(
         rows.append((f"the same tokens at {reference.model}", f"{format_usd(reference.cost_usd)}\n{reference.source}"))
     rows.append(("teacher", f"{usage.latency_s:,.0f} s\nsummed over responses; those asked side by side overlap"))
     by_method = {method: [one for one in run.students if one.config.method == method] for method in METHODS}
-    each = [f"{METHODS[method]} {np.mean([one.step_s for one in runs]):.2f} s a step" for method, runs in by_method.items() if runs]
+    each = [f"{METHODS[method].title} {np.mean([one.step_s for one in runs]):.2f} s a step" for method, runs in by_method.items() if runs]
     rows.append((f"training {len(run.students)} students", f"{sum(one.train_s for one in run.students):,.0f} s\n{', '.join(each)}"))
     return [{"what": what, "how much": how_much} for what, how_much in rows]

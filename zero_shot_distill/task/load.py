@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EmptyField', 'scan_examples', 'read_examples', 'own_copy', 'divide', 'load_whole', 'load_examples', 'count_rows',
-           'is_here', 'sample_examples', 'draw_order', 'sample_labelled']
+           'is_here', 'rows_here', 'sample_examples', 'draw_order', 'sample_labelled']
 
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
@@ -251,6 +251,14 @@ def is_here(
         return place.file is not None or own_copy(task, split) is not None or task.hub.kept_at(place.hub).is_file()
     except DataError:  # more than one copy
         return True
+
+
+def rows_here(
+    task: Task,
+    split: str,
+) -> list[Example]:  # empty where the task has no such split, or its rows would be fetched from the hub
+    "Load a split whose rows are on this machine."
+    return load_examples(task, split) if split in task.splits and is_here(task, split) else []
 
 # %% ../../nbs/1_task/03_load.ipynb #91337ab5
 def sample_examples(

@@ -8,13 +8,14 @@ __all__ = ['TeacherClient']
 # %% ../../nbs/2_teacher/12_client.ipynb #70163838
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core.progress import OnProgress
 from ..store.request import Request
 from ..store.store import ResponseStore
 from .batch import ask_by_batch
+from .budget import Budget
 from .completion import AskError, ErrorKind
 from .options import Asked, AskOptions, notes_of
 from .price import format_usd
@@ -41,6 +42,14 @@ class TeacherClient:
     def n_at_once(self) -> int:
         "Return how many questions are under way at once where that number stays the same; 1 where it adapts to the provider."
         return 1 if self.teacher.adapts else self.teacher.n_parallel
+
+    def within(
+        self,
+        usd: float,  # hard cap in US dollars
+    ) -> "TeacherClient":
+        "Return a client that asks within a budget of its own; `BudgetError` where no price is known."
+        budget = Budget(usd, self.options.price, batch=self.options.via == "batch")
+        return replace(self, options=replace(self.options, budget=budget))
 
     def request(
         self,

@@ -12,7 +12,6 @@ from typing import Any
 
 from ..core.definition import DefinitionError
 from ..store.store import ResponseStore
-from .budget import Budget
 from .client import AskOptions, TeacherClient
 from .settings import OpenedTeacher
 
@@ -41,5 +40,6 @@ def connect(
     price = opened.price
     if plan.via == "batch" and opened.has_own_price and price:  # what the user says is what the user pays
         price = replace(price, batch=price)
-    budget = None if plan.budget_usd is None else Budget(plan.budget_usd, price, batch=plan.via == "batch")
-    return TeacherClient(opened.teacher, store, sampling, AskOptions(price, budget, plan.retry_outcomes, plan.via, on_message))
+    options = AskOptions(price, None, plan.retry_outcomes, plan.via, on_message)
+    client = TeacherClient(opened.teacher, store, sampling, options)
+    return client if plan.budget_usd is None else client.within(plan.budget_usd)
