@@ -80,7 +80,7 @@ def accuracy_figure(
                     clip_on=False,
                 )
             n_seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one student"
-            names.append((f"{METHODS[group.method].title}, {n_seeds},\n{group.labels} labels", group.accuracy))
+            names.append((f"{group.how}, {n_seeds},\n{group.labels} labels", group.accuracy))
         for y, (_, interval) in enumerate(names):
             ax.text(1.015, y, percent_text(interval), transform=ax.get_yaxis_transform(), va="center")
         ax.set_yticks(range(n_rows), [name for name, _ in names])

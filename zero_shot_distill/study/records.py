@@ -219,26 +219,41 @@ class StudentGroup:
     method: str
     labels: str
     runs: tuple[RunRecord, ...]
+    control: str = "off"  # the `rationale_control` that they were trained with
+
+    @property
+    def how(self) -> str:
+        "Say how they were trained, for axes and tables."
+        return METHODS[self.method].title + ("" if self.control == "off" else f", {self.control} rationales")
 
     @property
     def title(self) -> str:
         "Name the group, for axes and tables."
-        return f"{METHODS[self.method].title}, {self.labels} labels"
+        return f"{self.how}, {self.labels} labels"
 
     @property
     def accuracy(self) -> Interval:
         "Average the accuracy over seeds, with an interval over seeds and test rows."
         return mean_over_seeds([run.test.correct for run in self.runs], self.runs[0].test.groups)
 
+    def less(
+        self,
+        other: "StudentGroup",  # measured on the same rows
+    ) -> Difference:
+        "Compare the accuracy with that of other students, on the same rows."
+        a, b = ([run.test.correct for run in group.runs] for group in (self, other))
+        return paired_difference(a, b, other.runs[0].test.groups)
+
 
 def group_students(
     students: Iterable[RunRecord],  # of one run
 ) -> list[StudentGroup]:  # in the order of `students`
     "Group students by what they were trained on and how."
-    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for student in students:
-        groups.setdefault((student.config.labels, student.config.method), []).append(student)
-    return [StudentGroup(method, labels, tuple(runs)) for (labels, method), runs in groups.items()]
+        how = student.config
+        groups.setdefault((how.method, how.labels, how.rationale_control), []).append(student)
+    return [StudentGroup(method, labels, tuple(runs), control) for (method, labels, control), runs in groups.items()]
 
 # %% ../../nbs/7_study/00_records.ipynb #303484c0
 @dataclass(frozen=True)
@@ -258,16 +273,9 @@ def rationale_effects(
     students: Iterable[RunRecord],  # of one run
 ) -> list[RationaleEffect]:  # one for each label source that has both methods
     "Compare step by step with label-only, for each label source that has both."
-    groups = {(group.labels, group.method): group.runs for group in group_students(students)}
-    effects = []
-    for labels in LABEL_SOURCES:
-        with_rationales, without = groups.get((labels, "step-by-step"), ()), groups.get((labels, "standard"), ())
-        if with_rationales and without:
-            difference = paired_difference(
-                [one.test.correct for one in with_rationales], [one.test.correct for one in without], without[0].test.groups
-            )
-            effects.append(RationaleEffect(labels, difference))
-    return effects
+    groups = {(group.labels, group.method): group for group in group_students(students) if group.control == "off"}
+    pairs = {labels: (groups.get((labels, "step-by-step")), groups.get((labels, "standard"))) for labels in LABEL_SOURCES}
+    return [RationaleEffect(labels, explained.less(plain)) for labels, (explained, plain) in pairs.items() if explained and plain]
 
 # %% ../../nbs/7_study/00_records.ipynb #3331e455
 def _points(difference: Interval) -> str:

@@ -1,0 +1,167 @@
+"""Train students by several methods on the shared SVAMP and e-SNLI, five seeds each, and print how far they lie apart.
+
+python tests/benchmarks/methods.py [--work-dir zsd-work/methods] [--seeds 5] [--workers 2] [--quick]
+
+SVAMP: the thesis's 720 train, 80 validation and 200 test problems, with rationales that GPT-3.5 wrote (template 2 of the thesis) and the published
+equations. e-SNLI: 3,000 train, 300 validation and 1,000 test pairs of its published validation file, no premise in two of them, with the explanations that
+people wrote. All students of a study have the same rows, settings and number of steps; the rows' order and dropout follow the seed. Methods take
+turns in an order drawn anew for each seed. What was stopped goes on; a record that is there is kept. `--quick` shows that it works, and measures nothing.
+
+The records (`runs/*.json` in the work directory) are those of `zsd train`; `nbs/experiments/training_methods.ipynb` reads them.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data").resolve()
+os.environ["ZSD_DATA"] = str(SHARED)  # before the package is asked for rows
+os.environ["OMP_NUM_THREADS"] = "1"  # of each worker
+
+import torch  # noqa: E402
+
+from zero_shot_distill.annotate.rows import AnnotatedRow  # noqa: E402
+from zero_shot_distill.core.display import table_text  # noqa: E402
+from zero_shot_distill.student.config import TrainingConfig  # noqa: E402
+from zero_shot_distill.student.job import TrainingJob, train_student  # noqa: E402
+from zero_shot_distill.student.model import quiet_transformers  # noqa: E402
+from zero_shot_distill.student.run import run_id_of  # noqa: E402
+from zero_shot_distill.student.student import evaluate_student  # noqa: E402
+from zero_shot_distill.study.method_comparison import read_method_studies  # noqa: E402
+from zero_shot_distill.task.load import load_examples, load_whole  # noqa: E402
+from zero_shot_distill.task.task import Example, Task, load_task  # noqa: E402
+from zero_shot_distill.thesis.files import read_thesis_reply, read_thesis_templates  # noqa: E402
+from zero_shot_distill.weights.pull import pull  # noqa: E402
+
+METHODS = {  # name -> settings
+    "standard": {"method": "standard"},
+    "step-by-step": {"method": "step-by-step"},
+    "label-then-rationale": {"method": "label-then-rationale"},
+    "step-by-step, shuffled": {"method": "step-by-step", "rationale_control": "shuffled"},
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    "What all students that are compared have in common."
+
+    task: str
+    weights: str
+    settings: dict[str, Any]  # of `TrainingConfig`
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.weights}"
+
+
+# Sized so that all of it takes two cores an hour and a quarter.
+STUDIES = {
+    study.name: study
+    for study in (
+        Study("svamp", "flan-t5-small", {"steps": 100, "eval_every": 50}),
+        Study("esnli", "flan-t5-small", {"steps": 100, "eval_every": 50}),
+        Study("esnli", "smollm2-135m", {"steps": 12, "eval_every": 6, "learning_rate": 2e-4}),
+    )
+}
+Rows = tuple[Task, list[AnnotatedRow], list[AnnotatedRow], list[Example]]  # to train on, to choose the checkpoint by, to test on
+
+
+def svamp_rows() -> Rows:
+    task = load_task("svamp")
+    template = read_thesis_templates(SHARED / "thesis/prompt-templates/svamp.yaml")[2].in_our_form("svamp")
+    with (SHARED / "thesis/query-results/svamp/train/2/responses.json").open() as lines:
+        replies = [json.loads(line) for line in lines]
+    read = {reply["prompt_values"]["question"]: read_thesis_reply(reply["response"], template, "svamp", {}) for reply in replies}
+
+    def annotated(split: str) -> list[AnnotatedRow]:
+        rows = load_examples(task, split)
+        return [AnnotatedRow(row.id, task.input_text(row), row.label, None, read[row.fields["question"]].explanation) for row in rows]
+
+    return task, annotated("train"), annotated("valid"), load_examples(task, "test")
+
+
+def esnli_rows() -> Rows:
+    task = load_task("esnli")
+    groups: dict[str, list[Example]] = {}
+    for row in load_whole(task, "valid"):
+        groups.setdefault(task.group_of(row), []).append(row)
+    drawn = sorted(groups)
+    random.Random(0).shuffle(drawn)
+    rows = [row for group in drawn for row in groups[group]]
+    parts, start = [], 0
+    for n in (3000, 300, 1000):
+        end = start + n
+        while task.group_of(rows[end - 1]) == task.group_of(rows[end]):  # a premise stays in one part
+            end += 1
+        parts.append(rows[start : start + n])
+        start = end
+    train, valid, test = parts
+    annotated = [[AnnotatedRow(row.id, task.input_text(row), row.label, None, row.rationale) for row in part] for part in (train, valid)]
+    return task, *annotated, test
+
+
+@cache
+def job_of(task: str, weights: str) -> TrainingJob:
+    rows, pulled = {"svamp": svamp_rows, "esnli": esnli_rows}[task](), pull(weights)
+    return TrainingJob(pulled.path, pulled.title, *rows, annotation=f"shared-{task}")
+
+
+def train(study: Study, settings: dict[str, Any], seed: int, work_dir: Path) -> str:
+    "Train and measure one student, unless its record is there; its weights are not kept."
+    torch.set_num_threads(1)
+    config = TrainingConfig(**settings, **study.settings, labels="gold", seed=seed)
+    run_id = run_id_of(config, f"shared-{study.task}", study.weights)
+    if (work_dir / "runs" / f"{run_id}.json").is_file():
+        return f"{study.name} {run_id}: there"
+    with quiet_transformers():
+        student = train_student(job_of(study.task, study.weights), config, work_dir / "students" / run_id)
+        record = student.record(run_id, evaluate_student(student.path, student.test_rows, n_explained=0))
+    record.write(work_dir / "runs")
+    shutil.rmtree(student.path)
+    return f"{study.name} {run_id}: {record.test.interval} after {record.train_s:.0f} s of training"
+
+
+def in_turn(studies: Sequence[Study], n_seeds: int) -> Iterator[tuple[Study, dict[str, Any], int]]:
+    "Order the runs: one seed after the other, in each the methods of every study in an order of its own."
+    for seed in range(n_seeds):
+        runs = [(study, settings, seed) for study in studies for settings in METHODS.values()]
+        random.Random(seed).shuffle(runs)
+        yield from runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work-dir", type=Path, default=Path("zsd-work/methods"))
+    parser.add_argument("--study", choices=list(STUDIES), help="default: all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="students trained at a time, a thread each")
+    parser.add_argument("--quick", action="store_true", help="four steps a student: shows that it works")
+    options = parser.parse_args()
+    studies = [STUDIES[options.study]] if options.study else list(STUDIES.values())
+    if options.quick:
+        studies = [replace(study, settings=study.settings | {"steps": 4, "eval_every": 4}) for study in studies]
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        runs = [pool.submit(train, *run, options.work_dir) for run in in_turn(studies, options.seeds)]
+        try:
+            for run in as_completed(runs):
+                print(time.strftime("%H:%M"), run.result(), flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for study in read_method_studies(options.work_dir / "runs"):
+        print(f"\n{study.title}\n\n{table_text(study.as_rows(), 200)}\n")
+        print("\n".join(contrast.sentence for contrast in study.contrasts))
+
+
+if __name__ == "__main__":
+    main()
