@@ -190,4 +190,4 @@ def restore_decoder(
     for name, content in texts.items():
         (out_dir / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out_dir)
-    return sorted(path.name for path in out_dir.iterdir())
+    return sorted(path.name for path in out_dir.iterdir() if path.is_file())  # the GGUF file may lie in a folder there
