@@ -65,9 +65,16 @@ class MethodStudy:
 
     @property
     def title(self) -> str:
-        "Name the study, for figures and tables."
-        runs = self.groups[0].runs
-        return f"{self.task}, {self.student}, {runs[0].n_train} training rows, {runs[0].config.steps} steps of {runs[0].config.batch_size}"
+        "Name the study, for tables."
+        run = self.groups[0].runs[0]
+        steps = f"{run.config.steps} steps of {run.config.batch_size} rows"
+        return f"{self.task}: {self.student}, {run.n_train} training rows with {run.config.labels} labels, {steps}"
+
+    @property
+    def short_title(self) -> str:
+        "Name the study in a few words, for axes."
+        weights = self.student.split(" restored")[0].split(" (")[0]
+        return f"{self.task}: {weights}, {self.groups[0].labels} labels"
 
     @property
     def contrasts(self) -> list[Contrast]:
@@ -92,7 +99,6 @@ class MethodStudy:
                 "test accuracy, %": percent_text(group.accuracy),
                 f"less {first.how}, points": "" if group is first else _points(group.less(first)),
                 "seen four times in five": "" if group is first else f"from {100 * group.less(first).detectable:.1f} points on",
-                "seconds a step": f"{sum(run.step_s for run in group.runs) / len(group.runs):.2f}",
             }
             for group in self.groups
         ]
@@ -160,7 +166,8 @@ def method_figure(
             ax.set_yticks(range(len(rows)), [f"{one.name}\nless {one.base}" for one in rows])
             ax.set_ylim(len(rows) - 0.5, -0.5)
             ax.set_xlim(-reach, reach)
-            ax.set_title(study.title, loc="left", fontsize=10.5)
+            ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True, symmetric=True))
+            ax.set_title(study.short_title, loc="left", fontsize=10.5)
         axes[-1].set_xlabel("difference in test accuracy, points")
         lines = [
             "Marks: means over seeds, with 95 % intervals over seeds and test rows; dotted: too few seeds for a verdict.",
@@ -174,5 +181,6 @@ def method_figure(
 def _title(contrasts: Sequence[Contrast]) -> str:
     "Say how many comparisons show a difference."
     shown = [one for one in contrasts if verdict(one.difference) != "undetermined"]
-    said = f"{len(shown)} of {len(contrasts)} comparisons show" if shown else f"None of {len(contrasts)} comparisons shows"
-    return f"{said} a difference between ways of training"
+    if not shown:
+        return f"None of {len(contrasts)} comparisons shows a difference"
+    return f"{len(shown)} of {len(contrasts)} comparisons show a difference"
