@@ -152,6 +152,21 @@ def test_another_encoder_decoder_is_run_by_its_own_forward(tokenizer):
     torch.testing.assert_close(scores[:, 0], -student.part_losses(PROMPTS, [[20, 1]] * len(PROMPTS)).detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "BART", "SmolLM2", "GPT-2"])
+def test_losses_beside_peaks_are_the_same_and_peaks_are_the_greatest_probabilities(kind, tokenizer):
+    "Of each token over the places of a part, by the model's own forward pass over that part alone."
+    model = bart() if kind == "BART" else t5(kind) if kind in KINDS else decoder(kind)
+    student = CausalStudent(model, tokenizer) if kind in ("SmolLM2", "GPT-2") else Seq2SeqStudent(model, tokenizer)
+    losses, peaks = student.part_losses_and_peaks(PROMPTS, TARGETS)
+    torch.testing.assert_close(losses, student.part_losses(PROMPTS, TARGETS), rtol=1e-5, atol=1e-5)
+    for prompt, target, found in zip(PROMPTS, TARGETS, peaks, strict=True):
+        if isinstance(student, CausalStudent):
+            logits = model(input_ids=torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        else:
+            logits = model(input_ids=torch.tensor([prompt]), labels=torch.tensor([target])).logits[0]
+        torch.testing.assert_close(found, logits.softmax(-1).amax(0), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["T5", "mT5"])
 def test_a_large_vocabulary_is_computed_in_pieces(kind, tokenizer, monkeypatch):
     "With nothing kept and a few rows at a time, nothing changes."

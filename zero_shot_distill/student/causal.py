@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .base import StudentModel, pad, sums_by_part
+from .base import StudentModel, flat, pad, sums_by_part
 from .packed import vocabulary_loss
 
 # %% ../../nbs/5_student/03_causal.ipynb #e0b7b312
@@ -33,21 +33,24 @@ def _pad_left(sequences: Sequence[list[int]], filler: int, device: torch.device)
 _PLAIN_HEADS = frozenset(["llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "gpt2", "gpt_neox"])
 
 
-def _answer_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], targets: Sequence[list[int]]):
-    "Compute the loss of every target token, target after target."
+def _read_by_head(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], targets: Sequence[list[int]]
+) -> tuple[
+    torch.Tensor, torch.Tensor | None
+]:  # (n_tokens, width) and the head's weights; the logits and None where a head is more than that
+    "Run the model, and give what its head reads at the places that write a target, target after target."
     # The last token of a target is written, not read.
     batch = _pad_left([[*one, *other[:-1]] for one, other in zip(prompts, targets, strict=True)], tokenizer.pad_token_id, model.device)
     n_targets = torch.tensor([len(ids) for ids in targets], device=model.device)[:, None]
     width = batch["input_ids"].shape[1]
     writes = torch.arange(width, device=model.device) >= width - n_targets
-    wanted = torch.tensor([token for ids in targets for token in ids], device=model.device)
     head = model.get_output_embeddings()
     if model.config.model_type in _PLAIN_HEADS and getattr(head, "bias", None) is None:
         hidden = model.base_model(**batch, use_cache=False).last_hidden_state
         device = hidden.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return vocabulary_loss(hidden[writes].to(kind), head.weight, wanted)
-    return cross_entropy(model(**batch, use_cache=False).logits[writes].float(), wanted, reduction="none")
+        return hidden[writes].to(kind), head.weight
+    return model(**batch, use_cache=False).logits[writes].float(), None
 
 # %% ../../nbs/5_student/03_causal.ipynb #ae469796
 def _candidate_losses(
@@ -95,7 +98,14 @@ class CausalStudent(StudentModel):
         targets: Sequence[list[int]],  # from `encode_targets`, one a prompt
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
-        return sums_by_part(_answer_losses(self.model, self.tokenizer, prompts, targets), targets)
+        read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)
+        wanted = flat(targets, read.device)
+        losses = cross_entropy(read, wanted, reduction="none") if weight is None else vocabulary_loss(read, weight, wanted)
+        return sums_by_part(losses, targets)
+
+    def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
+        read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)
+        return read if weight is None else linear(read, weight.to(read.dtype)).float()
 
     def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
         batch = _pad_left(prompts, self.tokenizer.pad_token_id, self.model.device)

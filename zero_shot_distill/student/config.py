@@ -118,9 +118,11 @@ _OLD_PRESETS = {"small": "quick", "paper": "hsieh"}  # names of earlier versions
 class TrainingConfig:
     "How one student is trained; `UnusableInput` names a value that is out of range."
 
-    method: Literal["standard", "step-by-step", "rationale-then-label", "label-then-rationale"]  # see `student.method`
+    method: Literal[
+        "standard", "step-by-step", "rationale-then-label", "label-then-rationale", "mutual-information"
+    ]  # see `student.method`
     labels: Literal["gold", "teacher"]  # whose labels; rationales are the teacher's either way
-    # weight of the label loss in step-by-step training; the rationale loss has the rest
+    # weight of the label loss where label and rationale are learned apart; the rationale loss has the rest
     alpha: float = _setting(0.5, ge=0, le=1)
     seed: int = 0  # order of the rows, and dropout
     steps: int = _setting(120, ge=1)  # optimiser steps
@@ -144,6 +146,7 @@ class TrainingConfig:
     min_delta: float = _setting(0.0, ge=0)  # a gain in validation accuracy below it is none
     max_grad_norm: float = _setting(0.0, ge=0)  # longer gradients are shortened to it; 0: never
     accumulate: int = _setting(1, ge=1)  # passes that the rows of a step are split into; more need less memory, and give the same student
+    beta: float = _setting(0.1, ge=0)  # weight of the third loss of the method mutual-information
     restarts: int = _setting(0, ge=0)  # further seeds to try where training never leaves chance; see `student.chance`
     report_to: str = "none"  # a tracker that transformers knows and that is installed, e.g. "tensorboard"
 

@@ -28,6 +28,7 @@ class Method:
     source: str  # where the method is from
     explains: bool  # whether rationales are learned, so that the student can be asked for one
     in_one_answer: Literal["", "label first", "rationale first"] = ""  # where label and rationale are one answer
+    relates: bool = False  # whether a third loss draws the two answers to a row together, with the weight `beta`
 
     @property
     def has_two_losses(self) -> bool:
@@ -57,6 +58,14 @@ METHODS: Mapping[str, Method] = {
         "Wadhwa et al. 2024 (arXiv 2406.14511), who found it better than the other order; the separator is ours",
         True,
         "label first",
+    ),
+    "mutual-information": Method(
+        "mutual information",
+        "as step-by-step; loss = alpha * label + (1 - alpha) * rationale + beta * how far the words of the two answers to a row are apart",
+        "Chen et al. 2024 (arXiv 2403.03348), section 3; their code has alpha 0.5 and beta 0.1, and they state for T5-base: e-SNLI 89.5 %, "
+        "ANLI 51.2 %, CommonsenseQA 63.9 %, SVAMP 68 %",
+        True,
+        relates=True,
     ),
 }
 

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .base import StudentModel, pad, sums_by_part
-from .t5 import is_packable, packed_encode, packed_losses
+from .base import StudentModel, flat, pad, sums_by_part
+from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
 def _padded(sequences: Sequence[list[int]], filler: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,13 +25,13 @@ def _padded(sequences: Sequence[list[int]], filler: int, device: torch.device) -
     return pad(sequences, filler, device), mask
 
 
-def _plain_losses(model: PreTrainedModel, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
-    "Compute the loss of every target token, target after target, by the model's own forward pass."
+def _plain_logits(model: PreTrainedModel, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
+    "Compute the logits at every place of a target, target after target, by the model's own forward pass."
     ids, mask = _padded(prompts, model.config.pad_token_id, model.device)
     wanted = pad(targets, -100, model.device)
     shifted = model.prepare_decoder_input_ids_from_labels(wanted)
     logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted, use_cache=False).logits
-    return cross_entropy(logits[wanted != -100].float(), wanted[wanted != -100], reduction="none")
+    return logits[wanted != -100].float()
 
 
 def _encoded(model: PreTrainedModel, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +56,10 @@ class Seq2SeqStudent(StudentModel):
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
         if is_packable(self.model):
             return sums_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
-        return sums_by_part(_plain_losses(self.model, prompts, targets), targets)
+        return super().part_losses(prompts, targets)
+
+    def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
+        return (packed_logits if is_packable(self.model) else _plain_logits)(self.model, prompts, targets)
 
     def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
         encoded, mask = _encoded(self.model, prompts)
@@ -68,5 +71,6 @@ class Seq2SeqStudent(StudentModel):
         if is_packable(self.model):  # a T5 reads each prompt once
             losses = packed_losses(self.model, prompts, [candidates] * len(prompts))
         else:
-            losses = _plain_losses(self.model, [ids for ids in prompts for _ in candidates], wanted)
+            logits = _plain_logits(self.model, [ids for ids in prompts for _ in candidates], wanted)
+            losses = cross_entropy(logits, flat(wanted, logits.device), reduction="none")
         return -sums_by_part(losses, wanted).reshape(len(prompts), -1)

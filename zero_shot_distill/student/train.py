@@ -31,7 +31,7 @@ from .base import StudentModel, asked, in_batches
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import EncodedRows, read_answer
-from .loss import PlannedShares, Share, StepLoss, alpha_of, training_loss
+from .loss import PlannedShares, Share, StepLoss, alpha_of, beta_of, training_loss
 from .method import answer_tokens, split_answer
 from .model import resolve_precision, rounded_weights
 from .record import TrainingPoint
@@ -225,12 +225,12 @@ class _Watch(TrainerCallback):
 class _PartLosses(torch.nn.Module):
     "A student as the trainer wants it: a module whose call gives the losses to go backward from."
 
-    def __init__(self, student: StudentModel):
+    def __init__(self, student: StudentModel, with_peaks: bool):
         super().__init__()
-        self.weights, self.student = student.model, student
+        self.weights, self.student, self.with_peaks = student.model, student, with_peaks
 
-    def forward(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
-        return self.student.part_losses(prompts, targets)
+    def forward(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        return (self.student.part_losses_and_peaks if self.with_peaks else self.student.part_losses)(prompts, targets)
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -263,7 +263,7 @@ class _StudentTrainer(Trainer):
     def __init__(self, student: StudentModel, rows: LearningRows, config: TrainingConfig, checkpoints: Checkpoints, kept: TrainingState):
         self.student, self.rows, self.config, self.checkpoints, self.kept = student, rows, config, checkpoints, kept
         self.losses, self.stop = _Losses(kept), StopRequest()
-        module = _PartLosses(student)
+        module = _PartLosses(student, with_peaks=beta_of(config) is not None)
         optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
         schedule = get_linear_schedule_with_warmup(optimiser, 0, config.steps)
         super().__init__(module, _arguments(config, checkpoints.folder), optimizers=(optimiser, schedule))
@@ -275,7 +275,7 @@ class _StudentTrainer(Trainer):
         return DataLoader(shares, batch_size=1, collate_fn=lambda one: {"share": one[0]}, generator=torch.Generator())
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Share], *_: Any, **__: Any) -> torch.Tensor:
-        loss = training_loss(model, inputs["share"], alpha_of(self.config))
+        loss = training_loss(model, inputs["share"], alpha_of(self.config), beta_of(self.config))
         self.losses.add(loss)
         # Shares add up to the loss of the step; the trainer divides by their number, and takes the mean over processes.
         return loss.total * self.current_gradient_accumulation_steps * self.args.world_size

@@ -42,6 +42,7 @@ _LOOKS = {
     "step-by-step": (ORANGE, "s"),
     "label-then-rationale": (GREEN, "^"),
     "rationale-then-label": ("#CC79A7", "v"),
+    "mutual-information": ("#56B4E9", "D"),
 }
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
