@@ -161,6 +161,25 @@ def test_a_training_that_never_gets_a_checkpoint_still_ends(tiny, unbroken, tmp_
     assert "no checkpoint at step 1 (No space left on device); there is none before it; free some space" in caplog.text
 
 
+@pytest.mark.parametrize("began", ["fp32", "bf16"])
+def test_a_training_goes_on_in_the_precision_in_which_it_began(tiny, tmp_path, monkeypatch, began):
+    "Also on a machine for which `auto` says another one."
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    config = replace(MOIST, precision="auto")
+    monkeypatch.setattr(training, "resolve_precision", lambda precision: began)
+    with pytest.raises(SystemExit):
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student", stop)
+    monkeypatch.setattr(training, "resolve_precision", lambda precision: {"fp32": "bf16", "bf16": "fp32"}[began])
+    ended = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student")
+    monkeypatch.undo()
+    whole = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(MOIST, precision=began), tmp_path / "whole")
+    assert (ended.precision, weights_of(ended.path)) == (began, weights_of(whole.path))
+
+
 # --- what decides the result
 
 

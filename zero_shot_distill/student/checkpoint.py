@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -40,13 +40,14 @@ class TrainingState:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)  # at the best evaluation, in bfloat16
     step_s: float = 0.0  # seconds in steps
     train_s: float = 0.0  # seconds in all
+    precision: str = ""  # that the training began in: it goes on in the same, on another machine too. Empty: a checkpoint of before
 
     def save(
         self,
         folder: Path,  # existing
     ) -> None:
         "Write the state into a folder."
-        content = asdict(TrainingState(self.history, self.losses, self.confusion, {}, self.step_s, self.train_s))
+        content = asdict(replace(self, weights={}))
         write_json(folder / "progress.json", content)
         if self.weights:
             save_file(self.weights, folder / "best.safetensors")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,7 +243,7 @@ def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
         learning_rate=config.learning_rate,
         max_grad_norm=config.max_grad_norm,
         seed=config.seed % 2**32,
-        bf16=resolve_precision(config.precision) == "bf16",
+        bf16=config.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         logging_strategy="no",
@@ -286,8 +286,7 @@ class _StudentTrainer(Trainer):
 
     def evaluate_student(self, step: int) -> None:
         "Evaluate the student, and keep its weights where it is the best so far."
-        bf16 = resolve_precision(self.config.precision) == "bf16"
-        with torch.autocast(self.student.model.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(self.student.model.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             figures, counted = evaluate(self.student, self.rows.valid, self.rows.task, self.config, self.rows.train.max_answer_tokens)
         point = TrainingPoint(step, **self.losses.means(), **figures)
         self.kept.history.append(point)
@@ -335,6 +334,8 @@ def fit(
     "Train a student; bit for bit the same from the same seed, also where it was stopped and goes on."
     found = checkpoints.last() if checkpoints else None
     kept = TrainingState.load(found) if found else TrainingState()
+    kept.precision = kept.precision or resolve_precision(config.precision)
+    config = replace(config, precision=kept.precision)
     with own_random_numbers(), tempfile.TemporaryDirectory() as scratch:
         where = checkpoints or Checkpoints(Path(scratch) / "none", "", math.inf)
         try:
@@ -352,8 +353,7 @@ def fit(
                 where.tidy()
     stop.raise_if_any()
     best, n_steps = best_point(kept.history), kept.history[-1].step
-    precision = resolve_precision(config.precision)
-    return TrainResult(tuple(kept.history), best, kept.confusion, kept.weights, kept.step_s / n_steps, kept.train_s, precision)
+    return TrainResult(tuple(kept.history), best, kept.confusion, kept.weights, kept.step_s / n_steps, kept.train_s, kept.precision)
 
 
 def _make_trainer(
