@@ -144,7 +144,7 @@ def test_gold_labels_by_the_standard_method(folder):
         (("--seeds", "0;1"), "train,valid", ["--seeds 0;1: whole numbers from 0 with commas between"]),
         (("--set", "batch=4"), "train,valid", ["--set batch=4: write NAME=VALUE, NAME one of alpha,"]),
         (("--preset", "huge"), "train,valid", ["no preset 'huge'; known: "]),
-        (("--label", "stars"), "train,valid", ["--fields, --label and --rationale name columns of a file"]),
+        (("--label", "stars"), "train,valid", ["fields, label and rationale name columns of a file"]),
     ],
 )
 def test_mistakes(folder, more, splits, parts):

@@ -79,20 +79,12 @@ class RowOptions:
         common: CommonOptions,  # annotations are in its work directory
     ) -> "TrainingRows":
         "Find the rows."
-        from zero_shot_distill.student.training_rows import rows_of_annotation, rows_of_file
+        from zero_shot_distill.student.training_rows import training_rows
         from zero_shot_distill.task.columns import ColumnOptions
-        from zero_shot_distill.task.rows import FORMATS
 
         columns = ColumnOptions(self.label, tuple(names_in(self.fields)), rationale=self.rationale)
-        path = Path(self.annotations)
-        if path.is_file() or path.suffix.lower() in FORMATS:
-            with common.progress.bar("looking through (rows)") as on_progress:
-                found = rows_of_file(path, self.task, columns, on_progress)
-        elif columns.columns:
-            raise typer.BadParameter("--fields, --label and --rationale name columns of a file; an annotation has its own")
-        else:
-            found = rows_of_annotation(self.annotations, common.work_dir, self.task)
-        return found
+        with common.progress.bar("looking through (rows)") as on_progress:
+            return training_rows(self.annotations, common.work_dir, self.task, columns, on_progress)
 
 # %% ../../nbs/9_cli/05_student.ipynb #221ba3fd
 def _changed_settings(pairs: Sequence[str]) -> dict[str, Any]:

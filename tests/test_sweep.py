@@ -1,0 +1,137 @@
+"`zsd sweep` as a user has it: a grid that fails in part, is stopped, killed and run again."
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from zsd_command import ended, interrupt, is_one_line, start, wait_until, zsd
+
+from zero_shot_distill.student.model import make_tiny_t5
+from zero_shot_distill.student.record import RunRecord
+
+TEXTS = [
+    (f"{thing} {number}", label, f"a {thing} is {label}") for number in range(30) for thing, label in (("rose", "red"), ("sky", "blue"))
+]
+SWEEP = {
+    "name": "flowers",
+    "annotations": "rows.jsonl",
+    "students": ["./tiny"],
+    "settings": {"steps": 6, "eval_every": 3},
+    "vary": [{"method": ["standard", "step-by-step"]}],
+    "seeds": [0, 1, 2],
+}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    lines = [json.dumps({"text": text, "label": label, "rationale": why}) for text, label, why in TEXTS]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    make_tiny_t5(tmp_path / "tiny", ["predict: explain:", *(part for row in TEXTS for part in row)])
+    return tmp_path
+
+
+def sweep(folder: Path, *options: str, **changes):
+    (folder / "flowers.yaml").write_text(yaml.safe_dump(SWEEP | changes))
+    return zsd(folder, "sweep", "flowers.yaml", *options, preload="none")
+
+
+def records(folder: Path) -> list[RunRecord]:
+    return [RunRecord.read(path) for path in sorted((folder / "zsd-work" / "runs").glob("*.json"))]
+
+
+def test_a_sweep_trains_what_is_not_there_and_compares(folder):
+    first = sweep(folder, "--dry-run")
+    assert (first.status, first.out.count(" no")) == (0, 6), first.err
+    assert not records(folder)
+    done = sweep(folder, "--workers", "2", "--quiet")
+    assert done.status == 0, done.err
+    assert "step by step less label-only" in done.out
+    assert "6 records in zsd-work/runs" in done.out
+    found = records(folder)
+    assert {(one.config.method, one.config.seed) for one in found} == {
+        (way, seed) for way in ("standard", "step-by-step") for seed in range(3)
+    }
+    assert not list((folder / "zsd-work" / "students").iterdir())
+    again = sweep(folder)
+    assert (again.status, records(folder)) == (0, found)
+    assert "flowers: 6 students, 6 trained already" in again.err
+    more = sweep(folder, "--dry-run", seeds=[0, 1, 2, 3])
+    assert "8 students, 6 trained already, 2 to do, 1 at a time; about 0:0" in more.err
+    # What zsd train has trained is not trained again.
+    trained = zsd(
+        folder,
+        "train",
+        "--annotations",
+        "rows.jsonl",
+        "--student",
+        "./tiny",
+        "--preset",
+        "quick",
+        "--method",
+        "standard",
+        "--steps",
+        "6",
+        "--set",
+        "eval_every=3",
+        "--seed",
+        "3",
+        "--quiet",
+    )
+    assert trained.status == 0, trained.err
+    assert "8 students, 7 trained already" in sweep(folder, "--dry-run", seeds=[0, 1, 2, 3]).err
+
+
+def test_one_that_fails_stops_no_other(folder):
+    vary = [{"rationale_share": [0.0, 1.0]}]
+    done = sweep(folder, vary=vary, seeds=[0])
+    assert done.status == 1
+    assert done.last_line.startswith("zsd: 1 of 2 students failed; their tracebacks are in zsd-work/sweeps/flowers")
+    assert "no training row has a rationale" in done.err
+    (left,) = (folder / "zsd-work" / "sweeps" / "flowers").iterdir()
+    assert "UnusableInput: no training row has a rationale" in left.read_text()
+    assert [one.config.rationale_share for one in records(folder)] == [1.0]
+
+
+LONG = {"settings": {"steps": 400, "eval_every": 400}, "seeds": [0, 1]}
+
+
+def test_ctrl_c_and_a_kill_leave_nothing_behind_that_goes_on(folder):
+    (folder / "flowers.yaml").write_text(yaml.safe_dump(SWEEP | LONG))
+    runs = folder / "zsd-work" / "runs"
+    stopped = interrupt(folder, lambda _: len(list(runs.glob("*.json"))) >= 1, "sweep", "flowers.yaml", "--workers", "2", preload="none")
+    assert stopped.last_line == "zsd: stopped; what arrived is stored, the same command goes on from there"
+    assert "Traceback" not in stopped.err
+    n_there = len(records(folder))
+    assert n_there < 4
+    process = start(folder, "sweep", "flowers.yaml", "--workers", "2")
+    watched = psutil.Process(process.pid)
+    wait_until(lambda: sum("spawn_main" in " ".join(one.cmdline()) for one in watched.children(recursive=True)) == 2, process, folder)
+    time.sleep(2)  # the processes begin to watch the one that began them
+    children = watched.children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert ended(children)
+    done = sweep(folder, **LONG)
+    assert done.status == 0, done.err
+    assert len(records(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"settings": {"stepps": 3}}, ["flowers.yaml: settings: no setting 'stepps'; did you mean 'steps'?"]),
+        ({"settings": {"alpha": 3}}, ["alpha 3.0: must be between 0 and 1"]),
+        ({"vary": [{"labels": ["teacher"]}]}, ["labels teacher: the labels of a file count as gold"]),
+        ({"annotations": "none.csv"}, ["none.csv"]),
+        ({"students": ["./nothing"]}, ["nothing"]),
+        ({"preset": "tiny"}, ["no preset 'tiny'; known: smoke, quick, hsieh, thesis"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_starts(folder, changes, parts):
+    is_one_line(sweep(folder, "--quiet", **changes), 2, *parts)
+    assert not records(folder)
