@@ -142,24 +142,27 @@ def in_turn(studies: Sequence[Study], n_seeds: int) -> Iterator[tuple[Study, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work-dir", type=Path, default=Path("zsd-work/methods"))
+    parser.add_argument("--work-dir", type=Path, help="default: zsd-work/methods; with --quick a folder beside it")
     parser.add_argument("--study", choices=list(STUDIES), nargs="+", default=list(STUDIES), help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="students trained at a time, a thread each")
     parser.add_argument("--quick", action="store_true", help="four steps a student: shows that it works")
     options = parser.parse_args()
-    studies = [STUDIES[name] for name in options.study]
+    studies, work_dir = (
+        [STUDIES[name] for name in options.study],
+        options.work_dir or Path("zsd-work", "methods" + "-quick" * options.quick),
+    )
     if options.quick:
         studies = [replace(study, settings=study.settings | {"steps": 4, "eval_every": 4}) for study in studies]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        runs = [pool.submit(train, *run, options.work_dir) for run in in_turn(studies, options.seeds)]
+        runs = [pool.submit(train, *run, work_dir) for run in in_turn(studies, options.seeds)]
         try:
             for run in as_completed(runs):
                 print(time.strftime("%H:%M"), run.result(), flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for study in read_method_studies(options.work_dir / "runs"):
+    for study in read_method_studies(work_dir / "runs"):
         print(f"\n{study.title}\n\n{table_text(study.as_rows(), 200)}\n")
         print("\n".join(contrast.sentence for contrast in study.contrasts))
 

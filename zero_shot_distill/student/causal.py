@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .base import StudentModel, flat, pad, sums_by_part
+from .base import StudentModel, join_parts, pad, sum_by_part
 from .packed import vocabulary_loss
 
 # %% ../../nbs/5_student/03_causal.ipynb #e0b7b312
@@ -99,9 +99,9 @@ class CausalStudent(StudentModel):
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
         read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)
-        wanted = flat(targets, read.device)
+        wanted = join_parts(targets, read.device)
         losses = cross_entropy(read, wanted, reduction="none") if weight is None else vocabulary_loss(read, weight, wanted)
-        return sums_by_part(losses, targets)
+        return sum_by_part(losses, targets)
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
         read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)

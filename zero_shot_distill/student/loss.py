@@ -10,7 +10,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -105,8 +104,11 @@ def beta_of(
     return config.beta if METHODS[config.method].relates else None
 
 
-def _apart(peaks: torch.Tensor, share: Share) -> torch.Tensor:  # scalar
-    "Compute how far the two answers to a row are apart (Chen et al. 2024, as in their published code)."
+def _apart(peaks: torch.Tensor, share: Share) -> torch.Tensor:  # peaks: (n_parts, vocabulary); scalar
+    """Compute how far the two answers to a row are apart: −Σ p log softmax(q), with p and q the peaks of label and rationale, a mean over rows with both.
+
+    As in the published code of Chen et al. 2024, whose p and q do not add up to 1 either; theirs are also taken over filled-up places, which there are none of here.
+    """
     weights = torch.tensor([share.parts[label].weight for label, _ in share.pairs], device=peaks.device)
     labels, rationales = ([pair[side] for pair in share.pairs] for side in (0, 1))
     # Only the rationale is drawn; what the label finds likely stands as it is.
@@ -115,12 +117,13 @@ def _apart(peaks: torch.Tensor, share: Share) -> torch.Tensor:  # scalar
 
 
 def training_loss(
-    part_losses: Callable[..., Any],  # `StudentModel.part_losses`; with `beta` its `part_losses_and_peaks`
+    # `StudentModel.part_losses`; with `beta` its `part_losses_and_peaks`
+    part_losses: Callable[[Sequence[list[int]], Sequence[list[int]]], torch.Tensor | tuple[torch.Tensor, torch.Tensor]],
     share: Share,
     alpha: float | None,  # weight of the label loss; None: there is no other
     beta: float | None = None,  # weight of the third loss; None: there is none
 ) -> StepLoss:
-    "Compute the loss of one share, both kinds in one pass (Hsieh et al. 2023, equations 2 to 4, with weights)."
+    "Compute the loss of one share, both kinds in one pass (Hsieh et al. 2023, equations 2 to 4, with weights; with `beta` Chen et al. 2024, section 3)."
     found = part_losses([part.prompt for part in share.parts], [part.target for part in share.parts])
     sums, peaks = found if beta is not None else (found, None)
     weighted = sums * torch.tensor([part.weight for part in share.parts], device=sums.device)

@@ -27,7 +27,7 @@ ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 
 def _padded(sequences: Sequence[list[int]], filler: int) -> tuple[np.ndarray, np.ndarray]:
     "Put token lists into one array, with the mask of what is real."
-    return pad(sequences, filler).numpy(), pad([[1] * len(one) for one in sequences], 0).numpy()
+    return tuple(pad(part, value, multiple=1).numpy() for part, value in ((sequences, filler), ([[1] * len(one) for one in sequences], 0)))
 
 
 class OnnxModel(NamedTuple):

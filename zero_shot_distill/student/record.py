@@ -213,17 +213,19 @@ class RunRecord(TrainingReport):
     run_id: str
     task: str = ""  # name of the task
     student: str  # what the student was trained from, for readers
+    annotation: str = ""  # id of what the rows are from; empty: not named, as in records of before
     test: StudentScore
 
-    _HEAD: ClassVar = ("run_id", "created_at", "task", "student")
+    _HEAD: ClassVar = ("run_id", "created_at", "task", "student", "annotation")
 
     def as_dict(self) -> dict[str, Any]:  # JSON values
         "Give the record as it is written: flat, with every setting."
         content = asdict(replace(self, test=replace(self.test, predicted=())))
         content["test"].pop("predicted")
         settings = content.pop("config")
-        if not METHODS[settings["method"]].has_two_losses:
-            settings["alpha"] = None  # it has no rationale loss of its own to weigh
+        method = METHODS[settings["method"]]
+        # It has no such loss to weigh.
+        settings |= {name: None for name, has in (("alpha", method.has_two_losses), ("beta", method.relates)) if not has}
         # The precision that was trained in takes the place of the one asked for, which may be "auto".
         return {name: content[name] for name in self._HEAD} | settings | content
 
@@ -249,7 +251,7 @@ class RunRecord(TrainingReport):
             content = with_new_names(content)
             if isinstance(content.get("test"), dict):
                 content["test"] = with_new_names(content["test"])
-            content["config"] = {name: value for name, value in content.items() if (name, value) != ("alpha", None)}
+            content["config"] = {name: value for name, value in content.items() if not (name in ("alpha", "beta") and value is None)}
             if not content.get("precision"):
                 content["config"].pop("precision", None)
         return as_record(content, cls, path)

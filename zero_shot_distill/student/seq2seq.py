@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .base import StudentModel, flat, pad, sums_by_part
+from .base import StudentModel, join_parts, pad, sum_by_part
 from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
@@ -55,7 +55,7 @@ class Seq2SeqStudent(StudentModel):
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
         if is_packable(self.model):
-            return sums_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
+            return sum_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
         return super().part_losses(prompts, targets)
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
@@ -72,5 +72,5 @@ class Seq2SeqStudent(StudentModel):
             losses = packed_losses(self.model, prompts, [candidates] * len(prompts))
         else:
             logits = _plain_logits(self.model, [ids for ids in prompts for _ in candidates], wanted)
-            losses = cross_entropy(logits, flat(wanted, logits.device), reduction="none")
-        return -sums_by_part(losses, wanted).reshape(len(prompts), -1)
+            losses = cross_entropy(logits, join_parts(wanted, logits.device), reduction="none")
+        return -sum_by_part(losses, wanted).reshape(len(prompts), -1)

@@ -79,7 +79,7 @@ class Student(TrainingReport):
         same = {part.name: getattr(self, part.name) for part in fields(TrainingReport)}
         # A record says the precision that was trained in, never "auto".
         same["config"] = replace(self.config, precision=self.precision)
-        return RunRecord(run_id=run_id, task=self.task.name, student=self.title, test=test, **same)
+        return RunRecord(run_id=run_id, task=self.task.name, student=self.title, annotation=self.annotation, test=test, **same)
 
     def as_row(self) -> dict[str, str]:  # for `table_html`
         "Give what a table of students shows."

@@ -117,4 +117,4 @@ def packed_logits(
 ) -> torch.Tensor:  # (n_tokens, vocabulary) float32, target after target
     "Compute the logits at every place of a target as `T5ForConditionalGeneration.forward` does."
     decoded = _decoded(model, prompts, targets, [1] * len(prompts))[: sum(map(len, targets))]
-    return torch.nn.functional.linear(decoded, model.lm_head.weight.to(decoded.dtype)).float()
+    return linear(decoded, model.lm_head.weight.to(decoded.dtype)).float()

@@ -217,7 +217,7 @@ def calibration_figure(
             color, marker = _LOOKS[group.method]
             readings = [test.readings["scored"] for test in tests]
             pairs = [(of.confidences[place], of.correct[place]) for of in readings for place in of.known]
-            together = calibration(*zip(*pairs, strict=True))
+            together = calibration([says for says, _ in pairs], [right for _, right in pairs])
             bins_ax.plot(
                 [100 * one.confidence for one in together.bins],
                 [100 * one.accuracy for one in together.bins],

@@ -7,7 +7,7 @@ __all__ = ['Contrast', 'MethodStudy', 'method_studies', 'read_method_studies', '
 
 # %% ../../nbs/7_study/02_method_comparison.ipynb #mc000003
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..prompt.display import percent_text
 from ..stats.compare import Difference, verdict
-from ..student.method import METHODS
+from ..student.method import METHODS, OF_SOME_METHODS
 from ..student.record import RecordsError, RunRecord
 from zero_shot_distill.study.drawing import (
     BLUE,
@@ -29,107 +29,137 @@ from zero_shot_distill.study.drawing import (
     titled,
     whisker,
 )
-from .records import StudentGroup, group_students
+from .records import StudentGroup, group_students, write_points
 
 # %% ../../nbs/7_study/02_method_comparison.ipynb #mc000006
 @dataclass(frozen=True)
 class Contrast:
-    "One method less another, on the same test rows."
+    "One way of training less another, on the same test rows."
 
-    name: str  # of the method
-    base: str  # of the other one
+    name: str  # of the one
+    base: str  # of the other
     difference: Difference
 
     @property
+    def seen_from(self) -> str:  # empty: not known, or more than there can be
+        "Say which difference the comparison would have seen four times in five."
+        return f"from {100 * self.difference.detectable:.1f} points on" if self.difference.detectable < 1 else ""
+
+    @property
     def sentence(self) -> str:
-        "Say what the difference is, and what it could have been seen from on."
+        "Say what the difference is, and what could have been seen."
         found = self.difference
-        said = f"{self.name} less {self.base}: {_points(found)} points, n {found.n}: {verdict(found)}"
+        said = f"{self.name} less {self.base}: {write_points(found, ' points')}, n {found.n}: {verdict(found)}"
         if found.reason:
             return f"{said}; {found.reason}"
-        return f"{said}; from {100 * found.detectable:.1f} points on it would be seen four times in five"
-
-
-def _points(difference: Difference) -> str:
-    ends = f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" if difference.has_ends else ""
-    return f"{100 * difference.value:+.1f}{ends}"
+        return f"{said}; {self.seen_from} it would be seen four times in five" if self.seen_from else said
 
 
 @dataclass(frozen=True)
 class MethodStudy:
-    "Students that differ in method, control and seed alone."
+    "Students that differ in method, in settings that only some methods read, and in their seed."
 
     task: str
     student: str  # what they began with, for readers
     groups: tuple[StudentGroup, ...]  # the label-only students first, where there are any
+    apart: str = ""  # settings that tell it from another study of the task
 
     @property
     def title(self) -> str:
         "Name the study, for tables."
         run = self.groups[0].runs[0]
         steps = f"{run.config.steps} steps of {run.config.batch_size} rows"
-        return f"{self.task}: {self.student}, {run.n_train} training rows with {run.config.labels} labels, {steps}"
+        return f"{self.task}: {self.student}, {run.n_train} training rows with {run.config.labels} labels, {steps}" + (
+            f", {self.apart}" if self.apart else ""
+        )
 
     @property
     def short_title(self) -> str:
         "Name the study in a few words, for axes."
         weights = self.student.split(" restored")[0].split(" (")[0]
-        return f"{self.task}: {weights}, {self.groups[0].labels} labels"
+        return f"{self.task}: {weights}, {self.groups[0].labels} labels" + (f", {self.apart}" if self.apart else "")
 
     @property
     def contrasts(self) -> list[Contrast]:
-        "Compare each method with the first, and each with its own students that learned spoilt rationales: that tells content from extra loss."
+        "Compare each with the first, and each with its own control: that tells what rationales say from the extra loss."
         first, *others = self.groups
-        pairs = [(group, first) for group in others]
-        pairs += [
-            (group, spoilt)
-            for group in others
-            for spoilt in others
-            if group.control == "off" != spoilt.control and group.method == spoilt.method
-        ]
+        controls = [(group, spoilt) for group in self.groups for spoilt in self.groups if _is_control(spoilt, group)]
+        pairs = [(group, first) for group in others if (first, group) not in controls] + controls
         return [Contrast(group.how, base.how, group.less(base)) for group, base in pairs]
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
-        "List the methods with their accuracy, then what each comparison says."
+        "List the ways of training with their accuracy, and how far each is from the first."
         first = self.groups[0]
-        return [
-            {
-                "method": group.how,
-                "seeds": str(len(group.runs)),
-                "test accuracy, %": percent_text(group.accuracy),
-                f"less {first.how}, points": "" if group is first else _points(group.less(first)),
-                "seen four times in five": "" if group is first else f"from {100 * group.less(first).detectable:.1f} points on",
-            }
-            for group in self.groups
-        ]
+        rows = []
+        for group in self.groups:
+            less = None if group is first else Contrast(group.how, first.how, group.less(first))
+            rows.append(
+                {
+                    "method": group.how,
+                    "seeds": str(len(group.runs)),
+                    "test accuracy, %": percent_text(group.accuracy),
+                    f"less {first.how}, points": write_points(less.difference) if less else "",
+                    "seen four times in five": less.seen_from or "not known" if less else "",
+                }
+            )
+        return rows
+
+
+def _is_control(spoilt: StudentGroup, group: StudentGroup) -> bool:
+    "Tell whether students differ from others in that their rationales were spoilt, and in nothing else."
+    others = [{name: value for name, value in one.own if name not in ("rationale_control", "first_words")} for one in (spoilt, group)]
+    return spoilt.method == group.method and group.control == "off" != spoilt.control and others[0] == others[1]
 
 # %% ../../nbs/7_study/02_method_comparison.ipynb #mc000007
-_MAY_DIFFER = frozenset(["method", "rationale_control", "seed", "alpha", "report_to"])
+# `accumulate` gives the same student in smaller passes.
+_MAY_DIFFER = OF_SOME_METHODS | {"method", "seed", "report_to", "accumulate"}
 
 
-def _same(run: RunRecord) -> tuple[Any, ...]:
+def _shared(run: RunRecord) -> dict[str, Any]:
     "List what students have to have in common to be compared."
     settings = {name: value for name, value in asdict(run.config).items() if name not in _MAY_DIFFER}
-    return run.task, run.student, run.n_train, run.n_valid, run.test.groups, run.test.n, tuple(settings.items())
+    rows = {"annotation": run.annotation, "n_train": run.n_train, "n_valid": run.n_valid, "n_test": run.test.n, "groups": run.test.groups}
+    return {"task": run.task, "student": run.student} | rows | settings
+
+
+def _one_a_seed(runs: Sequence[RunRecord]) -> list[RunRecord]:  # `RecordsError` where two of a seed came to different results
+    "Take one record of each seed of a group."
+    by_seed: dict[int, RunRecord] = {}
+    for run in runs:
+        known = by_seed.setdefault(run.config.seed, run)
+        if known.test.correct != run.test.correct:
+            raise RecordsError(
+                f"{known.run_id} and {run.run_id} have the same method, settings and seed, and other answers; move one of their records away"
+            )
+    return list(by_seed.values())
 
 
 def method_studies(
     students: Iterable[RunRecord],
-) -> list[MethodStudy]:  # those with most students first; empty where no two methods can be compared
-    "Put students together that may be compared."
+) -> list[MethodStudy]:  # those with most students first; empty where no two ways of training can be compared
+    "Put students together that may be compared. `RecordsError` where two that should be the same are not."
     found: dict[tuple[Any, ...], list[RunRecord]] = {}
     for run in students:
-        found.setdefault(_same(run), []).append(run)
-    studies, order = [], list(METHODS)
-    for runs in found.values():
-        runs.sort(key=lambda run: (order.index(run.config.method), run.config.rationale_control != "off", run.config.seed))
-        # A method without two losses has no alpha, and may be compared with any.
-        alphas = {run.config.alpha for run in runs if METHODS[run.config.method].has_two_losses}
-        for alpha in sorted(alphas) or [None]:
-            groups = group_students(run for run in runs if run.config.alpha == alpha or not METHODS[run.config.method].has_two_losses)
-            if len(groups) > 1:
-                studies.append(MethodStudy(runs[0].task, runs[0].student, tuple(groups)))
-    return sorted(studies, key=lambda study: -sum(len(group.runs) for group in study.groups))
+        found.setdefault(tuple(_shared(run).items()), []).append(run)
+    order = list(METHODS)
+    studies: list[tuple[dict[str, Any], MethodStudy]] = []
+    for shared, runs in found.items():
+        runs.sort(
+            key=lambda run: (order.index(run.config.method), run.config.rationale_control != "off", run.config.alpha, run.config.seed)
+        )
+        groups = [replace(group, runs=tuple(_one_a_seed(group.runs))) for group in group_students(runs)]
+        if len(groups) > 1:
+            studies.append((dict(shared), MethodStudy(runs[0].task, runs[0].student, tuple(groups))))
+    studies.sort(key=lambda one: -sum(len(group.runs) for group in one[1].groups))
+    return [replace(study, apart=_apart(shared, [other for other, _ in studies])) for shared, study in studies]
+
+
+def _apart(shared: dict[str, Any], all_shared: Sequence[dict[str, Any]]) -> str:
+    "Name the settings in which a study differs from others of its task and weights; a title tells labels, rows and steps."
+    others = [one for one in all_shared if (one["task"], one["student"]) == (shared["task"], shared["student"])]
+    told = ("groups", "labels", "n_train", "steps", "batch_size")
+    names = [name for name, value in shared.items() if name not in told and any(one[name] != value for one in others)]
+    return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {shared[name]}" for name in names)
 
 
 def read_method_studies(
@@ -169,7 +199,7 @@ def method_figure(
                     ax.barh(y, 200 * found.detectable, left=-100 * found.detectable, height=0.62, color="#eeeeee", zorder=1)
                 looks = (BLUE, "o") if one.base == study.groups[0].how else (ORANGE, "s")
                 whisker(ax, found, y, looks, line=":" if found.reason else "-")
-                ax.text(1.015, y, _points(found).replace(" [", "\n["), transform=ax.get_yaxis_transform(), va="center", fontsize=10)
+                ax.text(1.015, y, write_points(found).replace(" [", "\n["), transform=ax.get_yaxis_transform(), va="center", fontsize=10)
             ax.set_yticks(range(len(rows)), [f"{one.name}\nless {one.base}" for one in rows])
             ax.set_ylim(len(rows) - 0.5, -0.5)
             ax.set_xlim(-reach, reach)

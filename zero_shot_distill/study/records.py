@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord', 'Run', 'read_run_info', 'read_prompts',
            'read_students', 'read_run', 'recorded_run_dir', 'StudentGroup', 'group_students', 'RationaleEffect',
-           'rationale_effects', 'rationale_sentence', 'teacher_accuracy', 'teacher_confusion', 'trivial_on_test']
+           'rationale_effects', 'write_points', 'rationale_sentence', 'teacher_accuracy', 'teacher_confusion',
+           'trivial_on_test']
 
 # %% ../../nbs/7_study/00_records.ipynb #db4f5e79
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..core.display import styled, table_html
@@ -24,7 +25,8 @@ from ..stats.compare import Difference, mean_over_seeds, paired_difference, verd
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
 from ..stats.power import smallest_difference_over_seeds
-from ..student.method import METHODS
+from ..student.config import TrainingConfig
+from ..student.method import METHODS, own_settings
 from ..student.record import RecordsError, RunRecord, as_record, read_json_file, trivial_counts
 from ..task.numbers import same_value
 from ..teacher.price import Usage
@@ -219,12 +221,21 @@ class StudentGroup:
     method: str
     labels: str
     runs: tuple[RunRecord, ...]
-    control: str = "off"  # the `rationale_control` that they were trained with
+    own: tuple[tuple[str, Any], ...] = ()  # settings that only some methods read, of `own_settings`
+
+    @property
+    def control(self) -> str:  # "off": none
+        "Return the `rationale_control` that they were trained with."
+        return dict(self.own).get("rationale_control", "off")
 
     @property
     def how(self) -> str:
-        "Say how they were trained, for axes and tables."
-        return METHODS[self.method].title + ("" if self.control == "off" else f", {self.control} rationales")
+        "Say how they were trained, for axes and tables: the method, and what is not at its default."
+        usual = own_settings(TrainingConfig(self.method, self.labels))
+        changed = {name: value for name, value in self.own if name != "rationale_control" and value != usual.get(name)}
+        parts = [f"{self.control} rationales"] if self.control != "off" else []
+        parts += [f"{name.replace('_', ' ')} {value:g}" for name, value in changed.items()]
+        return ", ".join([METHODS[self.method].title, *parts])
 
     @property
     def title(self) -> str:
@@ -249,11 +260,11 @@ def group_students(
     students: Iterable[RunRecord],  # of one run
 ) -> list[StudentGroup]:  # in the order of `students`
     "Group students by what they were trained on and how."
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, str, tuple[tuple[str, Any], ...]], list[RunRecord]] = {}
     for student in students:
         how = student.config
-        groups.setdefault((how.method, how.labels, how.rationale_control), []).append(student)
-    return [StudentGroup(method, labels, tuple(runs), control) for (method, labels, control), runs in groups.items()]
+        groups.setdefault((how.method, how.labels, tuple(own_settings(how).items())), []).append(student)
+    return [StudentGroup(method, labels, tuple(runs), own) for (method, labels, own), runs in groups.items()]
 
 # %% ../../nbs/7_study/00_records.ipynb #303484c0
 @dataclass(frozen=True)
@@ -278,9 +289,13 @@ def rationale_effects(
     return [RationaleEffect(labels, explained.less(plain)) for labels, (explained, plain) in pairs.items() if explained and plain]
 
 # %% ../../nbs/7_study/00_records.ipynb #3331e455
-def _points(difference: Interval) -> str:
+def write_points(
+    difference: Interval,  # of two shares
+    unit: str = "",  # behind the difference
+) -> str:  # e.g. "+3.8 [−8.3, +15.8]"
+    "Write a difference and its interval in percentage points, to a tenth."
     ends = f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]" if difference.has_ends else ""
-    return f"{100 * difference.value:+.1f} points{ends}".replace("-", "−")
+    return f"{100 * difference.value:+.1f}{unit}{ends}".replace("-", "−")
 
 
 def _seeds(difference: Difference) -> str:
@@ -303,7 +318,7 @@ def rationale_sentence(
         "undetermined": "At this size it is undetermined whether the rationales helped",
     }[first.verdict]
     parts = [
-        f"with {effect.labels} labels, step by step less label-only is {_points(effect.difference)} ({_seeds(effect.difference)})"
+        f"with {effect.labels} labels, step by step less label-only is {write_points(effect.difference, ' points')} ({_seeds(effect.difference)})"
         for effect in effects
     ]
     sentence = (

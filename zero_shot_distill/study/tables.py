@@ -15,7 +15,7 @@ from ..prompt.display import mean_text, points_text, share_text
 from ..prompt.score import PromptScore, share_cells
 from ..stats.interval import share_of
 from ..student.measure import scored_less_generated
-from ..student.method import METHODS
+from ..student.method import METHODS, own_settings
 from ..student.record import RunRecord, trivial_counts
 from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
 from ..teacher.price import format_usd
@@ -77,6 +77,13 @@ def _train_rows(run: RunRecord) -> str:
     return f"{run.n_train}\n" + ", ".join(parts)
 
 
+def _weights(run: RunRecord) -> str:
+    "List how the losses of a method are weighed."
+    own = own_settings(run.config)
+    weights = [f"{sign} {own[name]:g}" for name, sign in (("alpha", "α"), ("beta", "β")) if name in own]
+    return "\n" + ", ".join(weights) if weights else ""
+
+
 def student_rows(
     students: Sequence[RunRecord],  # of one run
     n_choices: int = 0,  # of a row, or labels of the task where a record of before does not count by label
@@ -86,7 +93,7 @@ def student_rows(
     agreement, uneven = any(run.test.agreement for run in students), confusion is not None and confusion.is_uneven
     listed = [
         {
-            "method": METHODS[run.config.method].title + (f"\nα {run.config.alpha:g}" if METHODS[run.config.method].has_two_losses else ""),
+            "method": METHODS[run.config.method].title + _weights(run),
             "labels": f"{run.config.labels}\nseed {run.config.seed}",
             "train rows": _train_rows(run),
             "steps": f"{run.config.steps}\n" + ("" if run.best_step is None else f"kept: {run.best_step}"),
