@@ -8,6 +8,7 @@ __all__ = ['sweep']
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000003
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from .tables import show_rows
 from ..core.progress import duration_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
+    from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.study.sweep import PlannedRun, SweepEnd
 
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000005
@@ -68,7 +70,9 @@ def sweep(
 
         ends = run_sweep(found, planned, work_dir, workers, on_end)
     failed = [end for end in ends if end.fault]
-    _show(planned, work_dir, common.as_json)
+    from zero_shot_distill.student.record import RunRecord
+
+    _show([RunRecord.read(path) for run in planned if (path := run.record_path(work_dir)).is_file()], work_dir, common.as_json)
     if failed:
         where = failed[0].run.fault_path(work_dir, found.name).parent
         print(
@@ -83,12 +87,10 @@ def _row(run: "PlannedRun", is_there: bool) -> dict[str, str]:
     return {"student": run.run_id, "begins with": run.student, "trained": "yes" if is_there else "no"}
 
 
-def _show(planned: "list[PlannedRun]", work_dir: Path, as_json: bool) -> None:
-    "Print what came of the students that there are, and compare the methods where there are several."
-    from zero_shot_distill.student.record import RunRecord
+def _show(records: "Sequence[RunRecord]", work_dir: Path, as_json: bool) -> None:
+    "Print what came of the students that there are, and compare ways of training where there are several."
     from zero_shot_distill.study.method_comparison import method_studies
 
-    records = [RunRecord.read(path) for run in planned if (path := run.record_path(work_dir)).is_file()]
     if as_json:
         print(json.dumps([record.as_dict() for record in records], ensure_ascii=False, indent=1))
         return
