@@ -306,6 +306,10 @@ def test_scores_are_losses_whatever_stands_beside_them(which, tokenizer):
             expected = -student.part_losses(PROMPTS, [candidate] * len(PROMPTS))
         torch.testing.assert_close(scores[:, place], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(student.score(PROMPTS[:1], [candidate])[0, 0], expected[0], rtol=1e-4, atol=1e-4)
+    own = [candidates[:2], candidates, candidates[2:], candidates[::-1], candidates[1:2]]
+    for place, found in enumerate(student.score_own(PROMPTS, own)):
+        expected = [scores[place, candidates.index(one)] for one in own[place]]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
     assert student.score([], candidates).shape == (0, 3)
     assert student.generate([], 3).texts == []
 

@@ -94,20 +94,21 @@ def probabilities(
     answers: Sequence[Prediction],  # row by row, with the `input`
 ) -> list[dict[str, float]]:  # label -> probability among the candidates of the row; empty where it has none
     "Score every candidate of each row: how likely it is that the student writes just this, after its rationale where that comes first."
-    prompts, found = _prompts(student, model, "label", answers), [{} for _ in answers]
-    places: dict[tuple[tuple[str, ...], str | None], list[int]] = {}
-    for place, (one, answer) in enumerate(zip(inputs, answers, strict=True)):
-        before = answer.rationale if METHODS[student.config.method].in_one_answer == "rationale first" else None
-        places.setdefault((_candidates(student.task, one), before), []).append(place)
-    for (labels, before), rows in places.items():
-        if labels:
+    first = METHODS[student.config.method].in_one_answer == "rationale first"
+    own = [_candidates(student.task, one) for one in inputs]
+    targets: dict[tuple[tuple[str, ...], str | None], list[list[int]]] = {}
+    for labels, answer in zip(own, answers, strict=True):
+        before = answer.rationale if first else None
+        if labels and (labels, before) not in targets:
             parts = [text_parts(student.config.method, "", label, before)[0] for label in labels]
             written = model.encode_targets([part.target for part in parts])
             # No division by the length: a longer label is less likely to be written, and just that is asked.
-            targets = [ids if part.ends else ids[:-1] for ids, part in zip(written, parts, strict=True)]
-            likely = model.score([prompts[row] for row in rows], targets)
-            for row, shares in zip(rows, likely.double().softmax(dim=1).tolist(), strict=True):
-                found[row] = dict(zip(labels, shares, strict=True))
+            targets[labels, before] = [ids if part.ends else ids[:-1] for ids, part in zip(written, parts, strict=True)]
+    prompts, found = _prompts(student, model, "label", answers), [{} for _ in answers]
+    rows = [place for place, labels in enumerate(own) if labels]
+    candidates = [targets[own[row], answers[row].rationale if first else None] for row in rows]
+    for row, likely in zip(rows, model.score_own([prompts[row] for row in rows], candidates), strict=True):
+        found[row] = dict(zip(own[row], likely.double().softmax(dim=0).tolist(), strict=True))
     return found
 
 

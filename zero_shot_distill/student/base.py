@@ -164,10 +164,22 @@ class StudentModel(ABC):
         candidates: Sequence[list[int]],  # from `encode_targets`; the same for every prompt, at least one
     ) -> torch.Tensor:  # (n, n_candidates) float32, natural logarithm
         "Compute how likely every candidate is after every prompt."
-        scores = torch.empty(len(prompts), len(candidates))
+        found = self.score_own(prompts, [candidates] * len(prompts))
+        return torch.stack(found) if found else torch.empty(0, len(candidates))
+
+    def score_own(
+        self,
+        prompts: Sequence[list[int]],  # from `encode_prompts`
+        candidates: Sequence[Sequence[list[int]]],  # from `encode_targets`, of each prompt at least one
+    ) -> list[torch.Tensor]:  # of each prompt (n_candidates,) float32, natural logarithm
+        "Compute how likely each prompt's own candidates are after it."
+        scores = [torch.empty(0)] * len(prompts)
         with asked(self.model):
             for places in in_batches(prompts):
-                scores[places] = self._likelihoods([prompts[place] for place in places], candidates).cpu()
+                own = [candidates[place] for place in places]
+                likely = self._likelihoods([prompts[place] for place in places], own).cpu()
+                for place, of_prompt in zip(places, likely.split([len(some) for some in own]), strict=True):
+                    scores[place] = of_prompt
         return scores
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
@@ -179,5 +191,5 @@ class StudentModel(ABC):
         "Write answers to one batch: (n, at most `max_new_tokens`) token ids, without the prompt or the token that a decoder begins with."
 
     @abstractmethod
-    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
-        "Compute how likely every candidate is after every prompt of one batch: (n, n_candidates), natural logarithm."
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:
+        "Compute how likely each prompt's candidates are after it, for one batch: one after the other, natural logarithm."

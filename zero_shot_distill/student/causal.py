@@ -54,12 +54,14 @@ def _read_by_head(
 
 # %% ../../nbs/5_student/03_causal.ipynb #ae469796
 def _candidate_losses(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], candidates: Sequence[list[int]]
-):
-    "Add up the loss of each candidate after each prompt: (n, n_candidates) float32."
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]
+) -> torch.Tensor:  # float32, of each prompt's candidates one after the other
+    "Add up the loss of each prompt's candidates after it."
     batch = _pad_left(prompts, tokenizer.pad_token_id, model.device)
-    read, n, longest = model(**batch, use_cache=True), len(candidates), max(map(len, candidates))
-    wanted = torch.tensor([ids + [-100] * (longest - len(ids)) for ids in candidates], device=model.device).repeat(len(prompts), 1)
+    read, n, longest = model(**batch, use_cache=True), max(map(len, candidates)), max(len(ids) for own in candidates for ids in own)
+    # As many for each prompt: what fills up is a candidate once more.
+    filled = [ids for own in candidates for ids in [*own, *own[:1] * (n - len(own))]]
+    wanted = torch.tensor([ids + [-100] * (longest - len(ids)) for ids in filled], device=model.device)
     logits = read.logits[:, -1:].repeat_interleave(n, 0)
     if longest > 1:
         # transformers called it past_key_values, until 5.
@@ -71,7 +73,8 @@ def _candidate_losses(
         going_on = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{name: read[name]})
         logits = torch.cat([logits, going_on.logits], 1)
     losses = cross_entropy(logits.float().transpose(1, 2), wanted, reduction="none", ignore_index=-100)
-    return losses.sum(1).reshape(len(prompts), n)
+    of_prompt = losses.sum(1).reshape(len(prompts), n)
+    return torch.cat([sums[: len(own)] for sums, own in zip(of_prompt, candidates, strict=True)])
 
 # %% ../../nbs/5_student/03_causal.ipynb #43b582d8
 @dataclass(frozen=True)
@@ -114,5 +117,5 @@ class CausalStudent(StudentModel):
         written = self.model.generate(**batch, **ends, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
         return written[:, batch["input_ids"].shape[1] :]
 
-    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:
         return -_candidate_losses(self.model, self.tokenizer, prompts, candidates)  # each prompt is read once

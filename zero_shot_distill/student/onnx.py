@@ -77,13 +77,13 @@ class OnnxStudent(StudentModel):
                 break
         return torch.from_numpy(written[:, 1:])
 
-    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
-        n, (wanted, real) = len(candidates), map(torch.from_numpy, _padded(candidates, 0))
-        read = np.concatenate([self.model.begun(n), wanted.numpy()[:, :-1]], axis=1)
-        encoded, mask = (part.repeat(n, axis=0) for part in self.model.encode(prompts))  # each prompt is read once
-        logits = torch.from_numpy(self.model.logits(np.tile(read, (len(prompts), 1)), encoded, mask)).float()
-        likely = logits.log_softmax(-1).gather(2, wanted.repeat(len(prompts), 1)[..., None])[..., 0]
-        return (likely * real.repeat(len(prompts), 1)).sum(1).reshape(len(prompts), n)
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:
+        n_own = [len(own) for own in candidates]
+        wanted, real = map(torch.from_numpy, _padded([ids for own in candidates for ids in own], 0))
+        read = np.concatenate([self.model.begun(sum(n_own)), wanted.numpy()[:, :-1]], axis=1)
+        encoded, mask = (part.repeat(n_own, axis=0) for part in self.model.encode(prompts))  # each prompt is read once
+        likely = torch.from_numpy(self.model.logits(read, encoded, mask)).float().log_softmax(-1).gather(2, wanted[..., None])[..., 0]
+        return (likely * real).sum(1)
 
 # %% ../../nbs/5_student/03_onnx.ipynb #ca98cacc
 def load_onnx(

@@ -66,11 +66,11 @@ class Seq2SeqStudent(StudentModel):
         kept = {"attention_mask": mask, "max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
         return self.model.generate(encoder_outputs=BaseModelOutput(last_hidden_state=encoded), **kept)[:, 1:]
 
-    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[list[int]]) -> torch.Tensor:
-        wanted = [*candidates] * len(prompts)
+    def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:
+        wanted = [ids for own in candidates for ids in own]
         if is_packable(self.model):  # a T5 reads each prompt once
-            losses = packed_losses(self.model, prompts, [candidates] * len(prompts))
+            losses = packed_losses(self.model, prompts, candidates)
         else:
-            logits = _plain_logits(self.model, [ids for ids in prompts for _ in candidates], wanted)
+            logits = _plain_logits(self.model, [ids for ids, own in zip(prompts, candidates, strict=True) for _ in own], wanted)
             losses = cross_entropy(logits, join_parts(wanted, logits.device), reduction="none")
-        return -sum_by_part(losses, wanted).reshape(len(prompts), -1)
+        return -sum_by_part(losses, wanted)
