@@ -49,7 +49,8 @@ class Contrast:
     def sentence(self) -> str:
         "Say what the difference is, and what could have been seen."
         found = self.difference
-        said = f"{self.name} less {self.base}: {write_points(found, ' points')}, n {found.n}: {verdict(found)}"
+        shown = {"holds": "shown to be better", "fails": "shown to be worse"}.get(verdict(found), "undetermined")
+        said = f"{self.name} less {self.base}: {write_points(found, ' points')}, n {found.n}: {shown}"
         if found.reason:
             return f"{said}; {found.reason}"
         return f"{said}; {self.seen_from} it would be seen four times in five" if self.seen_from else said
