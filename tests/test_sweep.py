@@ -35,9 +35,10 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def sweep(folder: Path, *options: str, **changes):
+def sweep(folder: Path, *options: str, is_refused: bool = False, **changes):
     (folder / "flowers.yaml").write_text(yaml.safe_dump(SWEEP | changes))
-    return zsd(folder, "sweep", "flowers.yaml", *options, preload="none")
+    # Its processes are begun anew, as a user's are; a command that begins none may come from a prepared process.
+    return zsd(folder, "sweep", "flowers.yaml", *options, preload="all" if "--dry-run" in options or is_refused else "none")
 
 
 def records(folder: Path) -> list[RunRecord]:
@@ -45,45 +46,23 @@ def records(folder: Path) -> list[RunRecord]:
 
 
 def test_a_sweep_trains_what_is_not_there_and_compares(folder):
-    first = sweep(folder, "--dry-run")
-    assert (first.status, first.out.count(" no")) == (0, 6), first.err
+    first = sweep(folder, "--dry-run", seeds=[0, 1])
+    assert (first.status, first.out.count(" no")) == (0, 4), first.err
     assert not records(folder)
-    done = sweep(folder, "--workers", "2", "--quiet")
+    done = sweep(folder, "--workers", "2", "--quiet", seeds=[0, 1])
     assert done.status == 0, done.err
     assert "step by step less label-only" in done.out
-    assert "6 records in zsd-work/runs" in done.out
+    assert "4 records in zsd-work/runs" in done.out
     found = records(folder)
     assert {(one.config.method, one.config.seed) for one in found} == {
-        (way, seed) for way in ("standard", "step-by-step") for seed in range(3)
+        (way, seed) for way in ("standard", "step-by-step") for seed in (0, 1)
     }
     assert not list((folder / "zsd-work" / "students").iterdir())
-    again = sweep(folder)
-    assert (again.status, records(folder)) == (0, found)
-    assert "flowers: 6 students, 6 trained already" in again.err
-    more = sweep(folder, "--dry-run", seeds=[0, 1, 2, 3])
-    assert "8 students, 6 trained already, 2 to do, 1 at a time; about 0:0" in more.err
     # What zsd train has trained is not trained again.
-    trained = zsd(
-        folder,
-        "train",
-        "--annotations",
-        "rows.jsonl",
-        "--student",
-        "./tiny",
-        "--preset",
-        "quick",
-        "--method",
-        "standard",
-        "--steps",
-        "6",
-        "--set",
-        "eval_every=3",
-        "--seed",
-        "3",
-        "--quiet",
-    )
+    how = ("--preset", "quick", "--method", "standard", "--steps", "6", "--set", "eval_every=3", "--seed", "2", "--quiet")
+    trained = zsd(folder, "train", "--annotations", "rows.jsonl", "--student", "./tiny", *how)
     assert trained.status == 0, trained.err
-    assert "8 students, 7 trained already" in sweep(folder, "--dry-run", seeds=[0, 1, 2, 3]).err
+    assert "6 students, 5 trained already, 1 to do, 1 at a time; about 0:0" in sweep(folder, "--dry-run").err
 
 
 def test_one_that_fails_stops_no_other(folder):
@@ -100,6 +79,7 @@ def test_one_that_fails_stops_no_other(folder):
 LONG = {"settings": {"steps": 400, "eval_every": 400}, "seeds": [0, 1]}
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_kill_leave_nothing_behind_that_goes_on(folder):
     (folder / "flowers.yaml").write_text(yaml.safe_dump(SWEEP | LONG))
     runs = folder / "zsd-work" / "runs"
@@ -133,5 +113,5 @@ def test_ctrl_c_and_a_kill_leave_nothing_behind_that_goes_on(folder):
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(folder, changes, parts):
-    is_one_line(sweep(folder, "--quiet", **changes), 2, *parts)
+    is_one_line(sweep(folder, "--quiet", is_refused=True, **changes), 2, *parts)
     assert not records(folder)

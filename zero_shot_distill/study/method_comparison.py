@@ -235,4 +235,4 @@ def _title(contrasts: Sequence[Contrast]) -> str:
     shown = [one for one in contrasts if verdict(one.difference) != "undetermined"]
     if not shown:
         return f"None of {len(contrasts)} comparisons shows a difference"
-    return f"{len(shown)} of {len(contrasts)} comparisons show a difference"
+    return f"{len(shown)} of {len(contrasts)} comparisons show{'s' * (len(shown) == 1)} a difference"
