@@ -14,8 +14,9 @@ from scripted_server import Scripted, ScriptedServer
 from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.student import predict_rows as predict_rows_module
-from zero_shot_distill.student.config import UnusableInput
+from zero_shot_distill.student.config import TrainingConfig, UnusableInput
 from zero_shot_distill.student.data import read_answer
+from zero_shot_distill.student.job import TrainingJob, train_student
 from zero_shot_distill.student.predict_rows import predict_rows
 from zero_shot_distill.student.record import RunRecord
 from zero_shot_distill.student.student import load_student
@@ -369,6 +370,14 @@ def test_an_exported_student_is_asked_like_any_other(folder, student, form):
         assert original["gold accuracy"] == exported["gold accuracy"]
     assert "## This export" in (folder / form / "README.md").read_text()
     assert zsd(folder, "predict", "--student", form, "--input", "ten.csv", "--explain").status == 0
+    again = zsd(folder, "train", *OWN, "--annotations", (folder / "train,valid.id").read_text(), "--student", f"./{form}", "--quiet")
+    is_one_line(again, 2, f"{form} is not a transformers folder")
+    with pytest.raises(UnusableInput, match="an exported student cannot be trained; begin with the one that it was exported from"):
+        train_student(
+            TrainingJob(folder / form, form, load_student(folder / student).task, [], []),
+            TrainingConfig("standard", "gold"),
+            folder / "again",
+        )
 
 
 def test_what_cannot_be_exported(folder, student):

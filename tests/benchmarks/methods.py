@@ -14,30 +14,23 @@ import argparse
 import json
 import os
 import random
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data").resolve()
 os.environ["ZSD_DATA"] = str(SHARED)  # before the package is asked for rows
-os.environ["OMP_NUM_THREADS"] = "1"  # of each worker
-
-import torch  # noqa: E402
 
 from zero_shot_distill.annotate.rows import AnnotatedRow  # noqa: E402
 from zero_shot_distill.core.display import table_text  # noqa: E402
 from zero_shot_distill.student.config import TrainingConfig  # noqa: E402
-from zero_shot_distill.student.job import TrainingJob, train_student  # noqa: E402
-from zero_shot_distill.student.model import quiet_transformers  # noqa: E402
+from zero_shot_distill.student.job import TrainingJob  # noqa: E402
 from zero_shot_distill.student.run import run_id_of  # noqa: E402
-from zero_shot_distill.student.student import evaluate_student  # noqa: E402
 from zero_shot_distill.study.method_comparison import read_method_studies  # noqa: E402
+from zero_shot_distill.study.sweep import PlannedRun, SweepEnd, train_all  # noqa: E402
 from zero_shot_distill.task.load import load_examples, load_whole  # noqa: E402
 from zero_shot_distill.task.task import Example, Task, load_task  # noqa: E402
 from zero_shot_distill.thesis.files import read_thesis_reply, read_thesis_templates  # noqa: E402
@@ -67,10 +60,10 @@ class Study:
 STUDIES = {
     study.name: study
     for study in (
-        # these two take two cores some eighty minutes
+        # four seeds of these two took two cores that other work shared 86 minutes
         Study("svamp", "flan-t5-small", {"steps": 80, "eval_every": 40}),
         Study("esnli", "flan-t5-small", {"steps": 240, "eval_every": 80}),
-        # and this one a GPU: a step of eight rows takes a core a quarter of a minute
+        # for a GPU: 12 steps of eight rows, with two evaluations, took a core 151 s
         Study("esnli", "smollm2-135m", {"steps": 240, "eval_every": 80, "learning_rate": 2e-4}),
     )
 }
@@ -112,32 +105,24 @@ def esnli_rows() -> Rows:
 
 
 @cache
-def job_of(task: str, weights: str) -> TrainingJob:
-    rows, pulled = {"svamp": svamp_rows, "esnli": esnli_rows}[task](), pull(weights)
-    return TrainingJob(pulled.path, pulled.title, *rows, annotation=f"shared-{task}")
+def job_of(study: str) -> TrainingJob:
+    of = STUDIES[study]
+    rows, pulled = {"svamp": svamp_rows, "esnli": esnli_rows}[of.task](), pull(of.weights)
+    return TrainingJob(pulled.path, pulled.title, *rows, annotation=f"shared-{of.task}")
 
 
-def train(study: Study, settings: dict[str, Any], seed: int, work_dir: Path) -> str:
-    "Train and measure one student, unless its record is there; its weights are not kept."
-    torch.set_num_threads(1)
-    config = TrainingConfig(**settings, **study.settings, labels="gold", seed=seed)
-    run_id = run_id_of(config, f"shared-{study.task}", study.weights)
-    if (work_dir / "runs" / f"{run_id}.json").is_file():
-        return f"{study.name} {run_id}: there"
-    with quiet_transformers():
-        student = train_student(job_of(study.task, study.weights), config, work_dir / "students" / run_id)
-        record = student.record(run_id, evaluate_student(student.path, student.test_rows, n_explained=0))
-    record.write(work_dir / "runs")
-    shutil.rmtree(student.path)
-    return f"{study.name} {run_id}: {record.test.interval} after {record.train_s:.0f} s of training"
-
-
-def in_turn(studies: Sequence[Study], n_seeds: int) -> Iterator[tuple[Study, dict[str, Any], int]]:
+def in_turn(studies: Sequence[Study], n_seeds: int) -> list[PlannedRun]:
     "Order the runs: one seed after the other, in each the methods of every study in an order of its own."
+    planned = []
     for seed in range(n_seeds):
-        runs = [(study, settings, seed) for study in studies for settings in METHODS.values()]
+        runs = [(study, TrainingConfig(**way, **study.settings, labels="gold", seed=seed)) for study in studies for way in METHODS.values()]
         random.Random(seed).shuffle(runs)
-        yield from runs
+        planned += [PlannedRun(run_id_of(config, f"shared-{study.task}", study.weights), study.name, config) for study, config in runs]
+    return planned
+
+
+def say(end: SweepEnd) -> None:
+    print(time.strftime("%H:%M"), end.run.student, end.run.run_id, end.fault, flush=True)
 
 
 def main() -> None:
@@ -145,7 +130,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, help="default: zsd-work/methods; with --quick a folder beside it")
     parser.add_argument("--study", choices=list(STUDIES), nargs="+", default=list(STUDIES), help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="students trained at a time, a thread each")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="students trained at a time")
     parser.add_argument("--quick", action="store_true", help="four steps a student: shows that it works")
     options = parser.parse_args()
     studies, work_dir = (
@@ -154,14 +139,7 @@ def main() -> None:
     )
     if options.quick:
         studies = [replace(study, settings=study.settings | {"steps": 4, "eval_every": 4}) for study in studies]
-    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        runs = [pool.submit(train, *run, work_dir) for run in in_turn(studies, options.seeds)]
-        try:
-            for run in as_completed(runs):
-                print(time.strftime("%H:%M"), run.result(), flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    train_all(in_turn(studies, options.seeds), job_of, (work_dir, "methods"), options.workers, say)
     for study in read_method_studies(work_dir / "runs"):
         print(f"\n{study.title}\n\n{table_text(study.as_rows(), 200)}\n")
         print("\n".join(contrast.sentence for contrast in study.contrasts))

@@ -29,8 +29,12 @@ def _about(name: str, planned: "list[PlannedRun]", n_there: int, n_workers: int,
     said = f"{name}: {len(planned)} students, {n_there} trained already"
     if not n_left:
         return said
-    long = "how long is known once one has ended" if left_s is None else f"about {duration_text(left_s)} of training by those"
-    return f"{said}, {n_left} to do, {n_workers} at a time; {long}"
+    time = (
+        "the time is known once one has ended"
+        if left_s is None
+        else f"about {duration_text(left_s)}, not counting the time to measure them"
+    )
+    return f"{said}, {n_left} to do, {n_workers} at a time; {time}"
 
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000007
 @with_options
@@ -41,10 +45,13 @@ def sweep(
     *,
     common: CommonOptions,
 ) -> None:
-    """Train every student of a grid. What is there is kept; one that fails leaves its traceback and stops no other.
+    """Train every student of a grid that has no record yet, and compare them. One that fails leaves its traceback and stops no other.
+
+    The records stay, the students' weights do not: `zsd train` with the settings of one makes it again.
 
     Example: `zsd sweep methods.yaml --workers 2`
     """
+    from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.student.training_rows import training_rows, weights_for
     from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
 
@@ -70,8 +77,6 @@ def sweep(
 
         ends = run_sweep(found, planned, work_dir, workers, on_end)
     failed = [end for end in ends if end.fault]
-    from zero_shot_distill.student.record import RunRecord
-
     _show([RunRecord.read(path) for run in planned if (path := run.record_path(work_dir)).is_file()], work_dir, common.as_json)
     if failed:
         where = failed[0].run.fault_path(work_dir, found.name).parent

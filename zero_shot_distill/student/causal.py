@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .base import StudentModel, join_parts, pad, sum_by_part
+from .base import StudentModel, join_parts, pad, sum_by_part, sum_losses
 from .packed import vocabulary_loss
 
 # %% ../../nbs/5_student/03_causal.ipynb #e0b7b312
@@ -35,10 +35,8 @@ _PLAIN_HEADS = frozenset(["llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
 
 def _read_by_head(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], targets: Sequence[list[int]]
-) -> tuple[
-    torch.Tensor, torch.Tensor | None
-]:  # (n_tokens, width) and the head's weights; the logits and None where a head is more than that
-    "Run the model, and give what its head reads at the places that write a target, target after target."
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # (n_tokens, width), and the head's weights
+    "Run the model, and give what its head reads at the places that write a target; the logits and None where a head is more than its weights."
     # The last token of a target is written, not read.
     batch = _pad_left([[*one, *other[:-1]] for one, other in zip(prompts, targets, strict=True)], tokenizer.pad_token_id, model.device)
     n_targets = torch.tensor([len(ids) for ids in targets], device=model.device)[:, None]
@@ -102,9 +100,9 @@ class CausalStudent(StudentModel):
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass."
         read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)
-        wanted = join_parts(targets, read.device)
-        losses = cross_entropy(read, wanted, reduction="none") if weight is None else vocabulary_loss(read, weight, wanted)
-        return sum_by_part(losses, targets)
+        if weight is None:
+            return sum_losses(read, targets)
+        return sum_by_part(vocabulary_loss(read, weight, join_parts(targets, read.device)), targets)
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
         read, weight = _read_by_head(self.model, self.tokenizer, prompts, targets)

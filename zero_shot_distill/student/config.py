@@ -146,9 +146,9 @@ class TrainingConfig:
     min_delta: float = _setting(0.0, ge=0)  # a gain in validation accuracy below it is none
     max_grad_norm: float = _setting(0.0, ge=0)  # longer gradients are shortened to it; 0: never
     accumulate: int = _setting(1, ge=1)  # passes that the rows of a step are split into; more need less memory, and give the same student
-    # of the training rows that are trained on, and of the rationales among them that are learned; drawn by the seed, and nested: those of a
-    # smaller share are among those of a larger one. A rationale that is not learned counts as missing
+    # of the training rows that are used; drawn by the seed, and nested: those of a smaller share are among those of a larger one
     train_share: float = _setting(1.0, gt=0, le=1)
+    # of the rationales of these rows that are learned, drawn in the same way; the others count as missing
     rationale_share: float = _setting(1.0, ge=0, le=1)
     beta: float = _setting(0.1, ge=0)  # weight of the third loss of the method mutual-information
     restarts: int = _setting(0, ge=0)  # further seeds to try where training never leaves chance; see `student.chance`

@@ -85,7 +85,7 @@ def own_settings(
         "beta": method.relates,
         "rationale_control": method.explains,
         "first_words": method.explains and config.rationale_control == "first-words",
-        "rationale_share": method.explains,
+        "rationale_share": method.explains or config.missing_rationale == "drop",  # which leaves rows out by any method
     }
     return {name: getattr(config, name) for name, is_read in read.items() if is_read}
 

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .base import StudentModel, join_parts, pad, sum_by_part
+from .base import StudentModel, pad, sum_by_part, sum_losses
 from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
@@ -69,8 +68,7 @@ class Seq2SeqStudent(StudentModel):
     def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:
         wanted = [ids for own in candidates for ids in own]
         if is_packable(self.model):  # a T5 reads each prompt once
-            losses = packed_losses(self.model, prompts, candidates)
-        else:
-            logits = _plain_logits(self.model, [ids for ids, own in zip(prompts, candidates, strict=True) for _ in own], wanted)
-            losses = cross_entropy(logits, join_parts(wanted, logits.device), reduction="none")
-        return -sum_by_part(losses, wanted)
+            return -sum_by_part(packed_losses(self.model, prompts, candidates), wanted)
+        return -sum_losses(
+            _plain_logits(self.model, [ids for ids, own in zip(prompts, candidates, strict=True) for _ in own], wanted), wanted
+        )

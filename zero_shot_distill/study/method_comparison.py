@@ -46,11 +46,15 @@ class Contrast:
         return f"from {100 * self.difference.detectable:.1f} points on" if self.difference.detectable < 1 else ""
 
     @property
+    def shown(self) -> str:
+        "Say what is shown of the first way of training."
+        return {"holds": "shown to be better", "fails": "shown to be worse"}.get(verdict(self.difference), "undetermined")
+
+    @property
     def sentence(self) -> str:
         "Say what the difference is, and what could have been seen."
         found = self.difference
-        shown = {"holds": "shown to be better", "fails": "shown to be worse"}.get(verdict(found), "undetermined")
-        said = f"{self.name} less {self.base}: {write_points(found, ' points')}, n {found.n}: {shown}"
+        said = f"{self.name} less {self.base}: {write_points(found, ' points')}, n {found.n}: {self.shown}"
         if found.reason:
             return f"{said}; {found.reason}"
         return f"{said}; {self.seen_from} it would be seen four times in five" if self.seen_from else said
@@ -160,7 +164,7 @@ def _apart(shared: dict[str, Any], all_shared: Sequence[dict[str, Any]]) -> str:
     others = [one for one in all_shared if (one["task"], one["student"]) == (shared["task"], shared["student"])]
     told = ("groups", "labels", "n_train", "steps", "batch_size")
     names = [name for name, value in shared.items() if name not in told and any(one[name] != value for one in others)]
-    return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {shared[name]}" for name in names)
+    return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {shared[name] or 'not named'}" for name in names)
 
 
 def read_method_studies(
@@ -219,20 +223,18 @@ def method_figure(
 def method_sentence(
     studies: Sequence[MethodStudy],
 ) -> str:
-    "Say which ways of training are shown to lie apart, and of which that is undetermined."
-    found: dict[bool, list[str]] = {True: [], False: []}
+    "Say which ways of training are shown to be better or worse than another, and of which that is undetermined."
+    found: dict[str, list[str]] = {}
     for study in studies:
         for one in study.contrasts:
-            is_shown = verdict(one.difference) != "undetermined"
-            points = f" {write_points(one.difference, ' points')}" if is_shown else ""
-            found[is_shown].append(f"{one.name} less {one.base} ({study.task}{points})")
-    parts = [f"{title}: {'; '.join(found[is_shown])}." for is_shown, title in ((True, "Shown"), (False, "Undetermined")) if found[is_shown]]
-    return " ".join(parts)
+            points = "" if one.shown == "undetermined" else f", {write_points(one.difference, ' points')}"
+            found.setdefault(one.shown, []).append(f"{one.name} less {one.base} ({study.task}{points})")
+    return " ".join(f"{shown.capitalize()}: {'; '.join(found[shown])}." for shown in sorted(found))
 
 
 def _title(contrasts: Sequence[Contrast]) -> str:
     "Say how many comparisons show a difference."
-    shown = [one for one in contrasts if verdict(one.difference) != "undetermined"]
-    if not shown:
+    n_shown = sum(one.shown != "undetermined" for one in contrasts)
+    if not n_shown:
         return f"None of {len(contrasts)} comparisons shows a difference"
-    return f"{len(shown)} of {len(contrasts)} comparisons show{'s' * (len(shown) == 1)} a difference"
+    return f"{n_shown} of {len(contrasts)} comparisons show{'s' * (n_shown == 1)} a difference"
