@@ -150,7 +150,9 @@ def not_worse(
     By the 95 % interval it is said of two equally bad methods in at most 2.5 % of cases, as is usual (ICH E9, sections 3.3.2 and 5.5).
     """
     if not margin > 0:
-        raise ValueError(f"a margin of {margin:g}: give the loss that would be small enough as a positive number, e.g. 0.05 for five points")
+        raise ValueError(
+            f"a margin of {margin:g}: give the loss that would be small enough as a positive number, e.g. 0.05 for five points"
+        )
     return verdict(difference, -margin)
 
 # %% ../../nbs/0_stats/01_compare.ipynb #995027d3
