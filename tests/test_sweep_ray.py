@@ -67,7 +67,9 @@ def test_a_cluster_of_two_nodes_trains_all_though_a_process_is_killed(planned, t
         cluster.shutdown()
     assert killed
     records = [RunRecord.read(path) for path in sorted((folders[0] / "runs").glob("*.json"))]
-    assert {(one.config.method, one.config.seed) for one in records} == {(way, seed) for way in ("standard", "step-by-step") for seed in (0, 1)}
+    assert {(one.config.method, one.config.seed) for one in records} == {
+        (way, seed) for way in ("standard", "step-by-step") for seed in (0, 1)
+    }
     assert all((folders[0] / "runs" / f"{one.run_id}.predictions.jsonl").is_file() for one in records)
     assert sorted(bool(end.fault) for end in ends) == [False] * 4 + [True] * 2
     assert len(again) == 2 and all("no training row has a rationale" in end.fault for end in again)

@@ -44,7 +44,9 @@ Engine = Literal["processes", "ray"]
 def sweep(
     file: Annotated[Path, typer.Argument(help="A sweep file.", show_default=False)],
     workers: Annotated[int, typer.Option("--workers", min=1, help="Students trained at a time; they share the processor's threads.")] = 1,
-    engine: Annotated[Engine, typer.Option("--engine", help="Where students are trained: processes here, or a Ray cluster (RAY_ADDRESS).")] = "processes",
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Where students are trained: processes here, or a Ray cluster (RAY_ADDRESS).")
+    ] = "processes",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Say which students there would be, and train none.")] = False,
     *,
     common: CommonOptions,

@@ -99,7 +99,9 @@ def train_all_on_ray(
             if on_end:
                 on_end(ends[-1])
     except ConnectionError as error:
-        raise UnusableInput(f"RAY_ADDRESS: no Ray cluster answers ({first_line(error)}); start one with ray start --head, or unset it") from error
+        raise UnusableInput(
+            f"RAY_ADDRESS: no Ray cluster answers ({first_line(error)}); start one with ray start --head, or unset it"
+        ) from error
     finally:
         for left in waiting:
             ray.cancel(left, force=True)
