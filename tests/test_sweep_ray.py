@@ -72,7 +72,8 @@ def test_a_cluster_of_two_nodes_trains_all_though_a_process_is_killed(planned, t
     }
     assert all((folders[0] / "runs" / f"{one.run_id}.predictions.jsonl").is_file() for one in records)
     assert sorted(bool(end.fault) for end in ends) == [False] * 4 + [True] * 2
-    assert len(again) == 2 and all("no training row has a rationale" in end.fault for end in again)
+    assert len(again) == 2
+    assert all("no training row has a rationale" in end.fault for end in again)
     assert len(list((folders[0] / "sweeps" / "flowers").iterdir())) == 2
 
 
