@@ -4,10 +4,10 @@ python tests/benchmarks/methods.py [--work-dir zsd-work/methods] [--seeds 5] [--
 
 SVAMP: the thesis's 720 train, 80 validation and 200 test problems, with rationales that GPT-3.5 wrote (template 2 of the thesis) and the published
 equations. e-SNLI: 3,000 train, 300 validation and 1,000 test pairs of its published validation file, no premise in two of them, with the explanations that
-people wrote. All students of a study have the same rows, settings and number of steps; the rows' order and dropout follow the seed. Methods take
-turns in an order drawn anew for each seed. What was stopped goes on; a record that is there is kept. `--quick` shows that it works, and measures nothing.
+people wrote. All students of a study have the same rows, settings and number of steps; the rows' order, dropout and which rationales are left follow the
+seed. The ways of a grid take turns in an order drawn anew for each seed. Grids share students: step by step with all rationales is in each. What was stopped goes on; a record that is there is kept. `--quick` shows that it works, and measures nothing.
 
-The records (`runs/*.json` in the work directory) are those of `zsd train`; `nbs/experiments/training_methods.ipynb` reads them.
+The records (`runs/*.json` in the work directory) are those of `zsd train`; the notebooks of `nbs/experiments` read them.
 """
 
 import argparse
@@ -36,11 +36,17 @@ from zero_shot_distill.task.task import Example, Task, load_task  # noqa: E402
 from zero_shot_distill.thesis.files import read_thesis_reply, read_thesis_templates  # noqa: E402
 from zero_shot_distill.weights.pull import pull  # noqa: E402
 
-METHODS = {  # name -> settings
-    "standard": {"method": "standard"},
-    "step-by-step": {"method": "step-by-step"},
-    "label-then-rationale": {"method": "label-then-rationale"},
-    "step-by-step, shuffled": {"method": "step-by-step", "rationale_control": "shuffled"},
+STANDARD, STEP_BY_STEP = {"method": "standard"}, {"method": "step-by-step"}
+SHUFFLED, LABEL_FIRST = STEP_BY_STEP | {"rationale_control": "shuffled"}, {"method": "label-then-rationale"}
+GRIDS = {  # name -> settings of each way to train
+    "methods": [STANDARD, STEP_BY_STEP, LABEL_FIRST, SHUFFLED],
+    "rates": [STANDARD, *(STEP_BY_STEP | {"rationale_share": share} for share in (0.15, 0.33, 0.5, 0.66, 0.85)), STEP_BY_STEP],
+    "contents": [
+        STANDARD,
+        STEP_BY_STEP,
+        *(STEP_BY_STEP | {"rationale_control": kind} for kind in ("shuffled", "other-row", "length-matched")),
+        LABEL_FIRST,
+    ],
 }
 
 
@@ -111,11 +117,11 @@ def job_of(study: str) -> TrainingJob:
     return TrainingJob(pulled.path, pulled.title, *rows, annotation=f"shared-{of.task}")
 
 
-def in_turn(studies: Sequence[Study], n_seeds: int) -> list[PlannedRun]:
-    "Order the runs: one seed after the other, in each the methods of every study in an order of its own."
+def in_turn(studies: Sequence[Study], ways: Sequence[dict[str, Any]], n_seeds: int) -> list[PlannedRun]:
+    "Order the runs: one seed after the other, in each the ways of every study in an order of its own."
     planned = []
     for seed in range(n_seeds):
-        runs = [(study, TrainingConfig(**way, **study.settings, labels="gold", seed=seed)) for study in studies for way in METHODS.values()]
+        runs = [(study, TrainingConfig(**way, **study.settings, labels="gold", seed=seed)) for study in studies for way in ways]
         random.Random(seed).shuffle(runs)
         planned += [PlannedRun(run_id_of(config, f"shared-{study.task}", study.weights), study.name, config) for study, config in runs]
     return planned
@@ -129,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, help="default: zsd-work/methods; with --quick a folder beside it")
     parser.add_argument("--study", choices=list(STUDIES), nargs="+", default=list(STUDIES), help="default: all")
+    parser.add_argument("--grid", choices=list(GRIDS), nargs="+", default=["methods"], help="ways to train; default: methods")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="students trained at a time")
     parser.add_argument("--quick", action="store_true", help="four steps a student: shows that it works")
@@ -139,7 +146,9 @@ def main() -> None:
     )
     if options.quick:
         studies = [replace(study, settings=study.settings | {"steps": 4, "eval_every": 4}) for study in studies]
-    train_all(in_turn(studies, options.seeds), job_of, (work_dir, "methods"), options.workers, say)
+    ways = [way for grid in options.grid for way in GRIDS[grid]]
+    ways = [way for place, way in enumerate(ways) if way not in ways[:place]]
+    train_all(in_turn(studies, ways, options.seeds), job_of, (work_dir, "methods"), options.workers, say)
     for study in read_method_studies(work_dir / "runs"):
         print(f"\n{study.title}\n\n{table_text(study.as_rows(), 200)}\n")
         print("\n".join(contrast.sentence for contrast in study.contrasts))
