@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'ThesisRun', 'ThesisResult', 'read_result', 'RowFlag', 'T
 # %% ../../nbs/5_thesis/02_tracking.ipynb #02_tra0003
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -249,10 +249,7 @@ class Tracking:
         import pandas as pd
 
         return pd.DataFrame(
-            [
-                {"line": row.line, **row.run.model_dump(), "group": row.group, "n_rows": row.n_rows, "flags": row.flags}
-                for row in self.rows
-            ]
+            [{"line": row.line, **row.run.model_dump(), "group": row.group, "n_rows": row.n_rows, "flags": row.flags} for row in self.rows]
         )
 
     def _counts(self) -> list[dict[str, str]]:
