@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_GOLD', 'PoweredShare', 'powered_share']
 
-# %% ../../nbs/0_stats/06_ppi.ipynb #67ceb45d
+# %% ../../nbs/0_stats/06_ppi.ipynb #fbabd102
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 from .cluster import clustered_mean, effective_rows, group_numbers
 from .interval import Interval, share_of, wilson
 
-# %% ../../nbs/0_stats/06_ppi.ipynb #2a8c2054
+# %% ../../nbs/0_stats/06_ppi.ipynb #0072dbb9
 MIN_GOLD = 10  # gold rows of a stratum; the smallest strata are joined until each has as many
 # Weight of each of four pseudo rows (right or wrong, agreed or not) in a stratum: a teacher that was right about all of the few wrong rows is not taken for
 # one that always is. With a quarter, intervals of 20 gold rows covered 90 to 92 % of the shares near 0.9; with a half 93 % and more.
@@ -58,7 +58,7 @@ def _slope(
     residuals = y - slope * f
     return slope, residuals[:-4], residuals[-4:]
 
-# %% ../../nbs/0_stats/06_ppi.ipynb #2c0a361b
+# %% ../../nbs/0_stats/06_ppi.ipynb #98f43359
 def _estimate(
     right: np.ndarray,  # (rows,) 1 or 0; of rows without a gold label it is not looked at
     agrees: np.ndarray,  # (rows,) 1 or 0
@@ -84,7 +84,7 @@ def _estimate(
     variance = (np.bincount(numbers, weights=influence) ** 2).sum() + added
     return _Estimate(float(min(1.0, max(0.0, parts.mean()))), float(variance), 2 * len(names) - 1)
 
-# %% ../../nbs/0_stats/06_ppi.ipynb #40423d17
+# %% ../../nbs/0_stats/06_ppi.ipynb #8e1c6bd2
 @dataclass(frozen=True, repr=False)
 class PoweredShare(Interval):
     "Hold a share that was estimated with the help of labels which may be wrong; `n` are the gold rows."
@@ -123,7 +123,7 @@ def powered_share(
     plain = _estimate(*rows, whole, is_powered=False)
     freedom = clustered_mean(right[gold], gold_groups).freedom
     left = freedom - found.lost
-    if not alone.has_ends or left < 1:
+    if not alone.has_ends or left < 1 or gold.all():
         return fallback
     # The residuals are fitted with `lost` parameters more, so that their squares are too small by as many degrees of freedom.
     charge = freedom / left * (student_t.ppf(0.975, left) / student_t.ppf(0.975, freedom)) ** 2
