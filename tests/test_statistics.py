@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from zero_shot_distill.stats.cluster import clustered_mean, effective_rows
-from zero_shot_distill.stats.compare import mean_over_seeds, paired_difference, verdict
+from zero_shot_distill.stats.compare import mean_over_seeds, not_worse, paired_difference, probability_better, verdict
+from zero_shot_distill.stats.family import holm
 from zero_shot_distill.stats.interval import Interval, bootstrap_mean, share_of, wilson
 from zero_shot_distill.stats.paired import mcnemar_mid_p, paired_shares
 from zero_shot_distill.stats.power import rows_needed, smallest_difference
@@ -89,6 +90,38 @@ def test_one_row_or_one_group_says_nothing():
     for found in (mean_over_seeds([[1], [1]]), mean_over_seeds([[1, 0]] * 3, ["a", "a"]), paired_difference([[1]] * 3, [[0]] * 3)):
         assert not found.has_ends
     assert verdict(paired_difference([[1, 1]] * 3, [[0, 0]] * 3, ["a", "a"])) == "undetermined"
+
+
+def test_a_p_value_says_what_the_interval_says(benchmark):
+    model, random = benchmark.Students(44, 0.5), np.random.default_rng(0)
+    for _ in range(30):
+        a, b = model.draw((3, 4), random)
+        found, (lower, upper) = paired_difference(a, b, model.groups), sorted(random.uniform(-0.2, 0.2, 2))
+        assert found.p_value == pytest.approx(paired_difference(b, a, model.groups).p_value)
+        for margin in (lower, 0.0, upper):
+            assert (found.p_against(margin) < 0.05) == (verdict(found, margin) != "undetermined")
+        assert found.p_against(found.high) == pytest.approx(0.05)
+        assert not_worse(found, 0.1) == verdict(found, -0.1)
+
+
+def test_too_few_seeds_have_no_p_value_and_make_no_family():
+    rows = [[1, 1, 0, 1] * 20] * 2
+    p_value = paired_difference(rows, [[0, 1, 0, 0] * 20] * 3).p_value
+    assert np.isnan(p_value)
+    np.testing.assert_allclose(holm([0.02, p_value, 0.03]), [0.04, np.nan, 0.04])
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(3, 3), (3, 10), (5, 5)])
+@pytest.mark.parametrize("gain", [0, 1, 3])
+def test_the_probability_that_a_student_is_better(n_a, n_b, gain):
+    "On 400 rows, with seeds that move as many right rows as chance: its interval holds what many students show."
+    random = np.random.default_rng(n_a + n_b + gain)
+
+    def students(n: int, mean: float) -> np.ndarray:
+        return np.arange(400) < random.normal(mean, 20, (n, 1))
+
+    truth = probability_better(students(1000, 200 + 20 * gain), students(1000, 200)).value
+    assert coverage(lambda _: (probability_better(students(n_a, 200 + 20 * gain), students(n_b, 200)), truth)) >= 0.93
 
 
 # Rows in groups

@@ -26,6 +26,7 @@ from zero_shot_distill.study.drawing import (
     FIGURE_WIDTH,
     GREEN,
     GREY,
+    METHOD_LOOKS,
     ORANGE,
     NotebookFigure,
     share_axis,
@@ -34,16 +35,6 @@ from zero_shot_distill.study.drawing import (
     whisker,
 )
 from .records import PromptRecord, RationaleEffect, group_students, rationale_effects
-
-# %% ../../nbs/7_study/01_figures.ipynb #37b44fb1
-# Colour and marker of a method.
-_LOOKS = {
-    "standard": (BLUE, "o"),
-    "step-by-step": (ORANGE, "s"),
-    "label-then-rationale": (GREEN, "^"),
-    "rationale-then-label": ("#CC79A7", "v"),
-    "mutual-information": ("#56B4E9", "D"),
-}
 
 # %% ../../nbs/7_study/01_figures.ipynb #82edfa91
 def accuracy_figure(
@@ -66,7 +57,7 @@ def accuracy_figure(
             whisker(ax, teacher, 0, (GREY, "D"), filled=False)
             names.append(("the teacher itself" + (f",\n{teacher_rows}" if teacher_rows else ""), teacher))
         for group in groups:
-            y, (color, marker) = len(names), _LOOKS[group.method]
+            y, (color, marker) = len(names), METHOD_LOOKS[group.method]
             whisker(ax, group.accuracy, y, (color, marker), line="-" if len(group.runs) > 1 else ":")
             for place, run in enumerate(group.runs):  # one below the other, so that equal ones are all seen
                 below = 0.23 + 0.2 * place / max(len(group.runs) - 1, 2)
@@ -167,7 +158,7 @@ def training_figure(
         loss_ax, teacher_ax, gold_ax = figure.subplots(1, 3)
         shown: dict[str, Line2D] = {}
         for run in students:
-            (color, marker), style = _LOOKS[run.config.method], "-" if run.config.labels == "teacher" else (0, (4, 2))
+            (color, marker), style = METHOD_LOOKS[run.config.method], "-" if run.config.labels == "teacher" else (0, (4, 2))
             looks = {"color": color, "linestyle": style, "linewidth": 1.5, "marker": marker, "markersize": 3.5}
             curves = {
                 loss_ax: [(point.step, point.label_loss) for point in run.history],
@@ -214,7 +205,7 @@ def calibration_figure(
         bins_ax, error_ax = figure.subplots(1, 2, width_ratios=[1, 1])
         bins_ax.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.2)
         for y, (group, tests) in enumerate(groups):
-            color, marker = _LOOKS[group.method]
+            color, marker = METHOD_LOOKS[group.method]
             readings = [test.readings["scored"] for test in tests]
             pairs = [(of.confidences[place], of.correct[place]) for of in readings for place in of.known]
             together = calibration([says for says, _ in pairs], [right for _, right in pairs])
