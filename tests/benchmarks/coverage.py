@@ -280,9 +280,17 @@ def few_gold(n: int, random: np.random.Generator) -> Iterator[Line]:
                     inside[0] += holds(found.gold_alone, share)
                     inside[1] += holds(found, share)
                     widths.append(100 * (found.high - found.low) / (found.gold_alone.high - found.gold_alone.low))
-                about = f"{n_gold} gold rows{' in groups of 3' * (size > 1)}, {100 * share:.0f} % right, teacher right on {100 * teacher:.0f} %"
+                about = (
+                    f"{n_gold} gold rows{' in groups of 3' * (size > 1)}, {100 * share:.0f} % right, teacher right on {100 * teacher:.0f} %"
+                )
                 yield rates("few gold labels: interval holds the accuracy", about, inside, n, "95")
-                yield Line("few gold labels: width of the interval", about, (100, 0), (float(np.mean(widths)), float(np.std(widths) / n**0.5)), "less than 100")
+                yield Line(
+                    "few gold labels: width of the interval",
+                    about,
+                    (100, 0),
+                    (float(np.mean(widths)), float(np.std(widths) / n**0.5)),
+                    "less than 100",
+                )
 
 
 def pairs(n: int, random: np.random.Generator) -> Iterator[Line]:

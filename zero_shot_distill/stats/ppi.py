@@ -85,13 +85,13 @@ def _estimate(
     return _Estimate(float(min(1.0, max(0.0, parts.mean()))), float(variance), 2 * len(names) - 1)
 
 # %% ../../nbs/0_stats/06_ppi.ipynb #8e1c6bd2
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class PoweredShare(Interval):
     "Hold a share that was estimated with the help of labels which may be wrong; `n` are the gold rows."
 
-    n_rows: int = 0  # all rows, with a gold label or without
-    gold_alone: Interval = Interval(float("nan"), float("nan"), float("nan"), 0)  # what the gold rows say by themselves
-    n_worth: float = float("nan")  # gold rows that would alone give as narrow an interval
+    n_rows: int  # all rows, with a gold label or without
+    gold_alone: Interval  # what the gold rows say by themselves
+    n_worth: float  # gold rows that would alone give as narrow an interval
 
     def __repr__(self) -> str:
         gained = f"worth {self.n_worth:,.0f} gold rows" if self.n_worth > self.n else "no gain over the gold rows alone"
@@ -110,14 +110,16 @@ def powered_share(
     The gold rows must be a random part of the rows, in each stratum if not in all: rows that got a gold label because they looked hard would bias it.
     """
     if len(correct) != len(agrees):
-        raise ValueError(f"{len(correct)} rows judged by gold labels and {len(agrees)} by a teacher's: give both for the same rows, None where there is no gold label")
+        raise ValueError(
+            f"{len(correct)} rows judged by gold labels and {len(agrees)} by a teacher's: give both for the same rows, None where there is no gold label"
+        )
     gold = np.array([one is not None for one in correct], dtype=bool)
     if not gold.any():
         raise ValueError(f"none of {len(gold)} rows has a gold label: label some of them, drawn at random, by hand")
     right, numbers = np.array([bool(one) for one in correct], dtype=float), group_numbers(groups, len(gold))
     gold_groups = numbers[gold] if len(groups) else ()
     alone = share_of(right[gold], gold_groups)
-    fallback = PoweredShare(alone.value, alone.low, alone.high, alone.n, len(gold), alone, float(alone.n))
+    fallback = PoweredShare(alone.value, alone.low, alone.high, alone.n, n_rows=len(gold), gold_alone=alone, n_worth=float(alone.n))
     rows, whole = (right, np.asarray(agrees, dtype=float), gold, numbers), np.zeros(len(gold), dtype=int)
     found = _estimate(*rows, _pooled_strata(group_numbers(strata, len(gold)), gold) if len(strata) else whole)
     plain = _estimate(*rows, whole, is_powered=False)
@@ -131,4 +133,4 @@ def powered_share(
     ends = wilson(found.value * alone.n, alone.n, effective_rows(right[gold], gold_groups) * factor)
     if factor <= 1 or ends.high - ends.low > alone.high - alone.low:
         return fallback
-    return PoweredShare(ends.value, ends.low, ends.high, alone.n, len(gold), alone, alone.n * factor)
+    return PoweredShare(ends.value, ends.low, ends.high, alone.n, n_rows=len(gold), gold_alone=alone, n_worth=alone.n * factor)
