@@ -36,7 +36,9 @@ class GainShare(Interval):
 
 
 def gain_share(
-    part: Sequence[Sequence[int]],  # with a part of the effort: for each seed, 1 for each row that was right, else 0; all seeds on the same rows
+    part: Sequence[
+        Sequence[int]
+    ],  # with a part of the effort: for each seed, 1 for each row that was right, else 0; all seeds on the same rows
     none: Sequence[Sequence[int]],  # without it, on the same rows
     whole: Sequence[Sequence[int]],  # with all of it, on the same rows
     groups: Sequence[Hashable] = (),  # group of each row; empty: every row is a group of its own

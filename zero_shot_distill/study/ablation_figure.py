@@ -20,11 +20,10 @@ from matplotlib.lines import Line2D
 from ..stats.interval import Interval
 from ..student.method import METHODS
 from .ablation import WAY, Ablation, Point
-from .drawing import BLUE, FIGURE_SETTINGS, FIGURE_WIDTH, GREEN, GREY, METHOD_LOOKS, ORANGE, NotebookFigure, titled
+from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
 
 # %% ../../nbs/7_study/03_ablation_figure.ipynb #abf00006
 _STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))  # of the lines of one method, one after the other
-_BASE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))  # of baselines, where a figure has several
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
         places = [(axis.place(point), point) for point in points]
         drawn = [(place + shift, point) for place, point in places if place is not None]
         if axis.is_numeric and len(drawn) > 1:
-            ax.plot(
-                [x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style, linewidth=1.3
-            )
+            ax.plot([x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style, linewidth=1.3)
         for x, point in drawn:
             of_point = (color, marker) if ablation.setting != WAY else METHOD_LOOKS[point.group.method]
             _upright(ax, point.group.accuracy, x, of_point, filled=point.group.control == "off")
@@ -115,7 +112,7 @@ def _draw_differences(ax: Axes, axis: _Axis) -> None:
     "Draw how far the points are from their baselines."
     ablation, looks = axis.ablation, _line_looks(axis.ablation)
     kinds = list(dict.fromkeys((one.base_title, one.point.line) for one in ablation.compared))
-    bases = list(dict.fromkeys(base for base, _ in kinds))
+    bases = {one.base_title: METHOD_LOOKS[one.base.group.method] for one in ablation.compared}
     ax.axhline(0, color=GREY, linewidth=1, zorder=2)
     for one in ablation.compared:
         base, line = one.base_title, one.point.line
@@ -123,17 +120,17 @@ def _draw_differences(ax: Axes, axis: _Axis) -> None:
         if place is None:
             continue
         x = place + 0.045 * axis.span * (kinds.index((base, line)) - (len(kinds) - 1) / 2)
-        of_pair = _BASE_LOOKS[bases.index(base) % len(_BASE_LOOKS)] if len(bases) > 1 else looks[line][:2]
+        of_pair = bases[base] if len(bases) > 1 else looks[line][:2]
         found = one.contrast.difference
         if found.detectable < 1:
             ax.bar(x, 200 * found.detectable, 0.035 * axis.span, -100 * found.detectable, color="#e6e6e6", zorder=1)
         _upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=":" if found.reason else "-")
     if len(bases) > 1:
-        handles = [Line2D([], [], color=color, marker=marker, linestyle="-") for color, marker in _BASE_LOOKS]
-        ax.legend(handles[: len(bases)], [f"less {base}" for base in bases], frameon=False, loc="best", ncols=len(bases), fontsize=9.5)
+        handles = [Line2D([], [], color=color, marker=marker) for color, marker in bases.values()]
+        ax.legend(handles, [f"less {base}" for base in bases], frameon=False, loc="best", ncols=len(bases), fontsize=9.5)
         ax.set_ylabel("difference,\npoints")
     else:
-        ax.set_ylabel(f"less {fill(bases[0], 16)},\npoints")
+        ax.set_ylabel(f"less {fill(next(iter(bases)), 16)},\npoints")
 
 # %% ../../nbs/7_study/03_ablation_figure.ipynb #abf00010
 _AXIS_TITLES = {
@@ -189,10 +186,7 @@ def _figure_title(studies: Sequence[Ablation]) -> str:
 
 def _figure_note(studies: Sequence[Ablation], note: str) -> str:
     "Say what the marks are."
-    n_chance, n_runs = (
-        sum(study.n_at_chance for study in studies),
-        sum(len(point.group.runs) for study in studies for point in study.points),
-    )
+    n_chance, n_runs = sum(study.n_at_chance for study in studies), sum(len(point.group.runs) for study in studies for point in study.points)
     n_family = sum(len(study.compared) for study in studies)
     lines = [
         f"Large marks: means of all students, with 95 % intervals over seeds and test rows. Small marks: single students; "
