@@ -91,7 +91,9 @@ def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
         places = [(axis.place(point), point) for point in points]
         drawn = [(place + shift, point) for place, point in places if place is not None]
         if axis.is_numeric and len(drawn) > 1:
-            ax.plot([x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style, linewidth=1.3)
+            ax.plot(
+                [x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style, linewidth=1.3
+            )
         for x, point in drawn:
             of_point = (color, marker) if ablation.setting != WAY else METHOD_LOOKS[point.group.method]
             _upright(ax, point.group.accuracy, x, of_point, filled=point.group.control == "off")
@@ -186,7 +188,10 @@ def _figure_title(studies: Sequence[Ablation]) -> str:
 
 def _figure_note(studies: Sequence[Ablation], note: str) -> str:
     "Say what the marks are."
-    n_chance, n_runs = sum(study.n_at_chance for study in studies), sum(len(point.group.runs) for study in studies for point in study.points)
+    n_chance, n_runs = (
+        sum(study.n_at_chance for study in studies),
+        sum(len(point.group.runs) for study in studies for point in study.points),
+    )
     n_family = sum(len(study.compared) for study in studies)
     lines = [
         f"Large marks: means of all students, with 95 % intervals over seeds and test rows. Small marks: single students; "

@@ -39,7 +39,9 @@ def _rows() -> "TrainingRows":
     from zero_shot_distill.student.training_rows import TrainingRows
 
     folder, task = recorded_run_dir() / "annotations", load_task("pocket_nli")
-    train, valid = ([row for row in read_annotations(folder / f"{split}.jsonl") if row.label and row.rationale] for split in ("train", "valid"))
+    train, valid = (
+        [row for row in read_annotations(folder / f"{split}.jsonl") if row.label and row.rationale] for split in ("train", "valid")
+    )
     return TrainingRows("demo", "rows of the demonstration", task, train[:20], valid[:6], load_examples(task, "test")[:12], "teacher")
 
 
@@ -55,10 +57,18 @@ def train_mechanically(
 
     rows, sweep = _rows(), thinned(load_sweep(Path(name), "demo"), seeds)
     texts = [*PREFIXES.values(), *rows.task.labels, *(text for row in rows.train for text in (row.input, row.rationale))]
-    folders = dict(zip(sweep.students, (make(folder / title, texts) for make, title in ((make_tiny_t5, "tiny T5"), (make_tiny_causal, "tiny Llama"))), strict=False))
+    folders = dict(
+        zip(
+            sweep.students,
+            (make(folder / title, texts) for make, title in ((make_tiny_t5, "tiny T5"), (make_tiny_causal, "tiny Llama"))),
+            strict=False,
+        )
+    )
     weights = {student: weights_for(str(place), Progress(quiet=True)) for student, place in folders.items()}
     settings = sweep.settings | {"steps": 2, "eval_every": 2, "batch_size": 4, "max_rationale_tokens": 8}
     with quiet_transformers():
-        for run in plan_sweep(sweep.model_copy(update={"settings": settings}), rows, {student: one.name for student, one in weights.items()}):
+        for run in plan_sweep(
+            sweep.model_copy(update={"settings": settings}), rows, {student: one.name for student, one in weights.items()}
+        ):
             train_and_record(rows.job(weights[run.student]), run.config, folder, run.run_id)
     return folder / "runs"

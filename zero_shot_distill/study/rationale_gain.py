@@ -35,9 +35,7 @@ class RationaleGain:
         "List the shares of the gain."
         said = [(point, _share_text(share)) for point, share in self.shares]
         whole = f"all: {write_points(self.gain, ' points')}"
-        return [
-            {"rationales": f"{100 * point.rationale_rate:.0f} %", "share of the gain": text} for point, text in [*said, (self.whole, whole)]
-        ]
+        return [{"rationales": f"{100 * point.rationale_rate:.0f} %", "share of the gain": text} for point, text in [*said, (self.whole, whole)]]
 
     def sentence(
         self,
@@ -45,7 +43,7 @@ class RationaleGain:
         share: float = 0.9,  # for this share of the gain
     ) -> str:
         "Judge the claim that a share of the rationales gives a share of the gain."
-        claim = f"that {100 * rate:.0f} % of the rationales give {100 * share:.0f} % of the gain"
+        claim = f"the claim that {100 * rate:.0f} % of the rationales give {100 * share:.0f} % of the gain"
         found = self.claimed(rate)
         whole = f"all rationales bring {write_points(self.gain, ' points')}"
         if not found:
