@@ -35,7 +35,9 @@ class RationaleGain:
         "List the shares of the gain."
         said = [(point, _share_text(share)) for point, share in self.shares]
         whole = f"all: {write_points(self.gain, ' points')}"
-        return [{"rationales": f"{100 * point.rationale_rate:.0f} %", "share of the gain": text} for point, text in [*said, (self.whole, whole)]]
+        return [
+            {"rationales": f"{100 * point.rationale_rate:.0f} %", "share of the gain": text} for point, text in [*said, (self.whole, whole)]
+        ]
 
     def sentence(
         self,
