@@ -248,6 +248,8 @@ def test_what_all_runs_say_beside_the_published_figures():
     third, two_thirds = (gain_share_of_runs(part, none, rates[-1]) for part in rates[:2])
     assert (round(third.value, 2), round(two_thirds.value, 2)) == (0.91, 0.63)
     assert third.low < 0.63 < third.high  # no order between the two is shown
-    cqa = [runs_where(tracking, **base, dataset="cqa", mode=mode, prompt_mix=mix) for mode, mix in (("task_prefix", "7"), ("standard", "0"))]
+    cqa = [
+        runs_where(tracking, **base, dataset="cqa", mode=mode, prompt_mix=mix) for mode, mix in (("task_prefix", "7"), ("standard", "0"))
+    ]
     assert cqa[0].accuracy("validation").value - cqa[1].accuracy("validation").value == pytest.approx(0.0147, abs=1e-4)
     assert all(len(one.published) == len(one.measured) == 3 for one in cqa)
