@@ -227,7 +227,10 @@ templates:
 def mood(folder: Path, message: str = "Good or bad? {text}", extra: str = "", n_shared: int = 0) -> Path:
     (folder / "mood.yaml").write_text(TASK.format(extra=extra))
     (folder / "mood-prompts.yaml").write_text(PROMPTS.format(message=message))
-    rows = {split: [{"text": f"A long {split} day in town number {n}", "mood": ("good", "bad")[n % 2]} for n in range(30)] for split in ("train", "test")}
+    rows = {
+        split: [{"text": f"A long {split} day in town number {n}", "mood": ("good", "bad")[n % 2]} for n in range(30)]
+        for split in ("train", "test")
+    }
     rows["test"][:n_shared] = rows["train"][:n_shared]
     for split, of in rows.items():
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of))
@@ -264,7 +267,16 @@ def clone(folder: Path, question: str, **more: str) -> Path:
         values = {"premise": f"A dog runs over field {n}.", "hypothesis": f"An animal is near {n}."}
         values |= {name: text.replace("GOLD", label) for name, text in more.items()}
         asked = question.format(**{"label": label} | values)
-        lines.append({"split": "train", "idx": n, "prompt_template_id": 179, "prompt_values": values, "complete_prompt": f"\n{asked}", "response": "So."})
+        lines.append(
+            {
+                "split": "train",
+                "idx": n,
+                "prompt_template_id": 179,
+                "prompt_values": values,
+                "complete_prompt": f"\n{asked}",
+                "response": "So.",
+            }
+        )
         gold.append({"idx": n, "label": label})
     (folder / "query-results/esnli/train/179/responses.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "esnli_train_gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in gold))

@@ -19,9 +19,13 @@ from .tables import show_rows
 def lint(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Work directories, folders of records, clones of the thesis repository, files. [zsd-work]"),
+        typer.Argument(
+            metavar="[PATH]...", help="Work directories, folders of records, clones of the thesis repository, files. [zsd-work]"
+        ),
     ] = None,
-    task: Annotated[str, typer.Option("--task", help="A task whose rows are looked through, too: a built-in one, or a definition's path.")] = "",
+    task: Annotated[
+        str, typer.Option("--task", help="A task whose rows are looked through, too: a built-in one, or a definition's path.")
+    ] = "",
     is_strict: Annotated[bool, typer.Option("--strict", help="End with status 1 where something was found.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -107,7 +107,9 @@ def seeds_to_decide(
     noise = [one.var(axis=0, ddof=1).sum() / found.n**2 for one in each]  # of one student
     lasting = max(rows - sum(part / len(one) for part, one in zip(noise, each, strict=True)), 2 / found.n**2)
     for n in range(MIN_SEEDS, _MOST_SEEDS + 1):
-        square = student_t.isf(level / 2, 2 * n - 2) ** 2 * pooled * 2 / n + student_t.isf(level / 2, freedom) ** 2 * (lasting + sum(noise) / n)
+        square = student_t.isf(level / 2, 2 * n - 2) ** 2 * pooled * 2 / n + student_t.isf(level / 2, freedom) ** 2 * (
+            lasting + sum(noise) / n
+        )
         if square < (found.value - margin) ** 2:
             return n
     return None

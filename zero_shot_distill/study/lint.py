@@ -14,9 +14,41 @@ from typing import TYPE_CHECKING
 
 from ..core.display import result_html
 from .findings import Fault, Finding, listed
-from .lint_rows import empty_rationales, label_in_question, label_in_template, made_up_rationales, mixed_models, mixed_teachers, rows_in_template, score_of_selection, selection_in_test, shared_rows, shared_task_rows, tiny_plans
-from .lint_students import blank_rationales, contradictions, copies, left_out, missing_fields, missing_seeds, odd_durations, runs_at_chance, tiny_validation, unequal_training, validated_on_test
-from .lint_tables import other_shares, rows_at_chance, rows_nobody_measured, tested_on_validation, unequal_batches, unequal_tries
+from zero_shot_distill.study.lint_rows import (
+    empty_rationales,
+    label_in_question,
+    label_in_template,
+    made_up_rationales,
+    mixed_models,
+    mixed_teachers,
+    rows_in_template,
+    score_of_selection,
+    selection_in_test,
+    shared_rows,
+    shared_task_rows,
+    tiny_plans,
+)
+from zero_shot_distill.study.lint_students import (
+    blank_rationales,
+    contradictions,
+    copies,
+    left_out,
+    missing_fields,
+    missing_seeds,
+    odd_durations,
+    runs_at_chance,
+    tiny_validation,
+    unequal_training,
+    validated_on_test,
+)
+from zero_shot_distill.study.lint_tables import (
+    other_shares,
+    rows_at_chance,
+    rows_nobody_measured,
+    tested_on_validation,
+    unequal_batches,
+    unequal_tries,
+)
 from .material import Material, read_material
 from ..task.task import Task
 

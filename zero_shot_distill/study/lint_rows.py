@@ -57,7 +57,9 @@ def shared_task_rows(found: Material) -> Iterator[Finding]:
                 yield Finding(Fault.SHARED_ROWS, place, tuple(f"line {line}" for line in one.lines), one.what)
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0008
-_FILLERS = frozenset(["todo", "tbd", "n/a", "na", "none", "null", "nan", "xxx", "...", "-", "?", "placeholder", "lorem ipsum", "explanation"])
+_FILLERS = frozenset(
+    ["todo", "tbd", "n/a", "na", "none", "null", "nan", "xxx", "...", "-", "?", "placeholder", "lorem ipsum", "explanation"]
+)
 _MANY = 5  # rows with one and the same rationale, and a fifth of all
 
 
@@ -129,7 +131,20 @@ def mixed_models(found: Material) -> Iterator[Finding]:
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0014
 _LABEL_NAMES = frozenset(
-    ["label", "labels", "gold", "goldlabel", "goldanswer", "answer", "correctanswer", "correctlabel", "correct", "target", "truelabel", "groundtruth"]
+    [
+        "label",
+        "labels",
+        "gold",
+        "goldlabel",
+        "goldanswer",
+        "answer",
+        "correctanswer",
+        "correctlabel",
+        "correct",
+        "target",
+        "truelabel",
+        "groundtruth",
+    ]
     + ["solution", "output", "class", "expected", "reference", "truth", "gtlabel", "gt", "labeltext", "answertext"]
 )
 _IN_BRACES = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
@@ -157,7 +172,9 @@ def _label_fields(task: Task) -> list[str]:
 
 def _used_by(template: FoundTemplate, found: Material) -> str:
     "Name the mixes that ask a template."
-    mixes = [path.stem for path, mix in found.mixes.items() if template.id in {str(id) for part in ("label", "explanation") for id in mix[part]}]
+    mixes = [
+        path.stem for path, mix in found.mixes.items() if template.id in {str(id) for part in ("label", "explanation") for id in mix[part]}
+    ]
     return f" It is asked by mix {listed(sorted(mixes, key=lambda name: (len(name), name)))}." if mixes else ""
 
 
@@ -166,7 +183,9 @@ def label_in_template(found: Material) -> Iterator[Finding]:
     for path, task in found.tasks.items():
         for name in _label_fields(task):
             shows = f"{{{name}}}" in task.student_input
-            what = f"Field {name!r} is read from the column of the gold label, {task.label_column!r}" + (", and the student reads it." if shows else ".")
+            what = f"Field {name!r} is read from the column of the gold label, {task.label_column!r}" + (
+                ", and the student reads it." if shows else "."
+            )
             yield Finding(Fault.LABEL_IN_PROMPT, path, (name,), what)
     for template in found.templates:
         task = _task_of(template.task, found)
@@ -267,7 +286,12 @@ def score_of_selection(found: Material) -> Iterator[Finding]:
         won = next(score for score in prompts.selection if score.template_id == prompts.winner)
         again = prompts.confirmation
         if len(prompts.selection) > 1 and not again.accuracy.n:
-            yield Finding(Fault.CHOSEN_AND_REPORTED, path, (prompts.winner,), f"{prompts.winner}, the best of {len(prompts.selection)}, was not confirmed on other rows.")
+            yield Finding(
+                Fault.CHOSEN_AND_REPORTED,
+                path,
+                (prompts.winner,),
+                f"{prompts.winner}, the best of {len(prompts.selection)}, was not confirmed on other rows.",
+            )
         elif again.accuracy.n >= _TELLING and _figures(won) == _figures(again):
             what = f"{prompts.winner}: the confirmation has every figure of the selection; it is of the same {again.accuracy.n} rows."
             yield Finding(Fault.CHOSEN_AND_REPORTED, path, (prompts.winner,), what)
@@ -276,7 +300,9 @@ def score_of_selection(found: Material) -> Iterator[Finding]:
         n_rows, n = sizes.most_common(1)[0]
         best = max(figures, key=lambda id: figures[id]["performance"].get("accuracy") or 0)
         if n >= _TRIED:
-            what = f"{n} templates were scored on {n_rows} rows each; the score of the best one, {best}, is of the rows that it was chosen on."
+            what = (
+                f"{n} templates were scored on {n_rows} rows each; the score of the best one, {best}, is of the rows that it was chosen on."
+            )
             yield Finding(Fault.CHOSEN_AND_REPORTED, path, (str(best),), what)
 
 

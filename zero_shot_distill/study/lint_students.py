@@ -85,11 +85,15 @@ def odd_durations(found: Material) -> Iterator[Finding]:
         odd = odd_values([one.run.train_s for one in runs], _HUNDREDTH)
         for value in odd:
             same = [runs[place] for place in value.places]
-            yield _found(Fault.PLACEHOLDER, same, f"{len(same)} of {len(runs)} students took {value.value:g} s to the hundredth of a second.")
+            yield _found(
+                Fault.PLACEHOLDER, same, f"{len(same)} of {len(runs)} students took {value.value:g} s to the hundredth of a second."
+            )
         told = {place for value in odd for place in value.places}
         whole = [one for place, one in enumerate(runs) if place not in told and one.run.train_s > 0 and one.run.train_s % 1 == 0]
         if binom.sf(len(whole) - 1, len(runs), _HUNDREDTH) < 1e-4:
-            yield _found(Fault.PLACEHOLDER, whole, f"{len(whole)} of {len(runs)} students took whole seconds; durations are recorded to hundredths.")
+            yield _found(
+                Fault.PLACEHOLDER, whole, f"{len(whole)} of {len(runs)} students took whole seconds; durations are recorded to hundredths."
+            )
 
 
 def missing_fields(found: Material) -> Iterator[Finding]:
@@ -147,7 +151,9 @@ def copies(found: Material) -> Iterator[Finding]:
                 trained.setdefault(key, []).append(one)
         for same in trained.values():
             if len({one.run.run_id for one in same}) > 1:
-                yield _found(Fault.PLACEHOLDER, same, f"{len(same)} students with other settings or seeds have the same losses at each evaluation.")
+                yield _found(
+                    Fault.PLACEHOLDER, same, f"{len(same)} students with other settings or seeds have the same losses at each evaluation."
+                )
 
 # %% ../../nbs/7_study/06_lint_students.ipynb #06_lin0013
 def _but_seed(run: RunRecord) -> tuple[Any, ...]:
@@ -192,7 +198,9 @@ def missing_seeds(found: Material) -> Iterator[Finding]:
 def _differing(budgets: Sequence[dict[str, Any]]) -> str:
     "Name the parts in which budgets differ, with their values."
     names = [name for name in budgets[0] if len({of[name] for of in budgets}) > 1]
-    return "; ".join(f"{name.replace('_', ' ')} {', '.join(f'{value:g}' for value in dict.fromkeys(of[name] for of in budgets))}" for name in names)
+    return "; ".join(
+        f"{name.replace('_', ' ')} {', '.join(f'{value:g}' for value in dict.fromkeys(of[name] for of in budgets))}" for name in names
+    )
 
 
 def unequal_training(found: Material) -> Iterator[Finding]:

@@ -37,7 +37,9 @@ def rows_nobody_measured(found: Material) -> Iterator[Finding]:
             yield Finding(Fault.PLACEHOLDER, table.path, lines, f"{len(lines)} lines are no rows: {table.skipped[0].detail}.")
         for flag, what in _MADE_UP.items():
             if rows := table.flagged(flag):
-                times = ", ".join(f"{seconds:,.0f} s" for seconds in sorted({row.run.train_duration for row in rows if row.run.train_duration})[:3])
+                times = ", ".join(
+                    f"{seconds:,.0f} s" for seconds in sorted({row.run.train_duration for row in rows if row.run.train_duration})[:3]
+                )
                 yield _found(Fault.PLACEHOLDER, table, rows, f"{len(rows)} of {len(table.rows)} rows {what.format(times=times)}.")
 
 
@@ -87,7 +89,9 @@ def other_shares(found: Material) -> Iterator[Finding]:
                 if len(arms) > 2 and usual not in of and not of & set().union(*(other for name, other in shares.items() if name != arm)):
                     odd.setdefault((rows[0].run.dataset, *arm, tuple(sorted(of)), usual), set()).add(rows[0].group)
         for (dataset, mode, labels, llm, mix, of, usual), groups in odd.items():
-            same = [row for row in table.rows if (row.run.dataset, *_arm(row)) == (dataset, mode, labels, llm, mix) and row.run.subsample in of]
+            same = [
+                row for row in table.rows if (row.run.dataset, *_arm(row)) == (dataset, mode, labels, llm, mix) and row.run.subsample in of
+            ]
             what = (
                 f"Prompt mix {mix} has subsample {', '.join(f'{share:g}' for share in of)} where the arms beside it have {usual:g} "
                 f"({', '.join(sorted(groups))})."

@@ -114,7 +114,9 @@ def _take_json(path: Path, found: Material) -> None:
         elif {"splits", "outcomes"} <= keys:
             found.reports[path] = content
     except RecordsError as error:
-        found.unread.append(Finding(Fault.PLACEHOLDER, path, (), f"Not as a run leaves it: {str(error).removeprefix(f'{path}: ').split(';')[0]}."))
+        found.unread.append(
+            Finding(Fault.PLACEHOLDER, path, (), f"Not as a run leaves it: {str(error).removeprefix(f'{path}: ').split(';')[0]}.")
+        )
 
 
 def _take_lines(path: Path, found: Material) -> None:
