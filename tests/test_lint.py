@@ -292,7 +292,8 @@ def test_the_answer_in_the_questions_of_the_thesis(tmp_path):
     by_name = lint([clone(tmp_path / "b", ASKED + "The answer is {label}. Why?")])
     assert kinds(by_name) == {Fault.LABEL_IN_PROMPT}
     (template,) = (one for one in by_name.findings if one.file.name == "esnli.yaml")
-    assert template.rows == ("179",) and "mix 8" in template.what
+    assert template.rows == ("179",)
+    assert "mix 8" in template.what
     by_value = lint([clone(tmp_path / "c", ASKED + "They say {relation}. Why?", relation="GOLD")])
     assert kinds(by_value) == {Fault.LABEL_IN_PROMPT}
 

@@ -131,7 +131,7 @@ def mixed_models(found: Material) -> Iterator[Finding]:
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0014
 _LABEL_NAMES = frozenset(
-    [
+    {
         "label",
         "labels",
         "gold",
@@ -144,8 +144,17 @@ _LABEL_NAMES = frozenset(
         "target",
         "truelabel",
         "groundtruth",
-    ]
-    + ["solution", "output", "class", "expected", "reference", "truth", "gtlabel", "gt", "labeltext", "answertext"]
+        "solution",
+        "output",
+        "class",
+        "expected",
+        "reference",
+        "truth",
+        "gtlabel",
+        "gt",
+        "labeltext",
+        "answertext",
+    }
 )
 _IN_BRACES = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
 
