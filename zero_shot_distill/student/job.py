@@ -137,6 +137,7 @@ class TrainingJob:
             "n_truncated_inputs": train.n_truncated_inputs,
             "n_truncated_rationales": train.n_truncated_rationales if explains else 0,
             "max_answer_tokens": train.max_answer_tokens,
+            "n_parameters": student.model.num_parameters(),
         }
         return LearningRows(train, valid, self.task), counts
 
