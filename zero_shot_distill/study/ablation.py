@@ -259,7 +259,7 @@ def content_sentence(
 def _undetermined(left: Sequence[Contrast], n: int) -> str:
     "Say how many comparisons show nothing, which is the greatest difference of them, and what they could have seen."
     greatest = max(left, key=lambda one: abs(one.difference.value))
-    of = "the only comparison is" if n == 1 else f"{len(left)} of {n} comparisons are"
+    of = "the only comparison is" if n == 1 else f"all {n} comparisons are" if len(left) == n else f"{len(left)} of {n} comparisons are"
     seen = [one.difference.detectable for one in left if one.difference.detectable < 1]
     could = ""
     if seen and not greatest.difference.reason:

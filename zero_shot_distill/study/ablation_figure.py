@@ -87,7 +87,9 @@ def _upright(ax: Axes, interval: Interval, x: float, looks: tuple[str, str], fil
     "Draw an estimate and its interval, upright, in per cent."
     color, marker = looks
     if interval.has_ends:
-        ax.plot([x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3)
+        ax.plot(
+            [x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3
+        )
     face = color if filled else "white"
     ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
 
@@ -101,7 +103,13 @@ def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
         places = [(axis.place(point), point) for point in points]
         drawn = [(place + shift, point) for place, point in places if place is not None]
         if axis.is_numeric and len(drawn) > 1:
-            ax.plot([x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style_of, linewidth=1.3)
+            ax.plot(
+                [x for x, _ in drawn],
+                [100 * point.group.accuracy.value for _, point in drawn],
+                color=color,
+                linestyle=style_of,
+                linewidth=1.3,
+            )
         for x, point in drawn:
             style = "-" if len(point.group.runs) > 1 else ":"
             _upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
@@ -203,7 +211,10 @@ def _figure_title(studies: Sequence[Ablation]) -> str:
 
 def _figure_note(studies: Sequence[Ablation], note: str) -> str:
     "Say what the marks are."
-    n_chance, n_runs = sum(study.n_at_chance for study in studies), sum(len(point.group.runs) for study in studies for point in study.points)
+    n_chance, n_runs = (
+        sum(study.n_at_chance for study in studies),
+        sum(len(point.group.runs) for study in studies for point in study.points),
+    )
     n_family = sum(len(study.compared) for study in studies)
     lines = [
         f"Large marks: means of all students, with 95 % intervals over seeds and test rows. Small marks: single students; "
