@@ -35,6 +35,7 @@ from .data import encode_rows
 from .method import METHODS, PREFIXES
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
+from .origin import git_commit, hardware
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -254,6 +255,8 @@ def train_student(
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        hardware=hardware(),
+        git_commit=git_commit(),
         annotation=job.annotation,
         weights_licence=job.weights_licence,
         test_rows=job.test_rows,
