@@ -151,7 +151,10 @@ def _points(study: Study, setting: str, also: Sequence[str]) -> list[Point]:
     points = []
     for (method, own, labels, others, value), runs in found.items():
         group = StudentGroup(method, labels, one_a_seed(runs), own)
-        named = [f"{labels} labels" if name == "labels" else short_name(other) if name == "student" else str(other) for name, other in zip(also, others, strict=True)]
+        named = [
+            f"{labels} labels" if name == "labels" else short_name(other) if name == "student" else str(other)
+            for name, other in zip(also, others, strict=True)
+        ]
         line = "" if setting == WAY else ", ".join([group.how, *named])
         points.append(Point(setting, value, line, group, others))
     return sorted(points, key=lambda point: (*_line_order(point), _size(point, setting), _value_order(point.value, setting)))
@@ -248,10 +251,18 @@ def content_sentence(
     said = []
     for study in studies:
         spoilt = [one for one in study.compared if one.point.group.control != "off"]
-        worse = [one.point.value for one in spoilt if one.base.group.method == one.point.group.method and one.contrast.shown == "shown to be worse"]
+        worse = [
+            one.point.value
+            for one in spoilt
+            if one.base.group.method == one.point.group.method and one.contrast.shown == "shown to be worse"
+        ]
         better = [one.point.value for one in spoilt if one.base.group.method == "standard" and one.contrast.shown == "shown to be better"]
         content = f"what rationales say matters ({', '.join(worse)})" if worse else "it is undetermined whether what rationales say matters"
-        loss = f"the extra loss alone helps ({', '.join(better)})" if better else "it is undetermined whether the extra loss alone does anything"
+        loss = (
+            f"the extra loss alone helps ({', '.join(better)})"
+            if better
+            else "it is undetermined whether the extra loss alone does anything"
+        )
         said.append(f"{study.short_title}: {content}; {loss}." if spoilt else f"{study.short_title}: no students with spoilt rationales.")
     return " ".join(said)
 
@@ -264,7 +275,11 @@ def _undetermined(left: Sequence[Contrast], n: int) -> str:
     could = ""
     if seen and not greatest.difference.reason:
         least, most = min(seen), max(seen)
-        could = f"; differences from {100 * least:.1f}" + (f" to {100 * most:.1f}" if most > least else "") + " points on would be seen four times in five"
+        could = (
+            f"; differences from {100 * least:.1f}"
+            + (f" to {100 * most:.1f}" if most > least else "")
+            + " points on would be seen four times in five"
+        )
     why = f"; {greatest.difference.reason}" if greatest.difference.reason else could
     named = f"{greatest.name} less {greatest.base} {write_points(greatest.difference, ' points')}"
     return f"{of} undetermined ({'' if n == 1 else 'the greatest: '}{named}{why})"
