@@ -20,6 +20,7 @@ import typer
 from .annotate import annotate, forecast
 from .claims import claims
 from .experiment import evaluate, experiment
+from .figures import figures
 from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
@@ -71,6 +72,7 @@ for command in (
     train,
     sweep,
     claims,
+    figures,
     lint,
     predict,
     export,
