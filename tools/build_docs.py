@@ -51,7 +51,7 @@ class Site:
         name = original.relative_to(ROOT / "nbs").as_posix()
         exported = re.search(r"#\|\s*default_exp\s+([\w.]+)", original.read_text(encoding="utf-8"))
         module = self.modules.get(exported[1]) if exported else None
-        results = _results(original, self.source_dir.parent / "executed") if name.startswith("experiments/") else {}
+        results = _results(original) if name.startswith("experiments/") else {}
         cells: list[Cell] = []
         waiting: list[str] = []  # names whose entries follow; nbdev puts those of one cell in reverse order
         for cell in json.loads(prepared.read_text(encoding="utf-8"))["cells"]:
@@ -160,15 +160,14 @@ class Site:
 
 def _results(
     experiment: Path,  # its notebook, which is kept without outputs
-    folder: Path,  # where the executed copy goes
 ) -> dict[str, Cell]:  # source of a code cell -> its outputs
     "Run an experiment with its default parameters, which are the small ones, for the results that its page shows."
-    from zero_shot_distill.study.notebook import execute_notebook
+    from execnb.nbio import read_nb
+    from execnb.shell import CaptureShell
 
-    executed = folder / experiment.name
-    execute_notebook(experiment, executed, {})
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    return {"".join(cell["source"]): {"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"}
+    notebook = read_nb(experiment)
+    CaptureShell().run_all(notebook, exc_stop=True)  # in this process: a kernel for each would import everything again
+    return {cell.source: {"outputs": cell.outputs} for cell in notebook.cells if cell.cell_type == "code"}
 
 
 def _after_name(head: str, name: str, whole: str) -> str:
