@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _MODULES = {  # module -> its names that stand here
     "core.definition": ("ZsdError",),
     "core.progress": ("Progress",),
+    "stats.compare": ("not_worse", "paired_difference", "probability_better"),
+    "stats.ppi": ("powered_share",),
     "task.task": ("Example", "Task", "load_task"),
     "task.load": ("load_examples", "sample_examples"),
     "store.store": ("ResponseStore",),

@@ -42,11 +42,17 @@ Engine = Literal["processes", "ray"]
 
 @with_options
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A sweep file.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A sweep file, or the name of one that travels with the package, e.g. alpha.", show_default=False)
+    ],
+    annotations: Annotated[
+        str, typer.Option("--annotations", help="Rows to train on, in place of those the file names: an annotation, or a file of rows.")
+    ] = "",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Students trained at a time; they share the processor's threads.")] = 1,
     engine: Annotated[
         Engine, typer.Option("--engine", help="Where students are trained: processes here, or a Ray cluster (RAY_ADDRESS).")
     ] = "processes",
+    records: Annotated[str, typer.Option("--records", help="Where several machines keep their records, e.g. s3://bucket/runs.")] = "",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Say which students there would be, and train none.")] = False,
     *,
     common: CommonOptions,
@@ -55,20 +61,26 @@ def sweep(
 
     The records stay, the students' weights do not: `zsd train` with the settings of one makes it again.
 
-    With `--engine ray` each student takes one processor of the cluster; rows and records travel, nothing has to be shared.
+    With `--engine ray` each student takes one processor of the cluster; rows and records travel, nothing has to be shared. With `--records` students that
+    another machine has trained are fetched, not trained again.
+
+    `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs.
 
     Example: `zsd sweep methods.yaml --workers 2`
     """
     from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.student.training_rows import training_rows, weights_for
+    from zero_shot_distill.study.shared_records import fetch_records, send_record
     from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
 
-    found, progress, work_dir = load_sweep(file), common.progress, common.work_dir
+    found, progress, work_dir = load_sweep(file, annotations), common.progress, common.work_dir
     with progress.bar("looking through (rows)") as on_progress:
         rows = training_rows(found.annotations, work_dir, found.task, found.columns, on_progress)
     progress.message(rows.about)
     planned = plan_sweep(found, rows, {name: weights_for(name, progress).name for name in found.students})
+    if records:
+        progress.message(f"{fetch_records(planned, work_dir, records)} records fetched from {records}")
     there = [run for run in planned if run.record_path(work_dir).is_file()]
     progress.message(_about(found.name, planned, len(there), workers, seconds_left(planned, work_dir, workers)))
     if is_dry:
@@ -81,6 +93,8 @@ def sweep(
         def on_end(end: "SweepEnd") -> None:
             nonlocal n_done
             n_done += 1
+            if records and not end.fault:
+                send_record(end.run, work_dir, records)
             progress.message(f"  {end.run.run_id}: {end.fault or 'trained and measured'}")
             on_progress(n_done, total)
 

@@ -35,6 +35,7 @@ from .data import encode_rows
 from .method import METHODS, PREFIXES
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
+from .origin import git_commit, hardware
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -137,6 +138,7 @@ class TrainingJob:
             "n_truncated_inputs": train.n_truncated_inputs,
             "n_truncated_rationales": train.n_truncated_rationales if explains else 0,
             "max_answer_tokens": train.max_answer_tokens,
+            "n_parameters": student.model.num_parameters(),
         }
         return LearningRows(train, valid, self.task), counts
 
@@ -253,6 +255,8 @@ def train_student(
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        hardware=hardware(),
+        git_commit=git_commit(),
         annotation=job.annotation,
         weights_licence=job.weights_licence,
         test_rows=job.test_rows,
