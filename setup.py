@@ -26,6 +26,7 @@ setup(
     extras_require={
         "dev": cfg["dev_requirements"].split(),
         "onnx": cfg["onnx_requirements"].split(),
+        "ray": cfg["ray_requirements"].split(),
         "gguf": cfg["gguf_requirements"].split(),
     },
     entry_points={"console_scripts": cfg["console_scripts"].split()},

@@ -81,6 +81,7 @@ def test_report_shows_foreign_text_as_text(run_dir):
         with Image.open(run_dir / "figures" / name) as image:
             assert image.width == 1400
             assert round(image.info["dpi"][0]) == 200
+        assert (run_dir / "figures" / name).with_suffix(".svg").is_file()
 
 
 @pytest.mark.parametrize("name", ["run.json", "prompts.json", GOLD, "annotations"])

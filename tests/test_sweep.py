@@ -49,7 +49,7 @@ def test_a_sweep_trains_what_is_not_there_and_compares(folder):
     first = sweep(folder, "--dry-run", seeds=[0, 1])
     assert (first.status, first.out.count(" no")) == (0, 4), first.err
     assert not records(folder)
-    done = sweep(folder, "--workers", "2", "--quiet", seeds=[0, 1])
+    done = sweep(folder, "--workers", "2", "--records", "shared", "--quiet", seeds=[0, 1])
     assert done.status == 0, done.err
     assert "step by step less label-only" in done.out
     assert "4 records in zsd-work/runs" in done.out
@@ -58,6 +58,10 @@ def test_a_sweep_trains_what_is_not_there_and_compares(folder):
         (way, seed) for way in ("standard", "step-by-step") for seed in (0, 1)
     }
     assert not list((folder / "zsd-work" / "students").iterdir())
+    # Another machine finds them at the address, and trains none of them again.
+    other = ("--records", "shared", "--work-dir", "elsewhere", "--dry-run")
+    assert "4 records fetched from shared" in sweep(folder, *other, seeds=[0, 1]).err
+    assert "4 students, 4 trained already" in sweep(folder, *other, seeds=[0, 1]).err
     # What zsd train has trained is not trained again.
     how = ("--preset", "quick", "--method", "standard", "--steps", "6", "--set", "eval_every=3", "--seed", "2", "--quiet")
     trained = zsd(folder, "train", "--annotations", "rows.jsonl", "--student", "./tiny", *how)

@@ -20,7 +20,8 @@ from zero_shot_distill.teacher.teacher import StoredTeacher
 from zero_shot_distill.thesis.evaluation import imported_replies, template_figures
 from zero_shot_distill.thesis.files import ThesisResponse, read_thesis_mix, read_thesis_responses, read_thesis_templates
 from zero_shot_distill.thesis.imported import ImportedFolder
-from zero_shot_distill.thesis.importer import ImportReport, ThesisRun, import_thesis
+from zero_shot_distill.thesis.importer import ImportReport, import_thesis
+from zero_shot_distill.thesis.tracking import ThesisRun
 
 SIX_COUNTS = (
     "n_none_responses",

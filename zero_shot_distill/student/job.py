@@ -24,9 +24,10 @@ import torch
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
 from ..core.progress import OnProgress
+from ..stats.chance import is_at_chance
 from .base import StudentModel
 from .card import write_card
-from .chance import chance_level, is_at_chance
+from .chance import chance_level
 from .checkpoint import Checkpoints
 from .confidence import confident_rows
 from .config import StudentError, TrainingConfig, UnusableInput

@@ -4,18 +4,25 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'METHOD_LOOKS', 'FIGURE_SETTINGS', 'FIGURE_WIDTH', 'NotebookFigure', 'titled',
-           'share_axis', 'whisker', 'trivial_lines']
+           'share_axis', 'whisker', 'trivial_lines', 'save_figure']
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing03
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING
 
+import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..core.files import replacing
 from ..stats.interval import Interval
+
+if TYPE_CHECKING:
+    from IPython.display import Image
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing06
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#007A5A", "#555555"  # after Okabe and Ito (2008)
@@ -117,3 +124,20 @@ def trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: boo
                 va="top" if place else "bottom",
                 **looks,
             )
+
+# %% ../../nbs/7_study/00_drawing.ipynb #d4c9c360
+def save_figure(
+    figure: Figure,
+    folder: Path,  # takes `name`.svg and `name`.png; it is made
+    name: str,  # without an ending
+    alt: str = "",  # what the figure says, for those who cannot see it
+) -> "Image":  # what a cell shows when it is its last line
+    "Write a figure as SVG and PNG, always the same bytes, and return it as a notebook shows it."
+    from IPython.display import Image
+
+    # PNG first: the layout depends, in its last digits, on how the figure was drawn before.
+    with replacing(folder / f"{name}.png") as partial:
+        figure.savefig(partial, format="png", dpi=FIGURE_SETTINGS["savefig.dpi"])
+    with matplotlib.rc_context({"svg.hashsalt": name}), replacing(folder / f"{name}.svg") as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None, "Title": alt or None})
+    return Image(filename=str(folder / f"{name}.png"), width=round(100 * FIGURE_WIDTH), alt=alt)
