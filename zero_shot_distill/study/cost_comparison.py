@@ -247,7 +247,7 @@ class CostComparison:
         for rate in self.question.rates:
             n_explained = round(rate * n)
             how = "replies without a rationale are estimated" if self.labels.is_estimate else f"labels alone: {self.labels.template_id}"
-            found.append(way(f"zero-shot, {rate:.0%} explained", [(self.counted, n_explained), (self.labels, n - n_explained)], price, 0.0, how))
+            found.append(way(f"zero-shot, {100 * rate:.0f} % explained", [(self.counted, n_explained), (self.labels, n - n_explained)], price, 0.0, how))
         if price.batch:
             found.append(way("zero-shot, by batch", [(self.counted, n)], price.batch, 0.0, "replies within a day"))
         if self.search:
@@ -346,7 +346,7 @@ def cost_figure(
         one = made.savings[0] if made.savings else Saving.of(made.counted, made.price, 1, made.question.demonstration_tokens)
         lines = [
             f"Above: {made.question.n_rows:,} rows, 90 % prediction intervals. Below: 95 % intervals over {len(made.counted.rows)} rows asked with "
-            f"{made.counted.template_id}; {one.tokens:.0f} tokens a demonstration, replies taken to be equally long.",
+            f"{made.counted.template_id}; {one.tokens:.0f} tokens a demonstration, replies taken to be equally long. Dashed: the provider's cache serves every demonstration.",
             f"Prices: {made.price.source}.",
             note,
         ]
@@ -361,8 +361,8 @@ def _draw_ways(ax: Axes, ways: Sequence[Scenario]) -> None:
         color, marker = (ORANGE, "s") if one.name.startswith("few-shot") else (GREEN, "D") if "batch" in one.name else (BLUE, "o")
         ax.plot([one.cost_usd.low, one.cost_usd.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
         ax.plot(one.cost_usd.value, y, marker, color=color, markersize=6)
-        ends = f"[{format_usd(one.cost_usd.low)}, {format_usd(one.cost_usd.high)}]"
-        ax.text(1.015, y, f"{format_usd(one.cost_usd.value)}\n{ends}", transform=ax.get_yaxis_transform(), va="center", fontsize=9.5)
+        value, low, high = (format_usd(end).replace("$", r"\$") for end in (one.cost_usd.value, one.cost_usd.low, one.cost_usd.high))
+        ax.text(1.015, y, f"{value}\n[{low}, {high}]", transform=ax.get_yaxis_transform(), va="center", fontsize=9.5)
     ax.set_yticks(range(len(ways)), [one.name for one in ways])
     ax.set_ylim(len(ways) - 0.5, -0.5)
     ax.set_xlim(left=0)
@@ -380,7 +380,7 @@ def _draw_savings(ax: Axes, made: CostComparison) -> None:
     ks = range(1, max(needed + needed // 4, *made.question.shots, 10) + 1)
     ways = [(False, "full price", ORANGE, "-")]
     if made.price.cached_input_usd_per_million is not None:
-        ways.append((True, "demonstrations from the provider's cache", BLUE, "--"))
+        ways.append((True, "from the cache", BLUE, "--"))
     for is_cached, name, color, style in ways:
         found = [Saving.of(made.counted, made.price, k, tokens, is_cached).share for k in ks]
         ax.plot(ks, [100 * one.value for one in found], style, color=color, label=name)

@@ -1,0 +1,74 @@
+"What an annotated set costs, and what zero-shot prompts save: the sums are those of the forecast, and the interval covers."
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from zero_shot_distill.project import recorded_project
+from zero_shot_distill.prompt.collect import stored_replies
+from zero_shot_distill.study.cost_comparison import CostComparison, CostQuestion, CountedReplies, Saving, cost_sentence, count_replies
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.teacher.price import Price
+
+PRICE = Price(0.15, 0.6, "a list of the test", cached_input_usd_per_million=0.075, batch=Price(0.075, 0.3, "a list of the test"))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    "The recorded replies to one template, and the forecast of the same rows."
+    project = recorded_project(tmp_path_factory.mktemp("work"), "search")
+    project.templates = {"fact-and-guess": project.templates["fact-and-guess"]}
+    replies = stored_replies(project.task, project.templates, load_examples(project.task, "train"), project.client())["fact-and-guess"]
+    counted = count_replies(project.templates["fact-and-guess"], replies, 100)
+    project.close()
+    return counted
+
+
+def made_up(n: int, seed: int) -> CountedReplies:
+    "Rows in threes whose prompts and replies are alike."
+    drawn = np.random.default_rng(seed)
+    shared = np.repeat(drawn.normal(0, 8, n // 3), 3)
+    prompts, replies = 100 + shared + drawn.normal(0, 4, n), drawn.gamma(4, 10, n) + shared
+    ids = tuple(map(str, range(n)))
+    groups = tuple(str(place // 3) for place in range(n))
+    return CountedReplies("made up", ids, groups, prompts, replies, prompts + replies, np.full(n, 0.2))
+
+
+def test_the_saving_covers():
+    large = made_up(300_000, 0)
+    added = 5 * large.demonstration_tokens.mean() * 0.15
+    true = added / (added + 0.15 * large.prompt_tokens.mean() + 0.6 * large.reply_tokens.mean())
+    found = [Saving.of(made_up(60, seed), PRICE, 5).share for seed in range(1, 201)]
+    covered = sum(one.low <= true <= one.high for one in found)
+    assert 180 <= covered <= 200  # 95 % of 200, give or take three standard errors
+
+
+def test_what_it_would_take_is_enough_and_one_less_is_not(recorded):
+    needed = Saving.of(recorded, PRICE, 5).shots_needed(0.85)
+    assert Saving.of(recorded, PRICE, needed).share.value >= 0.85 > Saving.of(recorded, PRICE, needed - 1).share.value
+    tokens = Saving.of(recorded, PRICE, 5).tokens_needed(0.85) / 5
+    assert Saving.of(recorded, PRICE, 5, tokens).share.value == pytest.approx(0.85)
+
+
+def test_the_ways_add_up(recorded):
+    made = CostComparison(recorded, recorded.labels_alone, PRICE, CostQuestion(1000, (4,), (0.5,)))
+    plan, half, batch, few = (one.cost_usd.value for one in made.scenarios)
+    assert plan == pytest.approx(1000 * recorded.usd(PRICE).mean())
+    assert half == pytest.approx(500 * (recorded.usd(PRICE) + recorded.labels_alone.usd(PRICE)).mean())
+    assert batch == pytest.approx(plan / 2)
+    assert 1 - plan / few == pytest.approx(made.savings[0].share.value)
+
+
+def test_a_claim_is_undetermined_where_the_interval_holds_it(recorded):
+    saving = Saving.of(recorded, PRICE, 10)
+    assert saving.verdict(saving.share.value) == "undetermined"
+    assert (saving.verdict(saving.share.low - 0.01), saving.verdict(saving.share.high + 0.01)) == ("reached", "not reached")
+    assert "undetermined" in cost_sentence(
+        CostComparison(recorded, recorded.labels_alone, PRICE, CostQuestion(shots=(10,), claim=saving.share.value))
+    )
+
+
+def test_equal_replies_have_no_interval(recorded):
+    flat = replace(recorded, prompt_tokens=np.full(60, 90.0), reply_tokens=np.full(60, 30.0), demonstration_tokens=np.full(60, 124.0))
+    assert Saving.of(flat, PRICE, 5).verdict(0.5) == "undetermined"
