@@ -8,6 +8,8 @@ import pytest
 from zero_shot_distill.project import recorded_project
 from zero_shot_distill.prompt.collect import stored_replies
 from zero_shot_distill.study.cost_comparison import CostComparison, CostQuestion, CountedReplies, Saving, cost_sentence, count_replies
+from zero_shot_distill.study.pareto import cost_studies
+from zero_shot_distill.study.teacher_cost import read_all_records, read_row_costs, recorded_work_dir, student_usd
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.teacher.price import Price
 
@@ -72,3 +74,27 @@ def test_a_claim_is_undetermined_where_the_interval_holds_it(recorded):
 def test_equal_replies_have_no_interval(recorded):
     flat = replace(recorded, prompt_tokens=np.full(60, 90.0), reply_tokens=np.full(60, 30.0), demonstration_tokens=np.full(60, 124.0))
     assert Saving.of(flat, PRICE, 5).verdict(0.5) == "undetermined"
+
+
+def test_the_front_is_what_no_cheaper_way_equals():
+    costs = read_row_costs(recorded_work_dir(), PRICE)
+    studies = cost_studies(read_all_records(recorded_work_dir()), costs)
+    for study in studies:
+        means = [(way.usd, way.group.accuracy.value) for way in study.ways]
+        front = [(way.usd, way.group.accuracy.value) for way in study.front]
+        beaten = [one for one in means if any(a <= one[0] and b >= one[1] and (a, b) != one for a, b in means)]
+        assert set(front) == set(means) - set(beaten)
+    assert not any(way.group.control != "off" for study in studies for way in study.ways)
+
+
+def test_what_a_student_s_rows_cost_is_known_or_unknown_and_never_zero_by_mistake():
+    runs = read_all_records(recorded_work_dir())
+    costs = read_row_costs(recorded_work_dir())
+    explained = [run for run in runs if run.annotation == "shared-esnli" and run.n_rationales]
+    assert explained and all(student_usd(run, costs) is None for run in explained)
+    half = next(run for run in runs if run.annotation == "shared-svamp" and run.config.method == "step-by-step")
+    paid = student_usd(half, costs)
+    assert student_usd(replace(half, n_rationales=half.n_rationales // 2), costs) == pytest.approx(paid / 2, rel=0.01)
+    demo = next(run for run in runs if run.task == "pocket_nli" and run.config.labels == "teacher")
+    assert student_usd(demo, costs) == 0.0  # embedded: nobody charged
+    assert student_usd(demo, read_row_costs(recorded_work_dir(), PRICE)) > 0
