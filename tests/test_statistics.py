@@ -17,6 +17,7 @@ from zero_shot_distill.stats.family import holm
 from zero_shot_distill.stats.interval import Interval, bootstrap_mean, share_of, wilson
 from zero_shot_distill.stats.paired import mcnemar_mid_p, paired_shares
 from zero_shot_distill.stats.power import rows_needed, smallest_difference
+from zero_shot_distill.stats.ppi import powered_share
 from zero_shot_distill.stats.total import Stratum, predict_total
 
 BENCHMARK = Path(__file__).parent / "benchmarks" / "coverage.py"
@@ -149,6 +150,29 @@ def test_groups_of_one_row_change_nothing():
     hits = [1, 0, 1, 1, 0, 1, 1, 0]
     assert share_of(hits, range(8)) == share_of(hits) == wilson(5, 8)
     assert clustered_mean(hits, range(8)) == clustered_mean(hits)
+
+
+# Few gold labels
+
+
+@pytest.mark.parametrize(("size", "n_gold"), [(1, 30), (3, 90)])
+@pytest.mark.parametrize("share", [0.67, 0.95])
+def test_few_gold_labels_and_a_teacher(benchmark, size, n_gold, share):
+    "The interval holds the accuracy, is never wider than that of the gold rows alone, and mostly narrower with a good teacher."
+    n_narrower = 0
+
+    def draw(random: np.random.Generator) -> tuple[Interval, float]:
+        nonlocal n_narrower
+        hits, groups = benchmark.grouped_rows(np.full(600 // size, size), share, 0.3 if size > 1 else 0.0, random)
+        judged = [bool(hit) if group < n_gold // size else None for hit, group in zip(hits, groups, strict=True)]
+        strata = random.integers(0, 3, len(hits)) if share < 0.9 else ()
+        found = powered_share(judged, hits ^ (random.random(len(hits)) > 0.95), groups, strata)
+        assert found.high - found.low <= found.gold_alone.high - found.gold_alone.low + 1e-12
+        n_narrower += found.n_worth > found.n
+        return found, share
+
+    assert coverage(draw, n=200) >= 0.90
+    assert n_narrower >= 100
 
 
 # One run, two prompts

@@ -1,23 +1,28 @@
 """How often our intervals hold the truth and our verdicts are wrong, by simulation. Prints a Markdown table, from one run.
 
-    python tests/benchmarks/coverage.py            # two minutes of one core
-    python tests/benchmarks/coverage.py --quick    # some seconds: shows that it works, measures little
+    python tests/benchmarks/coverage.py                      # ten minutes of one core
+    python tests/benchmarks/coverage.py p_values few_gold    # these lines alone: names of functions below
+    python tests/benchmarks/coverage.py --quick              # some seconds: shows that it works, measures little
 
 Each line is one setting whose truth is known: rows in groups (three hypotheses about one premise), students of several seeds, lengths of replies. "before" is
-what this project did until November 2026, written again here; "now" is the function of the library. In per cent; in brackets the standard error.
+what this project did until November 2026, written again here (a dash: nothing), or what is said there; "now" is the function of the library. In per cent; in brackets
+the standard error.
 An interval of 95 % should hold the truth in about 95 %, a verdict of 5 % be wrong in at most 5 %, the upper end of a forecast be passed in at most 5 %.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import norm
 
 from zero_shot_distill.prompt.score import PromptScore, Reading, choose_template, score_readings
-from zero_shot_distill.stats.compare import mean_over_seeds, paired_difference, verdict
+from zero_shot_distill.stats.compare import mean_over_seeds, not_worse, paired_difference, probability_better, verdict
+from zero_shot_distill.stats.family import holm
 from zero_shot_distill.stats.interval import Interval, bootstrap_mean, share_of, wilson
 from zero_shot_distill.stats.paired import paired_shares
+from zero_shot_distill.stats.ppi import powered_share
 from zero_shot_distill.stats.total import Stratum, predict_total
 from zero_shot_distill.store.request import Response
 
@@ -30,12 +35,12 @@ class Line:
 
     what: str
     setting: str
-    before: Number
+    before: Number | None
     now: Number
     aim: str  # e.g. "95"
 
     def cells(self) -> str:
-        before, now = (f"{value:.1f} ({error:.1f})" for value, error in (self.before, self.now))
+        before, now = ("–" if number is None else f"{number[0]:.1f} ({number[1]:.1f})" for number in (self.before, self.now))
         return f"| {self.what} | {self.setting} | {before} | {now} | {self.aim} |"
 
 
@@ -43,6 +48,11 @@ def rates(what: str, setting: str, counts: Sequence[int], n: int, aim: str) -> L
     "Make a line of two counts, before and now, of n runs: in per cent."
     shares = [count / n for count in counts]
     return Line(what, setting, *((100 * share, 100 * (share * (1 - share) / n) ** 0.5) for share in shares), aim)
+
+
+def rate(what: str, setting: str, count: int, n: int, aim: str) -> Line:
+    "Make a line of one count, of what there was nothing of before."
+    return replace(rates(what, setting, (count, count), n, aim), before=None)
 
 
 def holds(interval: Interval, truth: float) -> bool:
@@ -69,15 +79,24 @@ class Students:
     def groups(self) -> np.ndarray:
         return np.repeat(np.arange(self.n_groups), self.group_size)
 
+    def rows(self, random: np.random.Generator) -> np.ndarray:  # (rows,)
+        "Draw rows, with their log-odds of being right."
+        n = self.n_groups * self.group_size
+        return self.level + random.normal(0, self.group_sd, self.n_groups)[self.groups] + random.normal(0, self.row_sd, n)
+
+    def method(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:  # (rows,)
+        "Draw a method, which moves the log-odds of each row."
+        return rows + random.normal(0, self.method_sd, len(rows))
+
+    def results(self, odds: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:  # (seeds, rows)
+        "Draw the results of students of a method."
+        odds = odds + random.normal(0, self.seed_sd, (k, 1))
+        return (random.random(odds.shape) < 1 / (1 + np.exp(-odds))).astype(int)
+
     def draw(self, seeds: Sequence[int], random: np.random.Generator) -> list[np.ndarray]:  # one array (seeds, rows) for each method
         "Draw the results of equally good methods."
-        n = self.n_groups * self.group_size
-        base = self.level + random.normal(0, self.group_sd, self.n_groups)[self.groups] + random.normal(0, self.row_sd, n)
-        found = []
-        for k in seeds:
-            odds = base + random.normal(0, self.method_sd, n) + random.normal(0, self.seed_sd, (k, 1))
-            found.append((random.random((k, n)) < 1 / (1 + np.exp(-odds))).astype(int))
-        return found
+        rows = self.rows(random)
+        return [self.results(self.method(rows, random), k, random) for k in seeds]
 
     def accuracy(self) -> float:
         "Integrate the expected accuracy over everything that moves it."
@@ -112,6 +131,86 @@ def verdicts(n: int, random: np.random.Generator) -> Iterator[Line]:
                 wrong[1] += not holds(found, 0) if k < 3 else verdict(found) != "undetermined"
             about = f"{3 * n_groups:,} rows, {k} seeds each" + (" (no verdict: 0 outside the interval)" if k < 3 else "")
             yield rates("two equal methods: wrong verdict", about, wrong, n, "at most 5")
+
+
+ROWS = (17, 67, 333)  # groups of three: 51, 201 and 999 rows
+RATES = ((-2.5, "30"), (0.5, "56"), (4.0, "88"), (6.5, "97"))  # log-odds, and per cent right
+
+
+def p_values(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "Two equal methods: how often the p-value is below a level; the distribution should lie on or above the even one."
+    for n_groups in ROWS:
+        for k in (3, 5, 10):
+            for level, right in RATES if k == 5 else RATES[1:2]:
+                model = Students(n_groups, level)
+                found = np.array([paired_difference(*model.draw((k, k), random), model.groups).p_value for _ in range(n)])
+                for limit in (0.01, 0.05, 0.5):
+                    about = f"{3 * n_groups} rows, {k} seeds each, {right} % right"
+                    yield rate(f"two equal methods: p below {limit:g}", about, int((found < limit).sum()), n, f"at most {100 * limit:g}")
+
+
+def families(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "Ten methods as good as a baseline, each compared with it: families in which any is said to differ, without and with Holm's correction."
+    for n_groups, k in ((67, 3), (67, 5), (333, 5)):
+        model, wrong = Students(n_groups, 0.5), [0, 0]
+        for _ in range(n):
+            base, *others = model.draw((k,) * 11, random)
+            found = [paired_difference(one, base, model.groups).p_value for one in others]
+            wrong[0] += min(found) < 0.05
+            wrong[1] += min(holm(found)) < 0.05
+        about = f"{3 * n_groups} rows, {k} seeds each; before: each for itself"
+        yield rates("ten equal methods against one: any wrong verdict", about, wrong, n, "at most 5")
+
+
+def margins(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "A method that is worse by exactly the margin: how often it is said to be less than that worse, and how often the interval holds the difference."
+    for n_groups in ROWS:
+        for k in (3, 5, 10):
+            for level, right in RATES if k == 5 else RATES[1:2]:
+                better = Students(n_groups, level)
+                margin = better.accuracy() - Students(n_groups, level - 0.6).accuracy()
+                wrong, inside = 0, 0
+                for _ in range(n):
+                    rows = better.rows(random)
+                    worse, good = (better.results(better.method(rows, random) - loss, k, random) for loss in (0.6, 0))
+                    found = paired_difference(worse, good, better.groups)
+                    wrong += not_worse(found, margin) == "holds"
+                    inside += holds(found, -margin)
+                about = f"{3 * n_groups} rows, {k} seeds each, {right} % right, {100 * margin:.1f} points worse"
+                yield rate("method worse by the margin: called less", about, wrong, n, "at most 2.5")
+                yield rate("method worse by the margin: interval holds the difference", about, inside, n, "95")
+
+
+def win_probability(model: Students, a: np.ndarray, b: np.ndarray) -> float:
+    "Integrate over the seeds how probably a student of one method has more of these rows right than one of another."
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    means, variances = [], []
+    for odds in (a, b):
+        chances = 1 / (1 + np.exp(-odds - model.seed_sd * nodes[:, None]))
+        means.append(chances.sum(axis=1))
+        variances.append((chances * (1 - chances)).sum(axis=1))
+    ahead = (means[0][:, None] - means[1]) / np.sqrt(variances[0][:, None] + variances[1])
+    return float((np.outer(weights, weights) * norm.cdf(ahead)).sum() / weights.sum() ** 2)
+
+
+def next_students(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "The probability that a student of one method beats one of another on the same rows. Before: the bootstrap over students that the source recommends."
+    for n_groups in ROWS:
+        for k in (2, 3, 5, 10):
+            for gain in (0.0, 0.4, 1.0):
+                model, inside, truths = Students(n_groups, 0.5), [0, 0], []
+                for _ in range(n):
+                    rows = model.rows(random)
+                    odds = [model.method(rows, random) + shift for shift in (gain, 0)]
+                    a, b = (model.results(one, k, random) for one in odds)
+                    truths.append(win_probability(model, *odds))
+                    drawn = random.integers(0, k, size=(2, 200, k))
+                    ours, theirs = a.sum(axis=1)[drawn[0]], b.sum(axis=1)[drawn[1]]
+                    low, high = ends((np.sign(ours[:, :, None] - theirs[:, None]).mean(axis=(1, 2)) + 1) / 2)
+                    inside[0] += low <= truths[-1] <= high
+                    inside[1] += holds(probability_better(a, b), truths[-1])
+                about = f"{3 * n_groups} rows, {k} seeds each, P(A > B) {100 * np.mean(truths):.0f} % on average"
+                yield rates("next student better: interval holds P(A > B)", about, inside, n, "95")
 
 
 def means(n: int, random: np.random.Generator) -> Iterator[Line]:
@@ -164,6 +263,34 @@ def shares(n: int, random: np.random.Generator) -> Iterator[Line]:
             inside[1] += holds(share_of(hits, groups), share)
         about = f"{n_groups} groups {kind}, {100 * share:.0f} % right, correlation {'below 0' if correlation < 0 else correlation}"
         yield rates("share of rows in groups: interval holds it", about, inside, n, "95")
+
+
+def few_gold(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "An accuracy from some gold rows of 1,002, all labelled by a teacher. Before: the gold rows alone."
+    for size, n_gold in ((1, 20), (1, 51), (1, 201), (3, 51), (3, 201)):
+        for share in (0.3, 0.67, 0.95):
+            for teacher in (0.7, 0.9):
+                inside, widths, n_groups = [0, 0], [], 1002 // size
+                for _ in range(n):
+                    hits, groups = grouped_rows(np.full(n_groups, size), share, 0.3 if size > 1 else 0.0, random)
+                    agrees = hits ^ (random.random(len(hits)) > teacher)
+                    has_gold = np.isin(groups, random.permutation(n_groups)[: n_gold // size])
+                    judged = [bool(hit) if gold else None for hit, gold in zip(hits, has_gold, strict=True)]
+                    found = powered_share(judged, agrees, groups)
+                    inside[0] += holds(found.gold_alone, share)
+                    inside[1] += holds(found, share)
+                    widths.append(100 * (found.high - found.low) / (found.gold_alone.high - found.gold_alone.low))
+                about = (
+                    f"{n_gold} gold rows{' in groups of 3' * (size > 1)}, {100 * share:.0f} % right, teacher right on {100 * teacher:.0f} %"
+                )
+                yield rates("few gold labels: interval holds the accuracy", about, inside, n, "95")
+                yield Line(
+                    "few gold labels: width of the interval",
+                    about,
+                    (100, 0),
+                    (float(np.mean(widths)), float(np.std(widths) / n**0.5)),
+                    "less than 100",
+                )
 
 
 def pairs(n: int, random: np.random.Generator) -> Iterator[Line]:
@@ -265,8 +392,8 @@ def selection_rows(n: int, random: np.random.Generator) -> Iterator[Line]:
         yield Line("teacher's accuracy: points too high", about, *numbers, "0")
 
 
-def run_benchmark(quick: bool) -> Iterator[Line]:
-    "Measure all lines."
+def run_benchmark(quick: bool, names: Sequence[str] = ()) -> Iterator[Line]:
+    "Measure all lines, or those of some functions."
     plans: tuple[tuple[Callable[[int, np.random.Generator], Iterator[Line]], int], ...] = (
         (verdicts, 1000),
         (means, 2000),
@@ -277,17 +404,27 @@ def run_benchmark(quick: bool) -> Iterator[Line]:
         (left_to_pay, 700),
         (choices, 800),
         (selection_rows, 5000),
+        (p_values, 1000),
+        (families, 400),
+        (margins, 1000),
+        (next_students, 1000),
+        (few_gold, 1000),
     )
+    if unknown := set(names) - {measure.__name__ for measure, _ in plans}:
+        raise SystemExit(f"no such lines: {', '.join(sorted(unknown))}; there are {', '.join(measure.__name__ for measure, _ in plans)}")
     for number, (measure, n) in enumerate(plans):
+        if names and measure.__name__ not in names:
+            continue
         yield from measure(20 if quick else n, np.random.default_rng(number))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="functions whose lines are measured; none: all")
     parser.add_argument("--quick", action="store_true", help="20 runs a line")
-    quick = parser.parse_args().quick
+    given = parser.parse_args()
     print("| what | setting | before | now | aim |\n|---|---|---:|---:|---|")
-    for line in run_benchmark(quick):
+    for line in run_benchmark(given.quick, given.names):
         print(line.cells(), flush=True)
 
 

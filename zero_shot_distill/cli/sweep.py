@@ -42,7 +42,12 @@ Engine = Literal["processes", "ray"]
 
 @with_options
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A sweep file.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="A sweep file, or the name of one that travels with the package, e.g. alpha.", show_default=False)
+    ],
+    annotations: Annotated[
+        str, typer.Option("--annotations", help="Rows to train on, in place of those the file names: an annotation, or a file of rows.")
+    ] = "",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Students trained at a time; they share the processor's threads.")] = 1,
     engine: Annotated[
         Engine, typer.Option("--engine", help="Where students are trained: processes here, or a Ray cluster (RAY_ADDRESS).")
@@ -59,6 +64,8 @@ def sweep(
     With `--engine ray` each student takes one processor of the cluster; rows and records travel, nothing has to be shared. With `--records` students that
     another machine has trained are fetched, not trained again.
 
+    `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs.
+
     Example: `zsd sweep methods.yaml --workers 2`
     """
     from zero_shot_distill.student.record import RunRecord
@@ -67,7 +74,7 @@ def sweep(
     from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
 
-    found, progress, work_dir = load_sweep(file), common.progress, common.work_dir
+    found, progress, work_dir = load_sweep(file, annotations), common.progress, common.work_dir
     with progress.bar("looking through (rows)") as on_progress:
         rows = training_rows(found.annotations, work_dir, found.task, found.columns, on_progress)
     progress.message(rows.about)

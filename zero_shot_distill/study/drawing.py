@@ -60,7 +60,7 @@ class NotebookFigure(Figure):
 def titled(figure: Figure, title: str, note: str) -> None:
     "Put a title above and a note below, both from the left edge."
     figure.suptitle(fill(title, 64), x=0.01, ha="left", weight="bold")
-    figure.supxlabel("\n".join(fill(line, 105) for line in note.splitlines()), x=0.01, ha="left", fontsize=9.5, color=GREY)
+    figure.supxlabel("\n".join(fill(line, 100) for line in note.splitlines()), x=0.01, ha="left", fontsize=9.5, color=GREY)
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing08
 def share_axis(ax: Axes, ticks: Sequence[int]) -> None:
