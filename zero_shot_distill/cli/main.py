@@ -21,6 +21,7 @@ from .annotate import annotate, forecast
 from .experiment import evaluate, experiment
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
+from .plan import plan
 from .select import select
 from .store import store_app
 from .student import export, predict, student_rows, train
@@ -58,7 +59,7 @@ teacher_app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
 app.add_typer(tasks_app, name="tasks")
-for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, sweep, predict, export, import_thesis):
+for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, sweep, plan, predict, export, import_thesis):
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71
