@@ -19,6 +19,7 @@ import typer
 
 from .annotate import annotate, forecast
 from .experiment import evaluate, experiment
+from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
 from .plan import plan
@@ -59,7 +60,7 @@ teacher_app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
 app.add_typer(tasks_app, name="tasks")
-for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, sweep, plan, predict, export, import_thesis):
+for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, sweep, plan, lint, predict, export, import_thesis):
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71

@@ -1,0 +1,323 @@
+"`zsd lint`: each kind of fault is found where it was planted, and nothing where it was not."
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from repository import ROOT
+from typer.testing import CliRunner
+
+from zero_shot_distill.cli.main import app
+from zero_shot_distill.core.files import definitions_dir
+from zero_shot_distill.store.request import Request, Response
+from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.study.findings import Fault
+from zero_shot_distill.study.lint import LintReport, lint
+from zero_shot_distill.task.task import load_task
+
+SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
+RECORDS = definitions_dir() / "recorded_runs" / "students"
+Records = dict[str, dict[str, Any]]  # run id -> content
+
+
+def kinds(report: LintReport) -> set[Fault]:
+    return {one.fault for one in report.findings}
+
+
+def records() -> Records:
+    "Two methods on e-SNLI, four seeds each, none at chance."
+    found = [json.loads(path.read_text()) for path in sorted(RECORDS.glob("*-gold-seed[0-3]-*.json"))]
+    return {
+        of["run_id"]: of
+        for of in found
+        if of["annotation"] == "shared-esnli" and of["method"] in ("standard", "step-by-step") and of["rationale_control"] == "off"
+    }
+
+
+def of_method(found: Records, method: str) -> list[dict[str, Any]]:
+    return [of for of in found.values() if of["method"] == method]
+
+
+def write(found: Records, folder: Path) -> Path:
+    runs = folder / "runs"
+    runs.mkdir(parents=True)
+    for name, of in found.items():
+        (runs / f"{name}.json").write_text(json.dumps(of))
+    return folder
+
+
+def all_take_a_minute(found: Records) -> None:
+    for of in of_method(found, "step-by-step"):
+        of["train_s"] = 60.0
+
+
+def all_whole_seconds(found: Records) -> None:
+    for n, of in enumerate(found.values()):
+        of["train_s"] = 431.0 + 17 * n
+
+
+def another_accuracy(found: Records) -> None:
+    next(iter(found.values()))["test"]["accuracy"] = 0.91
+
+
+def one_seed_again(found: Records) -> None:
+    of = of_method(found, "standard")[0]
+    copy = json.loads(json.dumps(of)) | {"seed": 4, "run_id": "standard-gold-seed4-000000000000", "train_s": of["train_s"] + 3.21}
+    found[copy["run_id"]] = copy
+
+
+def no_history(found: Records) -> None:
+    next(iter(found.values()))["history"] = []
+
+
+def no_steps(found: Records) -> None:
+    del next(iter(found.values()))["step_s"]
+
+
+def no_second_seed(found: Records) -> None:
+    found.pop(of_method(found, "step-by-step")[1]["run_id"])
+
+
+def twice_the_steps(found: Records) -> None:
+    for of in of_method(found, "step-by-step"):
+        of["steps"] *= 2
+
+
+def larger_batches_later(found: Records) -> None:
+    for of in of_method(found, "standard")[2:]:
+        of["batch_size"] = 16
+
+
+def blank_rationales(found: Records) -> None:
+    for of in of_method(found, "step-by-step"):
+        of |= {"missing_rationale": "blank", "n_rationales": of["n_rationales"] // 2}
+
+
+def twelve_validation_rows(found: Records) -> None:
+    for of in found.values():
+        of["n_valid"] = 12
+
+
+def validated_on_test(found: Records) -> None:
+    for of in found.values():
+        of |= {"n_valid": of["test"]["n"], "valid_confusion": of["test"]["confusion"], "valid_accuracy": of["test"]["accuracy"]}
+        for point in of["history"]:
+            point |= {"valid_accuracy": of["test"]["accuracy"], "valid_gold": of["test"]["accuracy"]}
+
+
+def one_at_chance(found: Records) -> None:
+    next(iter(found.values()))["at_chance"] = True
+
+
+PLANTED: list[tuple[Callable[[Records], None], Fault]] = [
+    (all_take_a_minute, Fault.PLACEHOLDER),
+    (all_whole_seconds, Fault.PLACEHOLDER),
+    (another_accuracy, Fault.PLACEHOLDER),
+    (one_seed_again, Fault.PLACEHOLDER),
+    (no_history, Fault.PLACEHOLDER),
+    (no_steps, Fault.PLACEHOLDER),
+    (no_second_seed, Fault.BEST_OF_K),
+    (twice_the_steps, Fault.UNEQUAL_TRAINING),
+    (larger_batches_later, Fault.UNEQUAL_TRAINING),
+    (blank_rationales, Fault.BLANK_RATIONALES),
+    (twelve_validation_rows, Fault.TINY_VALIDATION),
+    (validated_on_test, Fault.TEST_USED_TO_CHOOSE),
+    (one_at_chance, Fault.AT_CHANCE),
+]
+
+
+@pytest.mark.parametrize(("plant", "fault"), PLANTED, ids=lambda one: getattr(one, "__name__", str(one)))
+def test_a_fault_in_records_is_found(plant, fault, tmp_path):
+    found = records()
+    assert len(found) == 8
+    plant(found)
+    assert kinds(lint([write(found, tmp_path)])) == {fault}
+
+
+def half_the_rationales_masked(found: Records) -> None:
+    for of in of_method(found, "step-by-step"):
+        of["n_rationales"] //= 2
+
+
+def a_grid_of_steps(found: Records) -> None:
+    for n, of in enumerate(list(found.values())):
+        history = [point | {"step": 2 * point["step"], "label_loss": point["label_loss"] + 1e-6 * n} for point in of["history"]]
+        longer = of | {"steps": 2 * of["steps"], "history": history, "best_step": 2 * of["best_step"], "train_s": 2 * of["train_s"] + 0.13}
+        longer["run_id"] = of["run_id"][:-4] + "long"
+        found[longer["run_id"]] = longer
+
+
+def a_fifth_seed_of_one(found: Records) -> None:
+    of = of_method(found, "standard")[0]
+    history = [point | {"label_loss": point["label_loss"] * 1.01} for point in of["history"]]
+    later = json.loads(json.dumps(of)) | {"seed": 4, "run_id": "standard-gold-seed4-000000000000", "train_s": 433.17, "history": history}
+    found[later["run_id"]] = later
+
+
+@pytest.mark.parametrize("change", [lambda found: None, half_the_rationales_masked, a_grid_of_steps, a_fifth_seed_of_one])
+def test_sound_records_give_no_alarm(change, tmp_path):
+    found = records()
+    change(found)
+    assert lint([write(found, tmp_path)]).findings == ()
+
+
+def annotated(n: int, split: str, **more: Any) -> list[dict[str, Any]]:
+    row = {"gold": "neutral", "label": "neutral", "label_error": "", "rationale_error": ""}
+    return [
+        row | {"id": f"{split}-{i}", "input": f"{split} sentence {i}", "rationale": f"The {split} text says {i}."} | more for i in range(n)
+    ]
+
+
+def write_annotation(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+    folder = folder / "annotations" / "nli-0123456789ab"
+    folder.mkdir(parents=True)
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder.parents[1]
+
+
+TRAIN, TEST = annotated(20, "train"), annotated(10, "test")
+
+
+@pytest.mark.parametrize(
+    ("splits", "wanted"),
+    [
+        ({"train": TRAIN, "test": TEST}, set()),
+        ({"train": [row | {"rationale": None} if n % 2 else row for n, row in enumerate(TRAIN)], "test": TEST}, set()),
+        ({"train": TRAIN, "test": [*TEST, TRAIN[3] | {"id": "test-99", "input": "Train  sentence 3"}]}, {Fault.SHARED_ROWS}),
+        ({"train": [row | {"rationale": ""} if n < 5 else row for n, row in enumerate(TRAIN)]}, {Fault.BLANK_RATIONALES}),
+        ({"train": [row | {"rationale": "TODO"} if n < 5 else row for n, row in enumerate(TRAIN)]}, {Fault.PLACEHOLDER}),
+        ({"train": [row | {"rationale": "It follows."} if n < 9 else row for n, row in enumerate(TRAIN)]}, {Fault.PLACEHOLDER}),
+        ({"train": [row | {"teacher": "a" if n < 9 else "b"} for n, row in enumerate(TRAIN)]}, {Fault.MIXED_TEACHERS}),
+        ({"train": [row | {"teacher": "a"} for row in TRAIN]}, set()),
+    ],
+)
+def test_faults_in_annotations(splits, wanted, tmp_path):
+    assert kinds(lint([write_annotation(tmp_path, **splits)])) == wanted
+
+
+@pytest.mark.parametrize(("models", "wanted"), [(("m-0718",), set()), (("m-0718", "m-0901"), {Fault.MIXED_TEACHERS})])
+def test_several_models_that_answered_under_one_name(models, wanted, tmp_path):
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        for n in range(4):
+            request = Request.build("m", [{"role": "user", "content": f"Question {n}?"}])
+            said = Response(request.key, "neutral", "stop", 5, 1, 0.1, 1, "2026-11-27T00:00:00+00:00", models[n % len(models)])
+            store.put(request, said)
+    assert kinds(lint([tmp_path])) == wanted
+
+
+TASK = """
+name: mood
+fields: {{text: text{extra}}}
+label_column: mood
+labels: [good, bad]
+student_input: "{{text}}"
+splits: {{train: train.jsonl, test: test.jsonl}}
+"""
+PROMPTS = """
+task: mood
+templates:
+  - {{id: plain, user_message: "{message}", read: label-first}}
+"""
+
+
+def mood(folder: Path, message: str = "Good or bad? {text}", extra: str = "", n_shared: int = 0) -> Path:
+    (folder / "mood.yaml").write_text(TASK.format(extra=extra))
+    (folder / "mood-prompts.yaml").write_text(PROMPTS.format(message=message))
+    rows = {
+        split: [{"text": f"A long {split} day in town number {n}", "mood": ("good", "bad")[n % 2]} for n in range(30)]
+        for split in ("train", "test")
+    }
+    rows["test"][:n_shared] = rows["train"][:n_shared]
+    for split, of in rows.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, set()),
+        ({"message": "Such as: A long train day in town number 3 is bad. Good or bad? {text}"}, set()),
+        ({"n_shared": 2}, {Fault.SHARED_ROWS}),
+        ({"message": "Why is this {label}? {text}"}, {Fault.LABEL_IN_PROMPT}),
+        ({"message": "{text} {hint}", "extra": ", hint: mood"}, {Fault.LABEL_IN_PROMPT}),
+        ({"message": "Such as: A long test day in town number 3 is bad. Good or bad? {text}"}, {Fault.LABEL_IN_PROMPT}),
+    ],
+)
+def test_faults_in_a_task_and_its_prompts(changes, wanted, tmp_path):
+    assert kinds(lint([mood(tmp_path, **changes)])) == wanted
+    if wanted == {Fault.SHARED_ROWS}:  # the same by the task alone
+        assert kinds(lint([], load_task(tmp_path / "mood.yaml"))) == wanted
+
+
+def clone(folder: Path, question: str, **more: str) -> Path:
+    "A part of a clone of the thesis repository, of another task: a template, its mix, and questions with the gold labels of their rows."
+    labels = ["entailment", "neutral", "contradiction"] * 5
+    for part in ("prompt-templates", "prompt-mixes", "query-results/esnli/train/179"):
+        (folder / part).mkdir(parents=True)
+    template = {"id": 179, "user_message": question, "label_parse": "(a|b)", "explanation_parse": "(.*)"}
+    (folder / "prompt-templates" / "esnli.yaml").write_text(json.dumps({"dataset": "esnli", "templates": {"179": template}}))
+    (folder / "prompt-mixes" / "8.yaml").write_text("seed: 42\nlabel: {179: 1.0}\nexplanation: {179: 1.0}\n")
+    lines, gold = [], []
+    for n, label in enumerate(labels):
+        values = {"premise": f"A dog runs over field {n}.", "hypothesis": f"An animal is near {n}."}
+        values |= {name: text.replace("GOLD", label) for name, text in more.items()}
+        asked = question.format(**{"label": label} | values)
+        lines.append(
+            {
+                "split": "train",
+                "idx": n,
+                "prompt_template_id": 179,
+                "prompt_values": values,
+                "complete_prompt": f"\n{asked}",
+                "response": "So.",
+            }
+        )
+        gold.append({"idx": n, "label": label})
+    (folder / "query-results/esnli/train/179/responses.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "esnli_train_gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in gold))
+    return folder
+
+
+ASKED = "Premise: {premise} Hypothesis: {hypothesis} "
+
+
+def test_the_answer_in_the_questions_of_the_thesis(tmp_path):
+    sound = clone(tmp_path / "a", ASKED + "Is it entailment, neutral or contradiction?")
+    assert lint([sound]).findings == ()
+    by_name = lint([clone(tmp_path / "b", ASKED + "The answer is {label}. Why?")])
+    assert kinds(by_name) == {Fault.LABEL_IN_PROMPT}
+    (template,) = (one for one in by_name.findings if one.file.name == "esnli.yaml")
+    assert template.rows == ("179",)
+    assert "mix 8" in template.what
+    by_value = lint([clone(tmp_path / "c", ASKED + "They say {relation}. Why?", relation="GOLD")])
+    assert kinds(by_value) == {Fault.LABEL_IN_PROMPT}
+
+
+def test_the_thesis_as_it_is():
+    if not (SHARED / "thesis").is_dir():
+        pytest.skip("the thesis's data are not there; set ZSD_SHARED_DATA or keep them at ../shared/data")
+    found = lint([SHARED / "thesis"]).findings
+    said = [one.what for one in found]
+    assert any(what.startswith("24 of 367 rows have a training time") for what in said)
+    assert any("t5-v1_1-base, standard, labels gt: 27 of 44 rows" in what for what in said)
+    assert next(len(one.rows) for one in found if one.what.startswith("Prompt mix 9 has subsample 1 ")) == 9
+    assert {one.fault for one in found if one.fault == Fault.LABEL_IN_PROMPT} == set()  # template 179 is of a task that is not here
+
+
+def test_the_command_says_what_it_found(tmp_path, monkeypatch):
+    found = records()
+    monkeypatch.chdir(write(found, tmp_path))
+    runner = CliRunner()
+    clean = runner.invoke(app, ["lint", ".", "--strict"])
+    assert (clean.exit_code, clean.output) == (0, "Nothing was found in 8 files.\n")
+    path = next((tmp_path / "runs").iterdir())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"at_chance": True}))
+    assert runner.invoke(app, ["lint", "."]).exit_code == 0
+    strict = runner.invoke(app, ["lint", ".", "--strict", "--json"])
+    (finding,) = json.loads(strict.output)
+    assert (strict.exit_code, finding["fault"], Path(finding["file"]).name) == (1, "at-chance", path.name)
