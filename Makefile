@@ -51,8 +51,8 @@ docs: $(STAMP)  ## the documentation, into _docs/index.html
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(LAB_OPTIONS)
 
-figures: $(STAMP)  ## run the experiment notebooks again; they write figures/
-	@$(BIN)/python tools/make_figures.py
+figures: $(STAMP)  ## run the experiment notebooks whose figures are out of date; they write figures/
+	@$(BIN)/zsd figures
 
 export: $(STAMP)  ## format and clean the notebooks; write the modules and the README from them
 	@$(BIN)/ruff check --quiet --fix --select I,W $(NOT_SCRATCH) || true

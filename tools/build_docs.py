@@ -21,6 +21,7 @@ from scratch import scratch_notebooks, skipped_names
 PACKAGE_DIR = ROOT / "zero_shot_distill"
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
 ABOUT = "About this project"
+FIGURES = ROOT / "build" / "figures"  # of the experiments; a later build runs again only what has changed
 Cell = dict  # a notebook cell as JSON
 
 
@@ -51,7 +52,7 @@ class Site:
         name = original.relative_to(ROOT / "nbs").as_posix()
         exported = re.search(r"#\|\s*default_exp\s+([\w.]+)", original.read_text(encoding="utf-8"))
         module = self.modules.get(exported[1]) if exported else None
-        results = _results(original, self.source_dir.parent / "executed") if name.startswith("experiments/") else {}
+        results = _results(original.stem) if name.startswith("experiments/") else {}
         cells: list[Cell] = []
         waiting: list[str] = []  # names whose entries follow; nbdev puts those of one cell in reverse order
         for cell in json.loads(prepared.read_text(encoding="utf-8"))["cells"]:
@@ -76,6 +77,18 @@ class Site:
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
+
+    def add_figures(self) -> None:
+        "Show the figures of all experiments on a page, the first of theirs."
+        from zero_shot_distill.study.gallery import index_html
+
+        self.pages["Experiments"].insert(0, "experiments/figures.md")
+        target = self.source_dir / "experiments" / "figures.md"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        body = index_html(FIGURES, "{}.html".format, "../figures/")
+        target.write_text(
+            f"# Figures\n\n{{.lead}}\nWhat each experiment asks, and what it found.\n\n```{{raw}} html\n{body}\n```\n", encoding="utf-8"
+        )
 
     def finish(self) -> None:
         "Write the table of contents into the home page."
@@ -158,16 +171,22 @@ class Site:
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 
-def _results(
-    experiment: Path,  # its notebook, which is kept without outputs
-    folder: Path,  # where the executed copy goes
-) -> dict[str, Cell]:  # source of a code cell -> its outputs
-    "Run an experiment with its default parameters, which are the small ones, for the results that its page shows."
-    from zero_shot_distill.study.notebook import execute_notebook
+def _run_experiments() -> None:
+    "Run the experiments as `make figures` does, but into a folder of the build, for the results that their pages show."
+    from zero_shot_distill.study.experiments import find_notebooks, make_figures, plan_figures
 
-    executed = folder / experiment.name
-    execute_notebook(experiment, executed, {})
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    planned, left_out = plan_figures(find_notebooks(), FIGURES)
+    ends = make_figures([one for one in planned if not one.is_done], os.cpu_count() or 1)
+    faults = left_out | {end.experiment.name: end.fault for end in ends if end.fault}
+    if faults:
+        sys.exit("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+
+
+def _results(
+    name: str,  # of an experiment
+) -> dict[str, Cell]:  # source of a code cell -> its outputs
+    "Read the outputs of an experiment, whose notebook is kept without them."
+    cells = json.loads((FIGURES / "executed" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     return {"".join(cell["source"]): {"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"}
 
 
@@ -232,10 +251,12 @@ def with_sphinx() -> int:
     for page in PROJECT_PAGES:
         site.add_text(ROOT / page)
     own = scratch_notebooks(ROOT)
+    _run_experiments()
     for prepared in sorted(prepared_dir.rglob("*.ipynb")):
         original = ROOT / "nbs" / prepared.relative_to(prepared_dir)
         if original not in own:
             site.add_notebook(prepared, original)
+    site.add_figures()
     site.finish()
     status = sphinx_build(
         ["-q", "-W", "--keep-going", "-b", "html", "-c", "tools/sphinx", "-d", str(build_dir / "doctrees"), str(source_dir), str(html_dir)]
@@ -243,6 +264,7 @@ def with_sphinx() -> int:
     if status == 0:  # pages that did not build never replace those that did
         shutil.rmtree(out_dir, ignore_errors=True)
         html_dir.rename(out_dir)
+        shutil.copytree(FIGURES, out_dir / "figures")
         print(f"_docs/index.html: {len(list(out_dir.rglob('*.html')))} pages; open it in a browser", file=sys.stderr)
     return status
 

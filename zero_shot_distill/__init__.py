@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _MODULES = {  # module -> its names that stand here
     "core.definition": ("ZsdError",),
     "core.progress": ("Progress",),
+    "stats.compare": ("not_worse", "paired_difference", "probability_better"),
+    "stats.ppi": ("powered_share",),
     "task.task": ("Example", "Task", "load_task"),
     "task.load": ("load_examples", "sample_examples"),
     "store.store": ("ResponseStore",),
@@ -49,6 +51,9 @@ _MODULES = {  # module -> its names that stand here
     "student.predict_rows": ("predict_rows", "write_rows"),
     "student.export": ("export_student",),
     "study.records": ("read_run",),
+    "study.comparable": ("read_records",),
+    "study.ablation": ("ablations",),
+    "study.ablation_figure": ("ablation_figure",),
     "study.search_comparison": ("confirmation_figure", "trajectory_figure"),
     "project": ("Project",),
 }

@@ -1,6 +1,6 @@
 """How much a few gold labels gain by the labels of a teacher, on real replies. Prints a Markdown table, from one run.
 
-    python tests/benchmarks/few_gold.py                          # the thesis's cqa replies, 40 samples a pair: some minutes
+    python tests/benchmarks/few_gold.py                          # the thesis's cqa replies, 8 samples a pair: two minutes of one core
     python tests/benchmarks/few_gold.py --quick                  # 2 samples: shows that it works, measures little
     python tests/benchmarks/few_gold.py --data FOLDER --task T   # other replies, laid out as `replay.py` says
 
@@ -78,7 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     labels, gold = read_labels(given.data, given.task)
     print(f"{len(labels)} templates, {len(gold)} rows\n")
-    for line in run_benchmark(labels, gold, 2 if given.quick else 40):
+    for line in run_benchmark(labels, gold, 2 if given.quick else 8):
         print(line, flush=True)
 
 

@@ -132,4 +132,6 @@ def _show(records: "Sequence[RunRecord]", work_dir: Path, as_json: bool) -> None
         print(study.title)
         show_rows(study.as_rows(), as_json=False)
         print("\n".join(contrast.sentence for contrast in study.contrasts))
+    if at_chance := [record.run_id for record in records if record.at_chance]:
+        print(f"NOTE: not shown to be above chance on their validation rows: {', '.join(at_chance)}")
     print(f"{len(records)} records in {work_dir / 'runs'}")

@@ -35,6 +35,7 @@ from .data import encode_rows
 from .method import METHODS, PREFIXES
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
+from .origin import git_commit, hardware
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -137,6 +138,7 @@ class TrainingJob:
             "n_truncated_inputs": train.n_truncated_inputs,
             "n_truncated_rationales": train.n_truncated_rationales if explains else 0,
             "max_answer_tokens": train.max_answer_tokens,
+            "n_parameters": student.model.num_parameters(),
         }
         return LearningRows(train, valid, self.task), counts
 
@@ -208,11 +210,11 @@ def _learn_or_restart(
         result, found = _learn(job, replace(config, seed=seed), places[n], on_progress)
         if not found["at_chance"]:
             break
-        further = f"; trying seed {restart_seed(config.seed, n + 1)}" if n + 1 < len(places) else ""
-        _log.warning(
-            f"{out_dir.name}: seed {seed} is not shown to be above chance ({result.best.valid_accuracy:.1%} of {found['n_valid']} validation rows, "
-            f"{found['chance']:.1%} by chance){further}"
-        )
+        if n + 1 < len(places):  # of the last one the student itself says it, among its notes
+            _log.warning(
+                f"{out_dir.name}: seed {seed} is not shown to be above chance ({result.best.valid_accuracy:.1%} of {found['n_valid']} validation "
+                f"rows, {found['chance']:.1%} by chance); trying seed {restart_seed(config.seed, n + 1)}"
+            )
     return result, found | {"n_restarts": n}
 
 
@@ -253,6 +255,8 @@ def train_student(
         step_s=round(result.step_s, 4),
         history=result.history,
         versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        hardware=hardware(),
+        git_commit=git_commit(),
         annotation=job.annotation,
         weights_licence=job.weights_licence,
         test_rows=job.test_rows,

@@ -24,6 +24,7 @@ from ..prompt.display import share_text
 from ..stats.confusion import Confusion
 from .config import TrainingConfig
 from .method import METHODS
+from .origin import Hardware
 from .score import StudentScore
 
 if TYPE_CHECKING:
@@ -146,10 +147,15 @@ class TrainingReport:
     train_s: float  # seconds, evaluations included
     step_s: float  # seconds a training step
     precision: str = ""  # that was trained in: "bf16" or "fp32"
+    n_parameters: int = 0  # of the student; 0: a record of before
     created_at: str = ""  # ISO 8601, UTC
     fingerprint: str = ""  # of the weights that it began with, the task, the rows and the settings
     history: tuple[TrainingPoint, ...] = field(default=(), repr=False)
     versions: dict[str, str] = field(default_factory=dict, repr=False)  # of torch and transformers
+    hardware: Hardware | None = field(default=None, repr=False)  # None: a record of before
+    git_commit: str = field(
+        default="", repr=False
+    )  # of the checkout that trained it, see `student.origin`; empty: none, or a record of before
 
     def valid_share(
         self,
@@ -269,7 +275,7 @@ class RunRecord(TrainingReport):
         "Give the settings and the figures as a table, without what is listed row by row."
         import pandas as pd
 
-        content = {name: value for name, value in self.as_dict().items() if name not in ("test", "history", "versions")}
+        content = {name: value for name, value in self.as_dict().items() if name not in ("test", "history", "versions", "hardware")}
         return pd.concat([pd.DataFrame([content]), self.test.frame.add_prefix("test ")], axis=1)
 
     def as_row(self) -> dict[str, str]:  # for `table_html`

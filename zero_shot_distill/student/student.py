@@ -23,6 +23,7 @@ from .config import TrainingConfig, UnusableInput, first_line
 from .measure import READINGS, PredictedRow, PredictedRows, RationaleScore, Reading, rouge_l, stated_in
 from .method import METHODS
 from .model import load_student_model, memory_named, quiet_transformers
+from .origin import Hardware
 from zero_shot_distill.student.record import (
     RunRecord,
     TrainingPoint,
@@ -116,6 +117,8 @@ def load_student(
         content["history"] = tuple(TrainingPoint(**point) for point in content["history"])
         if counted := content.get("valid_confusion"):
             content["valid_confusion"] = Confusion(tuple(counted["labels"]), tuple(map(tuple, counted["counts"])))
+        if made_on := content.get("hardware"):
+            content["hardware"] = Hardware(**made_on)
         content.pop("prefixes")
         return Student(path=folder, test_rows=test_rows, **content)
     except FileNotFoundError:

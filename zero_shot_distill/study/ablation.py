@@ -75,7 +75,7 @@ class Compared:
     def base_title(self) -> str:
         "Name the baseline, for a column or an axis, by what it has other than the point."
         if self.base.value in (None, self.point.value):
-            return self.base.line
+            return self.base.group.how
         return self.base.value_text if self.base.line == self.point.line else self.base.title
 
 
@@ -128,7 +128,7 @@ def _small_print(contrast: Contrast) -> str:
     found, p = contrast.difference, contrast.p_adjusted
     adjusted = f"Holm p {p:.2g}" if p is not None and p == p else ""
     seen = f"seen {contrast.seen_from}" if contrast.seen_from else ""
-    return ", ".join(filter(None, [f"{found.n_seeds[0]} seeds", adjusted, contrast.shown, seen]))
+    return ", ".join(filter(None, [f"{found.n_seeds[0]} seed{'s' * (found.n_seeds[0] != 1)}", adjusted, contrast.shown, seen]))
 
 # %% ../../nbs/7_study/02_ablation.ipynb #abl00009
 def _value(run: RunRecord, setting: str) -> Any:  # None: the method does not read it
@@ -159,12 +159,27 @@ def _points(study: Study, setting: str, also: Sequence[str]) -> list[Point]:
         ]
         line = "" if setting == WAY else ", ".join([group.how, *named])
         points.append(Point(setting, value, line, group, others))
-    return sorted(points, key=lambda point: (*_line_order(point), _value_order(point.value, setting)))
+    return sorted(points, key=lambda point: (*_line_order(point), _size(point, setting), _value_order(point.value, setting)))
+
+
+def _followed(points: list[Point], against: Sequence[Any]) -> list[Point]:
+    "Leave out lines that do not vary the setting, where another one does; baselines stay."
+    values: dict[str, set[Any]] = {}
+    for point in points:
+        values.setdefault(point.line, set()).add(point.value)
+    if max(map(len, values.values())) < 2:
+        return points
+    return [point for point in points if len(values[point.line]) > 1 or point.group.method in against]
 
 
 def _line_order(point: Point) -> tuple[Any, ...]:
     methods = list(METHODS)
     return (methods.index(point.group.method), point.group.control != "off", point.line)
+
+
+def _size(point: Point, setting: str) -> int:
+    "Order students by their size."
+    return max(run.n_parameters for run in point.group.runs) if setting == "student" else 0
 
 
 def _value_order(value: Any, setting: str) -> tuple[Any, ...]:
@@ -194,7 +209,7 @@ def ablations(
     varied = {setting, *also} - {WAY}
     found = []
     for study in comparable(students, varied):
-        points = _points(study, setting, tuple(also))
+        points = _followed(_points(study, setting, tuple(also)), against)
         pairs: dict[tuple[int, int], Compared] = {}
         for one in against:
             for point in points:
@@ -257,7 +272,7 @@ def content_sentence(
 def _undetermined(left: Sequence[Contrast], n: int) -> str:
     "Say how many comparisons show nothing, which is the greatest difference of them, and what they could have seen."
     greatest = max(left, key=lambda one: abs(one.difference.value))
-    of = "the only comparison is" if n == 1 else f"{len(left)} of {n} comparisons are"
+    of = "the only comparison is" if n == 1 else f"all {n} comparisons are" if len(left) == n else f"{len(left)} of {n} comparisons are"
     seen = [one.difference.detectable for one in left if one.difference.detectable < 1]
     could = ""
     if seen and not greatest.difference.reason:

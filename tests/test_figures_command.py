@@ -1,0 +1,92 @@
+"`zsd figures` as a user has it: notebooks that answer, fail, are stopped and run again; real papermill, in a folder of one's own."
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from zsd_command import ended, interrupt, is_one_line, zsd
+
+DRAWING = """
+from pathlib import Path
+from IPython.display import HTML
+Path(figures_dir).mkdir()
+for ending in ("svg", "png"):
+    (Path(figures_dir) / f"{task_name}_line.{ending}").write_text("<svg><title>a line</title></svg>")
+"""
+ANSWER = "HTML(f'<p><b>Up &amp; away, for {task_name}.</b></p>')"
+
+
+def write_experiment(path: Path, *cells: str) -> Path:
+    parameters = nbformat.v4.new_code_cell('work_dir = ""\ntask_name = "roses"\nfigures_dir = ""', metadata={"tags": ["parameters"]})
+    prose = nbformat.v4.new_markdown_cell(f"# {path.stem.title()} <b>\n> Which way does {path.stem} go?")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[prose, parameters, *map(nbformat.v4.new_code_cell, cells)], metadata=kernel)
+    nbformat.write(notebook, path)
+    return path
+
+
+def figures(folder: Path, *arguments: str):
+    # Its processes are begun anew, as a user's are.
+    return zsd(folder, "figures", *arguments, preload="none")
+
+
+def test_a_failed_one_stops_no_other_and_what_is_done_is_not_run_again(tmp_path):
+    write_experiment(tmp_path / "line.ipynb", DRAWING, ANSWER)
+    write_experiment(tmp_path / "broken.ipynb", "1 / 0")
+    made, executed = tmp_path / "zsd-work" / "figures", tmp_path / "zsd-work" / "figures" / "executed"
+    done = figures(tmp_path, "broken.ipynb", "line.ipynb", "--workers", "2")
+    assert done.status == 1
+    assert done.last_line.startswith("zsd: 1 of 2 experiments failed: broken; their tracebacks are in zsd-work/figures/executed")
+    assert "Up & away, for roses." in done.out
+    assert sorted(path.name for path in made.iterdir()) == ["executed", "index.html", "roses_line.png", "roses_line.svg"]
+    assert "1 / 0" in (executed / "broken.failed.txt").read_text()
+    assert "\x1b" not in (executed / "broken.failed.txt").read_text()
+    assert "ZeroDivisionError" in (executed / "broken.tmp.ipynb").read_text()
+    page = (made / "index.html").read_text()
+    assert "Which way does line go?" in page
+    assert "Up &amp; away, for roses." in page
+    assert "Line &lt;b&gt;" in page
+    assert 'src="roses_line.svg" alt="a line"' in page
+    assert "http" not in page
+    assert str(tmp_path) not in page
+    first = (executed / "line.json").read_text()
+
+    write_experiment(tmp_path / "broken.ipynb", "print('**It** goes.')")
+    again = figures(tmp_path, "line.ipynb", "broken.ipynb", "--json")
+    assert again.status == 0, again.err
+    assert "2 experiments, 1 done already, 1 to run, 1 at a time" in again.err
+    assert (executed / "line.json").read_text() == first
+    assert [one["answer"] for one in json.loads(again.out)["experiments"]] == ["Up & away, for roses.", "It goes."]
+    assert not (executed / "broken.failed.txt").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_what_runs_and_the_same_command_goes_on(tmp_path):
+    waiting = "from pathlib import Path\nimport time\nPath('begun').touch()\nwhile not Path('go').exists():\n    time.sleep(0.1)\n'Done.'"
+    write_experiment(tmp_path / "slow.ipynb", waiting)
+    stopped = interrupt(tmp_path, lambda _: (tmp_path / "begun").exists(), "figures", "slow.ipynb", preload="none")
+    assert stopped.last_line == "zsd: stopped; what arrived is stored, the same command goes on from there"
+    assert "Traceback" not in stopped.err
+    assert ended(stopped.children)
+    assert list((tmp_path / "zsd-work" / "figures" / "executed").iterdir()) == []
+    (tmp_path / "go").touch()
+    done = figures(tmp_path, "slow.ipynb")
+    assert done.status == 0, done.err
+    assert "Done." in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["first_lok"], "no experiment 'first_lok'; did you mean first_look?"),
+        (["mine.ipynb"], "no experiment 'mine.ipynb'"),
+        (["first_look", "--runs", "nowhere"], "nowhere: no such folder"),
+        (["odd.ipynb"], "odd.ipynb: no notebook that can be run"),
+    ],
+)
+def test_what_cannot_be_run_is_told_in_one_line(tmp_path, arguments, part):
+    (tmp_path / "odd.ipynb").write_text("{")
+    is_one_line(zsd(tmp_path, "figures", *arguments), 2, part)
+    assert os.listdir(tmp_path).count("zsd-work") == 0
