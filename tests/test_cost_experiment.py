@@ -130,7 +130,11 @@ def test_the_templates_of_lengths_differ_in_the_asked_length_alone():
     templates = load_templates(load_task("pocket_nli"), definitions_dir() / "prompts" / "pocket_nli_length.yaml")
     begun = {template.user_message.partition("Explain in ")[0] for template in templates.values()}
     asked = [template.user_message.partition("Explain in ")[2] for template in templates.values()]
-    assert (len(begun), len(set(asked)), {template.reading for template in templates.values()}) == (1, 3, {templates["length-short"].reading})
+    assert (len(begun), len(set(asked)), {template.reading for template in templates.values()}) == (
+        1,
+        3,
+        {templates["length-short"].reading},
+    )
 
 
 def test_a_plan_buys_the_cheapest_rate_that_none_is_shown_to_beat():

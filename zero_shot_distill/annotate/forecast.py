@@ -250,7 +250,6 @@ def demonstration_tokens(
         found.append(len(question.encode()) * tokens_per_byte + reply_tokens + _TOKENS_PER_TURN)
     return found
 
-
 # %% ../../nbs/4_annotate/04_forecast.ipynb #5329bae2
 def _few_shot(
     plan: Totals,

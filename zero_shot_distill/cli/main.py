@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .annotate import annotate, forecast
+from .claims import claims
 from .experiment import evaluate, experiment
+from .figures import figures
 from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
@@ -60,7 +62,24 @@ teacher_app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
 app.add_typer(tasks_app, name="tasks")
-for command in (templates, experiment, evaluate, select, opro, forecast, annotate, train, sweep, plan, lint, predict, export, import_thesis):
+for command in (
+    templates,
+    experiment,
+    evaluate,
+    select,
+    opro,
+    forecast,
+    annotate,
+    train,
+    sweep,
+    claims,
+    figures,
+    lint,
+    plan,
+    predict,
+    export,
+    import_thesis,
+):
     app.command()(command)
 
 # %% ../../nbs/9_cli/06_main.ipynb #1f525a71

@@ -27,7 +27,9 @@ def plan(
     budget_usd: Annotated[float | None, typer.Option("--budget-usd", min=0, help="US dollars that the teacher may take.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows to annotate; as many as the students had by default.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Count the tokens at the list price of this hosted model.")] = None,
-    usd_per_1000: Annotated[float | None, typer.Option("--usd-per-1000", min=0, help="US dollars for 1,000 explained rows, where you know.")] = None,
+    usd_per_1000: Annotated[
+        float | None, typer.Option("--usd-per-1000", min=0, help="US dollars for 1,000 explained rows, where you know.")
+    ] = None,
     *,
     common: CommonOptions,
 ) -> None:
@@ -45,7 +47,9 @@ def plan(
     name, progress = load_task(task).name, common.progress
     work_dir, studies = _studies(name, [common.work_dir, recorded_work_dir()])
     if not studies:
-        raise RecordsError(f"no students of task {name!r} that differ in their share of rationales: vary rationale_share in a file of zsd sweep, with standard")
+        raise RecordsError(
+            f"no students of task {name!r} that differ in their share of rationales: vary rationale_share in a file of zsd sweep, with standard"
+        )
     if work_dir != common.work_dir:
         progress.message(f"no such students of {name} in {common.work_dir}: these are the recorded ones")
     plans = rate_plans(studies, _costs(work_dir, studies, model, usd_per_1000), budget_usd, rows)

@@ -74,7 +74,9 @@ def count_replies(
     "Collect what the teacher counted for the replies to a template, whatever was read in them."
     counted = [read for read in replies if read.response and None not in (read.response.prompt_tokens, read.response.completion_tokens)]
     if len(counted) < 2:
-        raise CostError(f"template {template.id!r}: {len(counted)} of {len(replies)} replies have token counts; ask it on two rows at least")
+        raise CostError(
+            f"template {template.id!r}: {len(counted)} of {len(replies)} replies have token counts; ask it on two rows at least"
+        )
     shown = [sum(len(turn["content"].encode()) for turn in render(template, read.example)) for read in counted]
     per_byte = sum(read.response.prompt_tokens for read in counted) / sum(shown)
     return CountedReplies(
@@ -247,7 +249,15 @@ class CostComparison:
         for rate in self.question.rates:
             n_explained = round(rate * n)
             how = "replies without a rationale are estimated" if self.labels.is_estimate else f"labels alone: {self.labels.template_id}"
-            found.append(way(f"zero-shot, {100 * rate:.0f} % explained", [(self.counted, n_explained), (self.labels, n - n_explained)], price, 0.0, how))
+            found.append(
+                way(
+                    f"zero-shot, {100 * rate:.0f} % explained",
+                    [(self.counted, n_explained), (self.labels, n - n_explained)],
+                    price,
+                    0.0,
+                    how,
+                )
+            )
         if price.batch:
             found.append(way("zero-shot, by batch", [(self.counted, n)], price.batch, 0.0, "replies within a day"))
         if self.search:
@@ -274,7 +284,9 @@ class CostComparison:
 
     def _shown(self) -> tuple[str, list[dict[str, str]], str]:
         plan, *others = self.scenarios
-        about = f"90 % prediction intervals, from {len(self.counted.rows)} replies to {self.counted.template_id}; prices: {self.price.source}"
+        about = (
+            f"90 % prediction intervals, from {len(self.counted.rows)} replies to {self.counted.template_id}; prices: {self.price.source}"
+        )
         return f"{self.question.n_rows:,} rows", scenario_rows(plan, others), about
 
     def __repr__(self) -> str:
@@ -309,11 +321,12 @@ def cost_sentence(made: CostComparison) -> str:  # some sentences
     if not savings:
         raise CostError("nothing to compare: give at least one number of demonstrations")
     said = "; ".join(
-        f"against {one.n_shots} demonstrations of {one.tokens:.0f} tokens it saves {one} (n {one.share.n} rows)"
-        for one in savings
+        f"against {one.n_shots} demonstrations of {one.tokens:.0f} tokens it saves {one} (n {one.share.n} rows)" for one in savings
     )
     verdicts = {one.verdict(claim) for one in savings}
-    shown = f"is {verdicts.pop()}" if len(verdicts) == 1 else "is " + ", ".join(f"{one.verdict(claim)} with {one.n_shots}" for one in savings)
+    shown = (
+        f"is {verdicts.pop()}" if len(verdicts) == 1 else "is " + ", ".join(f"{one.verdict(claim)} with {one.n_shots}" for one in savings)
+    )
     last = savings[-1]
     answer = (
         f"Zero-shot, {n:,} rows cost {format_usd(plan.cost_usd.value)} [{format_usd(plan.cost_usd.low)}, {format_usd(plan.cost_usd.high)}]; {said}. "

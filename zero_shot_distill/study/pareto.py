@@ -103,7 +103,9 @@ def cost_studies(
         if len(priced) > 1:
             found.append(CostStudy(task, tuple(sorted(priced, key=lambda one: (one.usd, -one.group.accuracy.value))), n_unknown))
     if not found:
-        raise RecordsError("no two ways of training whose cost is known: train students on an annotation of zsd annotate, in its work directory")
+        raise RecordsError(
+            "no two ways of training whose cost is known: train students on an annotation of zsd annotate, in its work directory"
+        )
     return sorted(found, key=lambda study: -sum(len(way.group.runs) for way in study.ways))
 
 
@@ -120,7 +122,9 @@ def _apart(settings: Sequence[tuple[str, Any]], others: Sequence[Sequence[tuple[
     "Name the settings that differ among the ways and that their titles do not tell."
     told = {"method", "labels", *OF_SOME_METHODS}
     return ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in settings if name not in told and any(dict(one)[name] != value for one in others)
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in settings
+        if name not in told and any(dict(one)[name] != value for one in others)
     )
 
 # %% ../../nbs/7_study/02_pareto.ipynb #pa000011
@@ -155,16 +159,39 @@ def _draw_study(ax: Axes, study: CostStudy) -> None:
         x, accuracy = way.usd + 0.018 * widest * place, way.group.accuracy
         if accuracy.has_ends:
             ax.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], color=color, linewidth=1.8, zorder=3)
-        ax.plot([x + 0.011 * widest] * len(way.group.runs), [100 * run.test.accuracy for run in way.group.runs], marker, color=color, markersize=3.5, markerfacecolor="white", linestyle="none", zorder=4)
+        ax.plot(
+            [x + 0.011 * widest] * len(way.group.runs),
+            [100 * run.test.accuracy for run in way.group.runs],
+            marker,
+            color=color,
+            markersize=3.5,
+            markerfacecolor="white",
+            linestyle="none",
+            zorder=4,
+        )
         face = color if way in front else "white"
         if way.group.labels == "teacher":
-            ax.annotate("teacher labels", (x, 100 * accuracy.value), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5)
-        ax.plot(x, 100 * accuracy.value, marker, color=color, markersize=9, markerfacecolor=face, linestyle="none", zorder=5, label=METHODS[way.group.method].title)
+            ax.annotate(
+                "teacher labels", (x, 100 * accuracy.value), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5
+            )
+        ax.plot(
+            x,
+            100 * accuracy.value,
+            marker,
+            color=color,
+            markersize=9,
+            markerfacecolor=face,
+            linestyle="none",
+            zorder=5,
+            label=METHODS[way.group.method].title,
+        )
     ends = [(way.usd, 100 * way.group.accuracy.value) for way in front] + [(1.08 * widest, 100 * front[-1].group.accuracy.value)]
     ax.plot(*zip(*ends, strict=True), drawstyle="steps-post", color=GREY, linewidth=1.2, linestyle="--", zorder=2)
     n_seeds = sorted({len(way.group.runs) for way in study.ways})
     seeds = f"{n_seeds[0]} seeds" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]} seeds"
-    ax.set_title(f"{study.task}: {len(study.ways)} ways, {seeds} each, {study.ways[0].group.runs[0].test.n} test rows", loc="left", fontsize=10.5)
+    ax.set_title(
+        f"{study.task}: {len(study.ways)} ways, {seeds} each, {study.ways[0].group.runs[0].test.n} test rows", loc="left", fontsize=10.5
+    )
     ax.set_xlabel("US dollars for the teacher's replies")
     ax.set_ylabel("test accuracy, %")
     ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)

@@ -190,10 +190,14 @@ def length_studies(
     runs = [run for run in students if run.annotation in known and run.config.labels == "gold"]
     kept = [run for run in runs if run.config.rationale_control in ("off", "first-words")]
     if len({run.annotation for run in kept}) < 2 and not any(run.config.rationale_control == "first-words" for run in kept):
-        raise RecordsError("no students with gold labels that learned rationales of two lengths; the experiment rationale_length says how to train them")
+        raise RecordsError(
+            "no students with gold labels that learned rationales of two lengths; the experiment rationale_length says how to train them"
+        )
     for one in lengths[1:]:
         if one.row_ids != lengths[0].row_ids:
-            raise RecordsError(f"annotations {lengths[0].annotation} and {one.annotation} have other training rows: their lengths cannot be compared")
+            raise RecordsError(
+                f"annotations {lengths[0].annotation} and {one.annotation} have other training rows: their lengths cannot be compared"
+            )
     found = []
     for study in ablations(kept, "annotation", ["standard"]):
         points = [_length_point(point, known) for point in study.points if point.group.method != "standard"]
@@ -229,7 +233,16 @@ def length_figure(
                 is_cut = each.point.group.control == "first-words"
                 x, accuracy = each.words.value, each.point.group.accuracy
                 runs = each.point.group.runs
-                ax.plot([x + 0.7] * len(runs), [100 * run.test.accuracy for run in runs], marker, color=color, markersize=3.5, markerfacecolor="white", linestyle="none", zorder=4)
+                ax.plot(
+                    [x + 0.7] * len(runs),
+                    [100 * run.test.accuracy for run in runs],
+                    marker,
+                    color=color,
+                    markersize=3.5,
+                    markerfacecolor="white",
+                    linestyle="none",
+                    zorder=4,
+                )
                 if accuracy.has_ends:
                     ax.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], ":" if is_cut else "-", color=color, linewidth=2, zorder=3)
                 if each.words.has_ends:

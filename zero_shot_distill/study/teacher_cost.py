@@ -104,7 +104,9 @@ def student_usd(
     what people took to give the gold labels is not counted.
     """
     if run.config.labels == "teacher":
-        n_asked = run.n_train + run.n_dropped + run.n_unencodable + run.n_without_rationale + run.n_unsure + run.n_valid + run.n_valid_dropped
+        n_asked = (
+            run.n_train + run.n_dropped + run.n_unencodable + run.n_without_rationale + run.n_unsure + run.n_valid + run.n_valid_dropped
+        )
     else:
         n_asked = run.n_rationales if METHODS[run.config.method].explains else 0
     if not n_asked:
