@@ -22,18 +22,19 @@ OURS = ("annotate.announce", "annotate.forecast", "annotate.release", "student.j
 ALL = (*LIGHT, "pandas", "scipy.stats", "datasets", "genai_prices.data", *(f"zero_shot_distill.{name}" for name in OURS))
 PRELOADS = {"light": LIGHT, "all": ALL}
 
-# Of the environment, what is only read by the command itself, and so may differ from the nursery's.
-MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH")
+# Of the environment, what is only read by the command itself, and so may differ from the nursery's; the last two are set where a test itself trains.
+MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH", "ONEDNN_", "TORCHINDUCTOR_")
 
 PROGRAM = """
 import atexit, gc, importlib, json, os, random, signal, sys, tempfile, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 asked, told = int(sys.argv[1]), int(sys.argv[2])
+gc.disable()
 for name in sys.argv[3:]:
     importlib.import_module(name)
 main = sys.modules["zero_shot_distill.cli.main"].main
-gc.collect()
 gc.freeze()  # children share what was imported
+gc.enable()
 with os.fdopen(asked) as commands:
     for line in commands:
         command = json.loads(line)
@@ -61,7 +62,11 @@ tempfile.tempdir = None
 sys.argv[:] = ["zsd", *command["arguments"]]
 status = 0
 try:
-    main()
+    if sys.argv[1:2] == ["-c"]:
+        del sys.argv[0]
+        exec(sys.argv.pop(1), {"__name__": "__main__"})
+    else:
+        main()
 except SystemExit as done:
     status = done.code or 0
 except BaseException:
@@ -104,7 +109,7 @@ class Nursery:
         return json.loads(self._hear.readline())
 
     def start(self, folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> "Child":
-        "Begin a command; its streams go to `streams` in the folder."
+        "Begin a command, or as with Python itself the program after `-c`; its streams go to `streams` in the folder."
         streams = folder / "streams"
         streams.mkdir(exist_ok=True)
         for name in ("out", "err"):

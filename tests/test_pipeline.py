@@ -131,6 +131,10 @@ def test_the_command_prints_tables_a_sentence_and_the_path(story):
         first
     )
     assert f"questions to {SMALL}, all of them stored: nothing is asked" in done.err
+    # Once for each student of which it is so, as a note.
+    said = re.findall(r"(?m)^.*not shown to be above chance.*$", done.err)
+    assert all(line.startswith("  NOTE ") for line in said)
+    assert len(said) == len(set(said)) <= 4
     assert "at chance" in done.err
     assert "zsd: " not in done.err
     # Ours, of a teacher at chance that says one word to everything; none of a library's.
@@ -444,7 +448,12 @@ def test_answers_that_are_choices_of_the_row(tmp_path):
         pets,
     )
     project.pipeline["students"] |= {"gold_seeds": []}
+    project.pipeline["annotate"] |= {"confidence": "agreement", "votes": 2}
     ran = run_with(project, knows_pets)
+    # Each row was asked twice for its confidence, and the account has all of it.
+    assert ran.info["usage"]["n_responses"] == len(stored(tmp_path)) > 2 * 48
+    rows = [json.loads(line) for line in (annotation_of(tmp_path) / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {(row["confidence_kind"], row["confidence"]) for row in rows} == {("agreement", 1.0)}
     assert (ran.info["labels"], ran.info["metric"], ran.info["n_choices"]) == ([], "exact", 2)
     assert ran.prompts["selection"][0]["accuracy"]["value"] == 1.0
     assert len(ran.records) == 2
@@ -489,16 +498,19 @@ def run_scripted(project: Project, is_stopped: bool = False) -> tuple[Done, list
 def test_a_mix_and_an_explanation_rate(tmp_path):
     "The same annotation, in the same place and with the same id, as `zsd annotate` makes."
     mix = "seed: 3\nlabel: {tell: 1}\nexplanation: {tell: 0.5, explain: 0.5}\n"
-    project = choosing(tmp_path, mix="./mix.yaml", explanation_rate=0.5, train_rows=4, valid_rows=4)
+    sure = {"confidence": "agreement", "votes": 2}
+    project = choosing(tmp_path, mix="./mix.yaml", explanation_rate=0.5, train_rows=4, valid_rows=4, **sure)
     project.texts["mix.yaml"] = mix
     project.write().make_student()
-    done, _ = run_scripted(project, is_stopped=True)
+    done, bodies = run_scripted(project, is_stopped=True)
+    assert sum("seed" in body for body in bodies) == 2 * 8  # the votes
     assert "labels by tell (100%); rationales by tell (50%), explain (50%)" in done.err
     rows = [json.loads(line) for line in (annotation_of(tmp_path) / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [sum(row[name] is not None for row in rows) for name in ("label", "rationale")] == [4, 2]
     arguments = ("--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "mix.yaml", "--explanation-rate", "0.5", "--rows", "4")
     (tmp_path / "teacher.yaml").write_text(json.dumps(project.pipeline["teacher"]))
-    again = zsd(tmp_path, "annotate", *arguments, "--splits", "train,valid", "--seed", "24", "--teacher", "teacher.yaml", "--offline")
+    how = ("--splits", "train,valid", "--seed", "24", "--confidence", "agreement", "--votes", "2", "--teacher", "teacher.yaml", "--offline")
+    again = zsd(tmp_path, "annotate", *arguments, *how)
     assert (again.status, annotation_of(tmp_path).name in again.out) == (0, True), again.err
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+from zsd_command import zsd
 
 from zero_shot_distill.annotate.rows import AnnotatedRow
 from zero_shot_distill.student import base, job
@@ -199,20 +199,19 @@ def test_a_batch_without_any_rationale_has_a_rationale_loss_of_zero():
 # --- what decides the result
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_same_seed_same_student_bit_for_bit(tiny, tmp_path, dropout):
-    config = replace(SHORT, dropout=dropout)
+def test_same_seed_same_student_bit_for_bit(tiny, tmp_path):
+    "Another seed draws another order of the rows, and with dropout other units; the caller's random numbers are left alone."
+    config = replace(SHORT, dropout=0.1)
     for name in ("one", "two"):
+        before = torch.random.get_rng_state()
         train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / name)
+        assert torch.equal(before, torch.random.get_rng_state())
         torch.rand(3)  # what the caller draws in between has no part in it
-    other = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(config, seed=1), tmp_path / "other").path
-    assert weights_of(tmp_path / "one") == weights_of(tmp_path / "two") != weights_of(other)
-
-
-def test_the_callers_random_numbers_are_left_alone(tiny, tmp_path):
-    before = torch.random.get_rng_state()
-    train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(SHORT, dropout=0.1), tmp_path / "x")
-    assert torch.equal(before, torch.random.get_rng_state())
+    others = [
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(SHORT, seed=seed), tmp_path / f"dry-{seed}").path for seed in (0, 1)
+    ]
+    assert weights_of(tmp_path / "one") == weights_of(tmp_path / "two")
+    assert len({weights_of(path) for path in (tmp_path / "one", *others)}) == 3
 
 
 def test_rows_without_a_label_are_left_out_and_counted(tiny, tmp_path):
@@ -363,9 +362,17 @@ def train(tmp_path: Path, task: Task, rows: list[AnnotatedRow], config: Training
     return train_student(tiny, "tiny T5", rows, valid, task, config, tmp_path / "student")
 
 
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory) -> dict[str, Student]:
+    "Students that know the sums by heart, by whose labels they learned."
+    return {
+        labels: train(tmp_path_factory.mktemp(labels), SUMS, sums(), replace(BY_HEART, labels=labels)) for labels in ("gold", "teacher")
+    }
+
+
 @pytest.mark.parametrize("labels", ["gold", "teacher"])
-def test_numbers_are_right_by_their_value(tmp_path, labels):
-    learned = train(tmp_path, SUMS, sums(), replace(BY_HEART, labels=labels))
+def test_numbers_are_right_by_their_value(counting, labels):
+    learned = counting[labels]
     assert learned.valid_accuracy == 1.0
     examples = examples_of(sums())
     test = evaluate_student(learned.path, examples)
@@ -385,7 +392,7 @@ def test_numbers_are_right_by_their_value(tmp_path, labels):
 def test_a_students_own_rule_is_kept_with_it(tmp_path):
     "What it answers is known from its folder alone, and says nothing of where the rows were."
     task = SUMS.model_copy(update={"splits": {"train": Split(file=tmp_path / "secret.jsonl")}, "aliases": {"none": "0"}})
-    learned = train(tmp_path, task, sums())
+    learned = train(tmp_path, task, sums(), replace(SHORT, steps=1))
     assert load_student(learned.path) == learned
     assert learned.task == task.model_copy(update={"splits": {}})
     assert str(tmp_path) not in (learned.path / "student.json").read_text()
@@ -416,8 +423,8 @@ def test_a_row_of_another_task_is_refused(tmp_path, trained):
         evaluate_student(trained.path, sorted(pets(), key=lambda row: row.id != "dog-cat-0"))
 
 
-def test_an_answer_that_does_not_end_is_cut_and_counted(tmp_path):
-    learned = train(tmp_path, SUMS, sums(), replace(BY_HEART, labels="gold"))
+def test_an_answer_that_does_not_end_is_cut_and_counted(tmp_path, counting):
+    learned = replace(counting["gold"], path=shutil.copytree(counting["gold"].path, tmp_path / "student"))
     # ( 9 - n ) and the end token are 6; half as many more is the room that a free answer has.
     assert learned.max_answer_tokens == 9
     path = learned.path / "student.json"
@@ -560,29 +567,22 @@ def test_ctrl_c_leaves_no_student_and_keeps_the_old_one(tiny, tmp_path, monkeypa
 
 def test_a_killed_run_leaves_nothing_that_is_taken_for_a_student(tiny, tmp_path):
     "SIGKILL while the weights are being written: the next run starts clean."
-    script = tmp_path / "killed.py"
-    script.write_text(
+    script = (
         "import os, sys, time\n"
+        "sys.path[:0] = sys.argv.pop(1).split(os.pathsep)\n"
         "from pathlib import Path\n"
         "from zero_shot_distill.student import model as seq2seq\n"
         "from test_student import ROWS, SHORT, TASK, VALID, train_student\n"
         "def stall(weights, path, **_):\n"
         "    path.write_bytes(b'half')\n"
-        "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    os.kill(os.getpid(), 9)\n"
         "seq2seq.save_file = stall\n"
         "train_student(Path(sys.argv[1]), 'tiny T5', ROWS, VALID, TASK, SHORT, Path(sys.argv[2]))\n"
     )
     out_dir = tmp_path / "students" / "student"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
-        "OMP_NUM_THREADS": "1",
-    }
-    child = subprocess.Popen([sys.executable, script, tiny, out_dir], env=environment, stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "writing\n"
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    killed = zsd(tmp_path, "-c", script, os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]), str(tiny), str(out_dir))
+    assert killed.status == -signal.SIGKILL, killed.err
+    assert out_dir.parent.exists()
     assert not out_dir.exists()
     with pytest.raises(UnusableInput, match=r"no trained student \(student.json is missing\)"):
         predict(out_dir, ["x"])

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_student import ROWS, SHORT, TASK, VALID, examples_of, refused, train_student, weights_of
+from zsd_command import zsd
 
 from zero_shot_distill.student import checkpoint as checkpoints
 from zero_shot_distill.student import train as training
@@ -23,6 +23,7 @@ from zero_shot_distill.student.student import evaluate_student, load_student, pr
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # the models here are too small to share out
 MOIST = replace(SHORT, dropout=0.1, steps=12, eval_every=3)
+BRIEF = replace(SHORT, steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,11 @@ def tiny(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(tiny, tmp_path_factory):
     return train_student(tiny, "tiny T5", ROWS, VALID, TASK, MOIST, tmp_path_factory.mktemp("unbroken") / "student")
+
+
+@pytest.fixture(scope="module")
+def brief(tiny, tmp_path_factory):
+    return train_student(tiny, "tiny T5", ROWS, VALID, TASK, BRIEF, tmp_path_factory.mktemp("brief") / "student")
 
 
 def same(one, other) -> bool:
@@ -48,8 +54,9 @@ def hidden(folder: Path) -> list[str]:
 # --- stopped, and going on
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-@pytest.mark.parametrize("step", [1, 6, 8])
+@pytest.mark.parametrize(
+    ("step", "number", "error"), [(1, signal.SIGTERM, SystemExit), (6, signal.SIGINT, KeyboardInterrupt), (8, signal.SIGTERM, SystemExit)]
+)
 def test_a_training_that_a_signal_stopped_goes_on(tiny, unbroken, tmp_path, number, error, step):
     "In the middle of an epoch of three steps, at an evaluation, and between two: the end is the same."
 
@@ -71,6 +78,7 @@ def test_a_training_that_a_signal_stopped_goes_on(tiny, unbroken, tmp_path, numb
 
 KILLED = """
 import os, signal, sys
+sys.path[:0] = sys.argv.pop(1).split(os.pathsep)
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -95,11 +103,9 @@ train_student(tiny, "tiny T5", ROWS, VALID, TASK, MOIST, out_dir, lambda done, t
 @pytest.mark.parametrize("moment", ["training", "saving"])
 def test_a_killed_training_goes_on(tiny, unbroken, tmp_path, moment):
     "SIGKILL between steps, or inside a save: what is not complete is ignored."
-    (tmp_path / "killed.py").write_text(KILLED)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
-    command = [sys.executable, tmp_path / "killed.py", moment, tiny, tmp_path / "students" / "student"]
-    ended = subprocess.run(command, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    search = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    killed = zsd(tmp_path, "-c", KILLED, search, moment, str(tiny), str(tmp_path / "students" / "student"))
+    assert killed.status == -signal.SIGKILL, killed.err
     (folder,) = (tmp_path / "students").iterdir()
     left = {path.name: (path / "complete.json").is_file() for path in folder.iterdir()}
     assert left == {"checkpoint-5": True} | ({"checkpoint-6": False} if moment == "saving" else {})
@@ -217,7 +223,7 @@ def test_a_tracker_that_is_not_there(tiny, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_learns_by_heart_and_is_read_again(tiny, tmp_path, method):
-    config = TrainingConfig(method, "teacher", steps=90, eval_every=30, batch_size=12, learning_rate=1e-2)
+    config = TrainingConfig(method, "teacher", steps=90, eval_every=90, batch_size=12, learning_rate=1e-2)
     learned = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student")
     assert learned.valid_accuracy == 1.0
     assert not learned.at_chance
@@ -253,17 +259,17 @@ def test_a_label_that_comes_first_needs_no_rationale_to_be_read(tiny, tmp_path):
 @pytest.mark.parametrize("method", ["step-by-step", "standard"])
 def test_rows_without_a_rationale(tiny, tmp_path, missing, n_train, n_left_out, method):
     rows = [replace(row, rationale=None) if row.id.startswith("bird") else row for row in ROWS]
-    config = replace(SHORT, method=method, missing_rationale=missing)
+    config = replace(BRIEF, method=method, missing_rationale=missing)
     learned = train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / "student")
     assert (learned.n_train, learned.n_without_rationale) == (n_train, n_left_out)
     assert learned.n_rationales == (9 if method == "step-by-step" else 0)
 
 
 @pytest.mark.parametrize("control", ["shuffled", "other-row", "length-matched", "first-words", "empty"])
-def test_controls_are_drawn_from_the_seed(tiny, unbroken, tmp_path, control):
-    config = replace(MOIST, rationale_control=control, first_words=2)
+def test_controls_are_drawn_from_the_seed(tiny, brief, tmp_path, control):
+    config = replace(BRIEF, rationale_control=control, first_words=2)
     one, two = (train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / name) for name in ("one", "two"))
-    assert weights_of(one.path) == weights_of(two.path) != weights_of(unbroken.path)
+    assert weights_of(one.path) == weights_of(two.path) != weights_of(brief.path)
     assert one.n_rationales == 12
     assert one.config.rationale_control == json.loads((one.path / "student.json").read_text())["config"]["rationale_control"] == control
 
@@ -319,7 +325,10 @@ def test_a_training_that_stays_at_chance_is_flagged_and_tried_again(tiny, tmp_pa
     config = replace(SHORT, learning_rate=1e-9, restarts=2)
     lost = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "lost")
     assert (lost.at_chance, lost.n_restarts, lost.chance) == (True, 2, pytest.approx(1 / 3))
-    assert [record.getMessage().partition("seed ")[2].split()[0] for record in caplog.records] == ["0", "1000", "2000"]
+    assert [record.getMessage().partition("seed ")[2].split()[0] for record in caplog.records] == [
+        "0",
+        "1000",
+    ]  # of the last one its notes say it
     assert "trying seed 1000" in caplog.text
     assert "not shown to be above chance" in lost.notes[0]
     assert "not shown to be above chance" in lost._repr_html_()

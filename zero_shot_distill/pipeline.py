@@ -61,8 +61,16 @@ class AnnotatePart(_Part):
     mix: str | None = None
     explanation_rate: float = Field(1.0, ge=0, le=1)  # share of the rows that have a rationale in the end
     rate_of_existing: bool = False  # the rate counts the rows whose teacher explained itself, as in the thesis, instead of all rows
+    confidence: Literal["logprob", "agreement"] | None = None  # how it is learnt how sure the teacher is of each label; None: not at all
+    votes: int | None = Field(None, ge=2)  # replies to each question for a label, where confidence is agreement; None: five
     via: Literal["chat", "batch"] = "chat"  # batch: within a day, and cheaper where the provider says so
     retry: tuple[Literal[OUTCOMES[1:]], ...] = ()  # outcomes of stored replies that are asked for once more
+
+    @model_validator(mode="after")
+    def _votes_for_agreement(self) -> "AnnotatePart":
+        if self.votes is not None and self.confidence != "agreement":
+            raise ValueError("votes go with confidence agreement; give both")
+        return self
 
 # %% ../nbs/80_pipeline.ipynb #fe0570e5
 _METHOD = next(setting.type for setting in fields(TrainingConfig) if setting.name == "method")
@@ -342,14 +350,16 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
 # %% ../nbs/80_pipeline.ipynb #3adbb2ac
 def _annotation_job(run: _Run, winner: str, client: "TeacherClient") -> "AnnotationJob":
     "Describe the annotation: train and valid rows, by the pipeline's mix or by the winner."
+    from zero_shot_distill.annotate.confidence import N_SAMPLES, ConfidencePlan
     from zero_shot_distill.annotate.job import AnnotationJob
     from zero_shot_distill.annotate.plan import ExplanationRate
 
     part = run.pipeline.annotate
     rate = ExplanationRate(part.explanation_rate, part.rate_of_existing)
+    sure = ConfidencePlan(part.confidence, part.votes or N_SAMPLES) if part.confidence else None
     rows = {"train": run.rows.train, "valid": run.rows.valid}
     mix = run.mix or PromptMix.single(winner)
-    return AnnotationJob(run.task, rows, {**run.known, **run.templates}, mix, client.model, client.sampling, rate)
+    return AnnotationJob(run.task, rows, {**run.known, **run.templates}, mix, client.model, client.sampling, rate, confidence=sure)
 
 
 def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClient") -> "AnnotationReport":
@@ -463,7 +473,8 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
     from zero_shot_distill.annotate.announce import planned_pairs
     from zero_shot_distill.teacher.price import price_of, total_usage
 
-    asked = _requests(run, [*_prompt_pairs(run, _confirmed(run)), *planned_pairs(job)], job)
+    asked = _requests(run, _prompt_pairs(run, _confirmed(run)), job)
+    asked += job.requests() if job.confidence else _requests(run, planned_pairs(job), job)
     usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(

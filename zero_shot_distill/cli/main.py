@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .annotate import annotate, forecast
+from .claims import claims
 from .experiment import evaluate, experiment
 from .figures import figures
 from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
+from .plan import plan
 from .select import select
 from .store import store_app
 from .student import export, predict, student_rows, train
@@ -70,8 +72,10 @@ for command in (
     annotate,
     train,
     sweep,
+    claims,
     figures,
     lint,
+    plan,
     predict,
     export,
     import_thesis,

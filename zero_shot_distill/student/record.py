@@ -147,6 +147,7 @@ class TrainingReport:
     train_s: float  # seconds, evaluations included
     step_s: float  # seconds a training step
     precision: str = ""  # that was trained in: "bf16" or "fp32"
+    n_parameters: int = 0  # of the student; 0: a record of before
     created_at: str = ""  # ISO 8601, UTC
     fingerprint: str = ""  # of the weights that it began with, the task, the rows and the settings
     history: tuple[TrainingPoint, ...] = field(default=(), repr=False)

@@ -75,7 +75,7 @@ class Compared:
     def base_title(self) -> str:
         "Name the baseline, for a column or an axis, by what it has other than the point."
         if self.base.value in (None, self.point.value):
-            return self.base.line
+            return self.base.group.how
         return self.base.value_text if self.base.line == self.point.line else self.base.title
 
 
@@ -128,12 +128,14 @@ def _small_print(contrast: Contrast) -> str:
     found, p = contrast.difference, contrast.p_adjusted
     adjusted = f"Holm p {p:.2g}" if p is not None and p == p else ""
     seen = f"seen {contrast.seen_from}" if contrast.seen_from else ""
-    return ", ".join(filter(None, [f"{found.n_seeds[0]} seeds", adjusted, contrast.shown, seen]))
+    return ", ".join(filter(None, [f"{found.n_seeds[0]} seed{'s' * (found.n_seeds[0] != 1)}", adjusted, contrast.shown, seen]))
 
 # %% ../../nbs/7_study/02_ablation.ipynb #abl00009
 def _value(run: RunRecord, setting: str) -> Any:  # None: the method does not read it
     if setting == "student":
         return run.student
+    if setting == "annotation":  # label-only students with gold labels read nothing of it
+        return run.annotation if METHODS[run.config.method].explains or run.config.labels == "teacher" else None
     if setting == WAY:
         return group_students([run])[0].how
     if setting in OF_SOME_METHODS and setting not in own_settings(run.config):
@@ -157,12 +159,27 @@ def _points(study: Study, setting: str, also: Sequence[str]) -> list[Point]:
         ]
         line = "" if setting == WAY else ", ".join([group.how, *named])
         points.append(Point(setting, value, line, group, others))
-    return sorted(points, key=lambda point: (*_line_order(point), _value_order(point.value, setting)))
+    return sorted(points, key=lambda point: (*_line_order(point), _size(point, setting), _value_order(point.value, setting)))
+
+
+def _followed(points: list[Point], against: Sequence[Any]) -> list[Point]:
+    "Leave out lines that do not vary the setting, where another one does; baselines stay."
+    values: dict[str, set[Any]] = {}
+    for point in points:
+        values.setdefault(point.line, set()).add(point.value)
+    if max(map(len, values.values())) < 2:
+        return points
+    return [point for point in points if len(values[point.line]) > 1 or point.group.method in against]
 
 
 def _line_order(point: Point) -> tuple[Any, ...]:
     methods = list(METHODS)
     return (methods.index(point.group.method), point.group.control != "off", point.line)
+
+
+def _size(point: Point, setting: str) -> int:
+    "Order students by their size."
+    return max(run.n_parameters for run in point.group.runs) if setting == "student" else 0
 
 
 def _value_order(value: Any, setting: str) -> tuple[Any, ...]:
@@ -184,7 +201,7 @@ def _is_base(base: Point, point: Point, against: Any, setting: str) -> bool:
 
 def ablations(
     students: Iterable[RunRecord],
-    setting: str,  # of `TrainingConfig`; or "student", the weights; or `WAY`
+    setting: str,  # of `TrainingConfig`; or "student", the weights; "annotation", what the rows are from; or `WAY`
     against: Sequence[Any],  # baselines: a method, at the same value; or a value of the setting, of the same line
     also: Collection[str] = (),  # further settings that the study is about; a line for each of their values
 ) -> list[Ablation]:  # those with most students first; `RecordsError` where nothing can be compared
@@ -192,7 +209,7 @@ def ablations(
     varied = {setting, *also} - {WAY}
     found = []
     for study in comparable(students, varied):
-        points = _points(study, setting, tuple(also))
+        points = _followed(_points(study, setting, tuple(also)), against)
         pairs: dict[tuple[int, int], Compared] = {}
         for one in against:
             for point in points:
@@ -255,7 +272,7 @@ def content_sentence(
 def _undetermined(left: Sequence[Contrast], n: int) -> str:
     "Say how many comparisons show nothing, which is the greatest difference of them, and what they could have seen."
     greatest = max(left, key=lambda one: abs(one.difference.value))
-    of = "the only comparison is" if n == 1 else f"{len(left)} of {n} comparisons are"
+    of = "the only comparison is" if n == 1 else f"all {n} comparisons are" if len(left) == n else f"{len(left)} of {n} comparisons are"
     seen = [one.difference.detectable for one in left if one.difference.detectable < 1]
     could = ""
     if seen and not greatest.difference.reason:

@@ -44,6 +44,12 @@ class _Axis:
         return float(point.value) if self.is_numeric else self.values.index(point.value)
 
     @property
+    def has_neighbours(self) -> bool:
+        "Tell whether several points have one place, so that lines are drawn beside each other."
+        places = [place for point in self.ablation.points if (place := self.place(point)) is not None]
+        return len(set(places)) < len(places)
+
+    @property
     def values(self) -> list[Any]:
         return list(dict.fromkeys(point.value for point in self.ablation.points if point.value is not None))
 
@@ -54,12 +60,15 @@ class _Axis:
         for point in self.ablation.points:
             place = self.place(point)
             if place is not None:
-                found[place] = f"{100 * place:.0f} %" if as_percent else fill(point.value_text, 15)
+                found[place] = f"{100 * place:.0f} %" if as_percent else fill(point.value_text, 14)
         return dict(sorted(found.items()))
 
     @property
     def span(self) -> float:
         return max(self.ticks) - min(self.ticks) or 1.0
+
+
+_ACROSS = (0, (5, 3))  # style of a reference
 
 
 def _line_looks(ablation: Ablation) -> dict[str, tuple[str, str, Any]]:  # line -> colour, marker, style
@@ -68,16 +77,19 @@ def _line_looks(ablation: Ablation) -> dict[str, tuple[str, str, Any]]:  # line 
     for point in ablation.points:
         if point.line not in looks:
             method = point.group.method
-            looks[point.line] = (*METHOD_LOOKS[method], _STYLES[n_of[method] % len(_STYLES)])
+            is_across = point.value is None and ablation.setting != "rationale_share"
+            looks[point.line] = (*METHOD_LOOKS[method], _ACROSS if is_across else _STYLES[n_of[method] % len(_STYLES)])
             n_of[method] += 1
     return looks
 
 
-def _upright(ax: Axes, interval: Interval, x: float, looks: tuple[str, str], filled: bool, line: str = "-") -> None:
+def _upright(ax: Axes, interval: Interval, x: float, looks: tuple[str, str], filled: bool, line: Any = "-") -> None:
     "Draw an estimate and its interval, upright, in per cent."
     color, marker = looks
     if interval.has_ends:
-        ax.plot([x, x], [100 * interval.low, 100 * interval.high], line, color=color, linewidth=2, solid_capstyle="butt", zorder=3)
+        ax.plot(
+            [x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3
+        )
     face = color if filled else "white"
     ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
 
@@ -85,29 +97,39 @@ def _upright(ax: Axes, interval: Interval, x: float, looks: tuple[str, str], fil
 def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
     "Draw the means with their intervals, and every student."
     ablation, looks = axis.ablation, _line_looks(axis.ablation)
-    for number, (line, (color, marker, style)) in enumerate(looks.items()):
+    for number, (line, (color, _, style_of)) in enumerate(looks.items()):
         points = [point for point in ablation.points if point.line == line]
-        shift = 0.022 * axis.span * (number - (len(looks) - 1) / 2) * (len(looks) > 1)
+        shift = 0.022 * axis.span * (number - (len(looks) - 1) / 2) * axis.has_neighbours
         places = [(axis.place(point), point) for point in points]
         drawn = [(place + shift, point) for place, point in places if place is not None]
         if axis.is_numeric and len(drawn) > 1:
             ax.plot(
-                [x for x, _ in drawn], [100 * point.group.accuracy.value for _, point in drawn], color=color, linestyle=style, linewidth=1.3
+                [x for x, _ in drawn],
+                [100 * point.group.accuracy.value for _, point in drawn],
+                color=color,
+                linestyle=style_of,
+                linewidth=1.3,
             )
         for x, point in drawn:
-            of_point = (color, marker) if ablation.setting != WAY else METHOD_LOOKS[point.group.method]
-            _upright(ax, point.group.accuracy, x, of_point, filled=point.group.control == "off")
-            for place, run in enumerate(point.group.runs):
-                beside = x + axis.span * (0.014 + 0.006 * place)
-                mark = {"marker": "x"} if run.at_chance else {"marker": of_point[1], "markerfacecolor": "white"}
-                ax.plot(beside, 100 * run.test.accuracy, color=of_point[0], markersize=4, linestyle="none", zorder=4, clip_on=False, **mark)
+            style = "-" if len(point.group.runs) > 1 else ":"
+            _upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
+            _draw_students(ax, point, x + 0.014 * axis.span, 0.006 * axis.span)
         for place, point in places:
             if place is None:
                 mean = point.group.accuracy
-                ax.axhline(100 * mean.value, color=color, linestyle=(0, (5, 3)), linewidth=1.3, zorder=2)
+                ax.axhline(100 * mean.value, color=color, linestyle=_ACROSS, linewidth=1.3, zorder=2)
                 if mean.has_ends:
                     ax.axhspan(100 * mean.low, 100 * mean.high, color=color, alpha=0.09, linewidth=0, zorder=0)
+                _draw_students(ax, point, min(axis.ticks) - 0.07 * axis.span, 0.006 * axis.span)
     ax.set_ylabel("test accuracy, %")
+
+
+def _draw_students(ax: Axes, point: Point, x: float, step: float) -> None:
+    "Draw each student of a point beside the one before, so that equal ones are all seen."
+    color, marker = METHOD_LOOKS[point.group.method]
+    for place, run in enumerate(point.group.runs):
+        looks = {"marker": "x"} if run.at_chance else {"marker": marker, "markerfacecolor": "white"}
+        ax.plot(x + step * place, 100 * run.test.accuracy, color=color, markersize=4, linestyle="none", zorder=4, clip_on=False, **looks)
 
 
 def _draw_differences(ax: Axes, axis: _Axis) -> None:
@@ -126,7 +148,8 @@ def _draw_differences(ax: Axes, axis: _Axis) -> None:
         found = one.contrast.difference
         if found.detectable < 1:
             ax.bar(x, 200 * found.detectable, 0.035 * axis.span, -100 * found.detectable, color="#e6e6e6", zorder=1)
-        _upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=":" if found.reason else "-")
+        style = ":" if found.reason else looks[line][2] if looks[line][2] != _ACROSS else "-"
+        _upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=style)
     if len(bases) > 1:
         handles = [Line2D([], [], color=color, marker=marker) for color, marker in bases.values()]
         ax.legend(handles, [f"less {base}" for base in bases], frameon=False, loc="best", ncols=len(bases), fontsize=9.5)
@@ -158,7 +181,7 @@ def ablation_figure(
             _draw_accuracy(above, axis)
             _draw_differences(below, axis)
             for ax in (above, below):
-                ax.set_xticks(list(axis.ticks), list(axis.ticks.values()))
+                ax.set_xticks(list(axis.ticks), list(axis.ticks.values()), fontsize=10.5 if len(axis.ticks) < 6 or axis.is_numeric else 9.5)
                 ax.set_xlim(min(axis.ticks) - 0.08 * axis.span, max(axis.ticks) + 0.1 * axis.span)
                 ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
                 ax.set_axisbelow(True)
@@ -196,7 +219,7 @@ def _figure_note(studies: Sequence[Ablation], note: str) -> str:
     lines = [
         f"Large marks: means of all students, with 95 % intervals over seeds and test rows. Small marks: single students; "
         f"crosses: not shown to be above chance, {n_chance} of {n_runs}.",
-        f"Below: differences on the same seeds and rows; filled: shown (Holm, {n_family} comparison{'s' * (n_family != 1)}); dotted: too few seeds for a verdict. "
+        f"Below: differences on the same seeds and rows; filled: shown (Holm, {n_family} comparison{'s' * (n_family != 1)}); dotted: too few seeds. "
         "Grey: differences that would not be seen four times in five.",
         note,
     ]

@@ -34,6 +34,7 @@ from ..student.method import OF_SOME_METHODS, own_settings
 from ..task.columns import ColumnOptions
 from ..task.rows import FORMATS
 from ..teacher.settings import resolve_path
+from ..weights.hub_model import is_hub_id
 
 if TYPE_CHECKING:  # their packages take a while to import, and a plan needs none
     from zero_shot_distill.student.job import TrainingJob
@@ -115,6 +116,11 @@ class Sweep(BaseModel):
         return list(configs)
 
 
+def _weights_named(path: Path, name: str) -> str:
+    "Find weights as a sweep file names them: OWNER/NAME is a model of the hub where no such folder is beside the file."
+    return name if is_hub_id(name) and not (path.parent / name).exists() else resolve_path(path, name)
+
+
 def sweeps_dir() -> Path:  # holds one YAML file for each experiment that students are trained for
     "Locate the sweeps that travel with the package."
     return definitions_dir() / "sweeps"
@@ -132,7 +138,7 @@ def load_sweep(
         raise DefinitionError(
             f"{path}: no rows to train on; name an annotation or a file, with --annotations or as `annotations` in the file"
         )
-    beside = {"students": tuple(resolve_path(path, name) for name in sweep.students)}
+    beside = {"students": tuple(_weights_named(path, name) for name in sweep.students)}
     if sweep.task:
         beside["task"] = resolve_path(path, sweep.task)
     if annotations:
