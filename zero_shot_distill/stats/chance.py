@@ -72,7 +72,7 @@ def odd_values(
 def round_values(
     values: Sequence[float],  # measurements; those that are not above zero are passed over
     unit: float,  # that they were rounded to, e.g. 1 for whole seconds
-    level: float = 1e-4,  # probability up to which chance is ruled out
+    level: float = 1e-3,  # probability up to which chance is ruled out
 ) -> list[int]:  # which of the measurements are round, from 0; empty where no more are than chance gives
     "Find measurements that end on zeros more often than chance gives: one in a hundred on two, one in a thousand on three."
     units = [round(value / unit) for value in values]
