@@ -78,6 +78,7 @@ def round_values(
     units = [round(value / unit) for value in values]
     for n_zeros in (2, 3):
         places = [place for place, one in enumerate(units) if one > 0 and _n_zeros(one) >= n_zeros]
-        if binom.sf(len(places) - 1, len(units), 10.0**-n_zeros) < level:
+        # Equal ones count once: measurements that lie close around a round value hit it again and again.
+        if binom.sf(len({units[place] for place in places}) - 1, len(units), 10.0**-n_zeros) < level:
             return places
     return []
