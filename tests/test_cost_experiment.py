@@ -183,6 +183,3 @@ def test_zsd_plan_answers_from_the_recorded_students(tmp_path):
     plans = json.loads(found.out)
     assert {one["n_test"] for one in plans} == {200}
     assert all(one["rates"][0]["rate"] == 0 for one in plans)
-    unknown = zsd(tmp_path, "plan", "--task", "esnli", preload="all")
-    assert unknown.status == 2
-    assert "is not known" in unknown.err

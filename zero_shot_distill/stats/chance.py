@@ -72,12 +72,13 @@ def odd_values(
 def round_values(
     values: Sequence[float],  # measurements; those that are not above zero are passed over
     unit: float,  # that they were rounded to, e.g. 1 for whole seconds
-    level: float = 1e-4,  # probability up to which chance is ruled out
+    level: float = 1e-3,  # probability up to which chance is ruled out
 ) -> list[int]:  # which of the measurements are round, from 0; empty where no more are than chance gives
     "Find measurements that end on zeros more often than chance gives: one in a hundred on two, one in a thousand on three."
     units = [round(value / unit) for value in values]
     for n_zeros in (2, 3):
         places = [place for place, one in enumerate(units) if one > 0 and _n_zeros(one) >= n_zeros]
-        if binom.sf(len(places) - 1, len(units), 10.0**-n_zeros) < level:
+        # Equal ones count once: measurements that lie close around a round value hit it again and again.
+        if binom.sf(len({units[place] for place in places}) - 1, len(units), 10.0**-n_zeros) < level:
             return places
     return []
