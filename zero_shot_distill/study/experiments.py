@@ -81,6 +81,9 @@ def modules_used(
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         with suppress(SyntaxError):  # it fails when it is run, and is told then
             waiting += _imports(as_python("".join(cell["source"])) if cell["cell_type"] == "code" else "", "")
+    if _PACKAGE in waiting:  # what is imported from there may come from any module
+        root = Path(str(importlib.resources.files(_PACKAGE)))
+        waiting += [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in root.rglob("*.py")]
     found: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
