@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ..prompt.display import percent_text
 from ..student.method import METHODS
 from ..student.record import RecordsError, RunRecord
-from .comparable import Contrast, Study, comparable, one_a_seed, read_records, told_apart
+from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, told_apart
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -36,14 +36,7 @@ class MethodStudy(Study):
     "Students that differ in method, in settings that only some methods read, and in their seed."
 
     groups: tuple[StudentGroup, ...] = ()  # the label-only students first, where there are any
-
-    @property
-    def contrasts(self) -> list[Contrast]:
-        "Compare each with the first, and each with its own control: that tells what rationales say from the extra loss."
-        first, *others = self.groups
-        controls = [(group, spoilt) for group in self.groups for spoilt in self.groups if _is_control(spoilt, group)]
-        pairs = [(group, first) for group in others if (first, group) not in controls] + controls
-        return [Contrast(group.how, base.how, group.less(base)) for group, base in pairs]
+    contrasts: tuple[Contrast, ...] = ()  # each with the first, and each with its own control; adjusted for all that are on one page
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
         "List the ways of training with their accuracy, and how far each is from the first."
@@ -63,6 +56,14 @@ class MethodStudy(Study):
         return rows
 
 
+def _contrasts(groups: Sequence[StudentGroup]) -> list[Contrast]:
+    "Compare each with the first, and each with its own control: that tells what rationales say from the extra loss."
+    first, *others = groups
+    controls = [(group, spoilt) for group in groups for spoilt in groups if _is_control(spoilt, group)]
+    pairs = [(group, first) for group in others if (first, group) not in controls] + controls
+    return [Contrast(group.how, base.how, group.less(base)) for group, base in pairs]
+
+
 def _is_control(spoilt: StudentGroup, group: StudentGroup) -> bool:
     "Tell whether students differ from others in that their rationales were spoilt, and in nothing else."
     others = [{name: value for name, value in one.own if name not in ("rationale_control", "first_words")} for one in (spoilt, group)]
@@ -72,7 +73,7 @@ def _is_control(spoilt: StudentGroup, group: StudentGroup) -> bool:
 def method_studies(
     students: Iterable[RunRecord],
 ) -> list[MethodStudy]:  # those with most students first; empty where no two ways of training can be compared
-    "Put students together that may be compared. `RecordsError` where two that should be the same are not."
+    "Put students together that may be compared, all as one family (Holm 1979). `RecordsError` where two that should be the same are not."
     order = list(METHODS)
     studies = []
     for study in comparable(students):
@@ -82,9 +83,13 @@ def method_studies(
         )
         groups = tuple(replace(group, runs=one_a_seed(group.runs)) for group in group_students(runs))
         if len(groups) > 1:
-            studies.append(MethodStudy(tuple(runs), study.shared, groups=groups))
+            studies.append(MethodStudy(tuple(runs), study.shared, groups=groups, contrasts=tuple(_contrasts(groups))))
     studies.sort(key=lambda study: -sum(len(group.runs) for group in study.groups))
-    return [replace(study, apart=apart) for study, apart in zip(studies, told_apart(studies), strict=True)]
+    adjusted = iter(holm_adjusted([one for study in studies for one in study.contrasts]))
+    return [
+        replace(study, apart=apart, contrasts=tuple(next(adjusted) for _ in study.contrasts))
+        for study, apart in zip(studies, told_apart(studies), strict=True)
+    ]
 
 
 def read_method_studies(
@@ -122,7 +127,7 @@ def method_figure(
                 if found.detectable < 1:
                     ax.barh(y, 200 * found.detectable, left=-100 * found.detectable, height=0.62, color="#eeeeee", zorder=1)
                 looks = (BLUE, "o") if one.base == study.groups[0].how else (ORANGE, "s")
-                whisker(ax, found, y, looks, line=":" if found.reason else "-")
+                whisker(ax, found, y, looks, filled=one.shown != "undetermined", line=":" if found.reason else "-")
                 ax.text(1.015, y, write_points(found).replace(" [", "\n["), transform=ax.get_yaxis_transform(), va="center", fontsize=10)
             ax.set_yticks(range(len(rows)), [f"{one.name}\nless {one.base}" for one in rows])
             ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -131,7 +136,7 @@ def method_figure(
             ax.set_title(study.short_title, loc="left", fontsize=10.5)
         axes[-1].set_xlabel("difference in test accuracy, points")
         lines = [
-            "Marks: means over seeds, with 95 % intervals over seeds and test rows; dotted: too few seeds for a verdict.",
+            "Marks: means over seeds, with 95 % intervals over seeds and test rows; filled: shown after Holm; dotted: too few seeds.",
             "Grey: differences that the comparison would not see four times in five.",
             note,
         ]
