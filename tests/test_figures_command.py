@@ -41,6 +41,7 @@ def test_a_failed_one_stops_no_other_and_what_is_done_is_not_run_again(tmp_path)
     assert done.last_line.startswith("zsd: 1 of 2 experiments failed: broken; their tracebacks are in zsd-work/figures/executed")
     assert "Up & away, for roses." in done.out
     assert sorted(path.name for path in made.iterdir()) == ["executed", "index.html", "roses_line.png", "roses_line.svg"]
+    assert "  broken: ZeroDivisionError: division by zero\n" in done.err
     assert "1 / 0" in (executed / "broken.failed.txt").read_text()
     assert "\x1b" not in (executed / "broken.failed.txt").read_text()
     assert "ZeroDivisionError" in (executed / "broken.tmp.ipynb").read_text()

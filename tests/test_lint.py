@@ -179,6 +179,7 @@ def write_annotation(folder: Path, **splits: list[dict[str, Any]]) -> Path:
     return folder.parents[1]
 
 
+MOODS = [row | {"gold": ("good", "bad")[n % 2], "input": f"A day {n}"} for n, row in enumerate(annotated(20, "train"))]
 TRAIN, TEST = annotated(20, "train"), annotated(10, "test")
 
 
@@ -193,6 +194,8 @@ TRAIN, TEST = annotated(20, "train"), annotated(10, "test")
         ({"train": [row | {"rationale": "It follows."} if n < 9 else row for n, row in enumerate(TRAIN)]}, {Fault.PLACEHOLDER}),
         ({"train": [row | {"teacher": "a" if n < 9 else "b"} for n, row in enumerate(TRAIN)]}, {Fault.MIXED_TEACHERS}),
         ({"train": [row | {"teacher": "a"} for row in TRAIN]}, set()),
+        ({"train": MOODS}, set()),
+        ({"train": [row | {"input": f"{row['input']} It is {row['gold']}."} for row in MOODS]}, {Fault.LABEL_IN_PROMPT}),
     ],
 )
 def test_faults_in_annotations(splits, wanted, tmp_path):

@@ -51,6 +51,9 @@ _MODULES = {  # module -> its names that stand here
     "student.predict_rows": ("predict_rows", "write_rows"),
     "student.export": ("export_student",),
     "study.records": ("read_run",),
+    "study.comparable": ("read_records",),
+    "study.ablation": ("ablations",),
+    "study.ablation_figure": ("ablation_figure",),
     "study.search_comparison": ("confirmation_figure", "trajectory_figure"),
     "project": ("Project",),
 }

@@ -330,15 +330,16 @@ class Project(SearchProject):
     def annotate(
         self,
         mix: str | PromptTemplate | PromptMix,  # a template's id or a mix file, or the thing itself
-        rows: int | None = None,  # of each split, at most; None: all
-        splits: str = "train,valid",  # with commas between; training needs both
+        rows: int | Mapping[str, int | None] | None = None,  # of each split, or by split: {"train": 130, "valid": 12}; at most; None: all
+        splits: str = "train,valid",  # with commas between; training needs both; not used where `rows` names them
         explanation_rate: float = 1.0,  # share of the rows that have a rationale in the end
         budget_usd: float | None = None,  # never spend more on these rows, all runs together
         seed: int = 42,  # draws the rows
     ) -> TrainableAnnotation:
         "Have the teacher label and explain rows; what is stored is never asked again."
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
-        job, client = self._job(mix, dict.fromkeys(names, rows), explanation_rate, seed, AskPlan(budget_usd, self.via))
+        wanted = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, rows)
+        job, client = self._job(mix, wanted, explanation_rate, seed, AskPlan(budget_usd, self.via))
         report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return TrainableAnnotation(report, self)

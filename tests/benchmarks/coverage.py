@@ -134,18 +134,18 @@ def verdicts(n: int, random: np.random.Generator) -> Iterator[Line]:
 
 
 ROWS = (17, 67, 333)  # groups of three: 51, 201 and 999 rows
-RATES = ((-2.5, "30"), (0.5, "56"), (4.0, "88"), (6.5, "97"))  # log-odds, and per cent right
+LEVELS = (-2.5, 0.5, 4.0, 6.5)  # log-odds of an ordinary row: 23, 56, 88 and 97 % right
 
 
 def p_values(n: int, random: np.random.Generator) -> Iterator[Line]:
     "Two equal methods: how often the p-value is below a level; the distribution should lie on or above the even one."
     for n_groups in ROWS:
         for k in (3, 5, 10):
-            for level, right in RATES if k == 5 else RATES[1:2]:
+            for level in LEVELS if k == 5 else LEVELS[1:2]:
                 model = Students(n_groups, level)
                 found = np.array([paired_difference(*model.draw((k, k), random), model.groups).p_value for _ in range(n)])
                 for limit in (0.01, 0.05, 0.5):
-                    about = f"{3 * n_groups} rows, {k} seeds each, {right} % right"
+                    about = f"{3 * n_groups} rows, {k} seeds each, {100 * model.accuracy():.0f} % right"
                     yield rate(f"two equal methods: p below {limit:g}", about, int((found < limit).sum()), n, f"at most {100 * limit:g}")
 
 
@@ -166,7 +166,7 @@ def margins(n: int, random: np.random.Generator) -> Iterator[Line]:
     "A method that is worse by exactly the margin: how often it is said to be less than that worse, and how often the interval holds the difference."
     for n_groups in ROWS:
         for k in (3, 5, 10):
-            for level, right in RATES if k == 5 else RATES[1:2]:
+            for level in LEVELS if k == 5 else LEVELS[1:2]:
                 better = Students(n_groups, level)
                 margin = better.accuracy() - Students(n_groups, level - 0.6).accuracy()
                 wrong, inside = 0, 0
@@ -176,7 +176,7 @@ def margins(n: int, random: np.random.Generator) -> Iterator[Line]:
                     found = paired_difference(worse, good, better.groups)
                     wrong += not_worse(found, margin) == "holds"
                     inside += holds(found, -margin)
-                about = f"{3 * n_groups} rows, {k} seeds each, {right} % right, {100 * margin:.1f} points worse"
+                about = f"{3 * n_groups} rows, {k} seeds each, {100 * better.accuracy():.0f} % right, {100 * margin:.1f} points worse"
                 yield rate("method worse by the margin: called less", about, wrong, n, "at most 2.5")
                 yield rate("method worse by the margin: interval holds the difference", about, inside, n, "95")
 
@@ -263,6 +263,24 @@ def shares(n: int, random: np.random.Generator) -> Iterator[Line]:
             inside[1] += holds(share_of(hits, groups), share)
         about = f"{n_groups} groups {kind}, {100 * share:.0f} % right, correlation {'below 0' if correlation < 0 else correlation}"
         yield rates("share of rows in groups: interval holds it", about, inside, n, "95")
+
+
+def alike(n: int, random: np.random.Generator) -> Iterator[Line]:
+    "The hardest of what was tried: very alike rows in unequal groups, and in large groups with differences to one side alone."
+    for n_groups, share, correlation in ((60, 0.9, 0.6), (60, 0.9, 0.9)):
+        inside = 0
+        for _ in range(n):
+            sizes = np.minimum(15, random.geometric(0.3, n_groups))
+            inside += holds(share_of(*grouped_rows(sizes, share, correlation, random)), share)
+        about = f"{n_groups} groups of 1 to 15, {100 * share:.0f} % right, correlation {correlation}"
+        yield rate("share of very alike rows: interval holds it", about, inside, n, "95")
+    for n_groups, share, correlation in ((20, 0.1, 0.3), (20, 0.1, 0.9), (40, 0.1, 0.9), (100, 0.05, 0.3), (100, 0.05, 0.9)):
+        inside = 0
+        for _ in range(n):
+            hits, groups = grouped_rows(np.full(n_groups, 10), share, correlation, random)
+            inside += holds(paired_shares(hits, np.zeros(len(hits), dtype=bool), groups), share)
+        about = f"{n_groups} groups of 10, {100 * share:.0f} % of the rows differ, all to one side, correlation {correlation}"
+        yield rate("two prompts, alike rows: interval holds the difference", about, inside, n, "95")
 
 
 def few_gold(n: int, random: np.random.Generator) -> Iterator[Line]:
@@ -409,6 +427,7 @@ def run_benchmark(quick: bool, names: Sequence[str] = ()) -> Iterator[Line]:
         (margins, 1000),
         (next_students, 1000),
         (few_gold, 1000),
+        (alike, 1000),
     )
     if unknown := set(names) - {measure.__name__ for measure, _ in plans}:
         raise SystemExit(f"no such lines: {', '.join(sorted(unknown))}; there are {', '.join(measure.__name__ for measure, _ in plans)}")

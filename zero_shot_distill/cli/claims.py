@@ -16,7 +16,7 @@ from .options import AsJson
 
 # %% ../../nbs/9_cli/05_claims.ipynb #05_cla0004
 def claims(
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Claims of your own. [those of the papers]")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Claims of your own. [those of the papers]")] = None,
     runs: Annotated[
         Path | None,
         typer.Option("--runs", help="A work directory, or a folder of run records. [the recorded students]", show_default=False),

@@ -19,9 +19,7 @@ from .tables import show_rows
 def lint(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[PATH]...", help="Work directories, folders of records, clones of the thesis repository, files. [zsd-work]"
-        ),
+        typer.Argument(metavar="PATH", help="Work directories, folders of records, clones of the thesis repository, files. [zsd-work]"),
     ] = None,
     task: Annotated[
         str, typer.Option("--task", help="A task whose rows are looked through, too: a built-in one, or a definition's path.")

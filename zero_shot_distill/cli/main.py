@@ -24,6 +24,7 @@ from .figures import figures
 from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
+from .plan import plan
 from .select import select
 from .store import store_app
 from .student import export, predict, student_rows, train
@@ -74,6 +75,7 @@ for command in (
     claims,
     figures,
     lint,
+    plan,
     predict,
     export,
     import_thesis,

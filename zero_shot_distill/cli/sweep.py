@@ -70,6 +70,7 @@ def sweep(
     """
     from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.student.training_rows import training_rows, weights_for
+    from zero_shot_distill.study.rate_plan import seen_sentence
     from zero_shot_distill.study.shared_records import fetch_records, send_record
     from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
@@ -83,6 +84,8 @@ def sweep(
         progress.message(f"{fetch_records(planned, work_dir, records)} records fetched from {records}")
     there = [run for run in planned if run.record_path(work_dir).is_file()]
     progress.message(_about(found.name, planned, len(there), workers, seconds_left(planned, work_dir, workers)))
+    if len(planned) > len(found.seeds):  # several ways of training, to be compared
+        progress.message(seen_sentence(len(rows.test), len(found.seeds)))
     if is_dry:
         show_rows([_row(run, run in there) for run in planned], common.as_json)
         return

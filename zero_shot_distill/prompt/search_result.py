@@ -166,17 +166,20 @@ class SearchTotal:
     n_questions: int
     n_tokens: int  # of prompts and replies
     cost_usd: float | None  # US dollars; None: unknown
+    prompt_tokens: int = 0  # part of `n_tokens`
+    completion_tokens: int = 0  # part of `n_tokens`
 
     @classmethod
     def of(cls, search: PromptSearch) -> "SearchTotal":
         "Add up a search."
         scores = [candidate.score for step in search.steps for candidate in step.tried]
         confirmed = list(search.confirmation.scores.values()) if search.confirmation else []
-        tokens = sum(part.prompt_tokens + part.completion_tokens for part in (*search.steps, *scores))
-        tokens += sum(score.usage.prompt_tokens + score.usage.completion_tokens for score in confirmed)
-        costs = [part.cost_usd for part in (*search.steps, *scores, *(score.usage for score in confirmed))]
+        parts = (*search.steps, *scores, *(score.usage for score in confirmed))
+        prompt_tokens, completion_tokens = (sum(getattr(part, name) for part in parts) for name in ("prompt_tokens", "completion_tokens"))
+        costs = [part.cost_usd for part in parts]
         n = sum(step.n_questions for step in search.steps) + sum(score.n_rows for score in confirmed)
-        return cls(n, tokens, None if None in costs else sum(costs))
+        cost_usd = None if None in costs else sum(costs)
+        return cls(n, prompt_tokens + completion_tokens, cost_usd, prompt_tokens, completion_tokens)
 
     def __str__(self) -> str:
         return f"{self.n_questions:,} questions, {self.n_tokens:,} tokens, {format_usd(self.cost_usd)}"

@@ -93,9 +93,16 @@ class PoweredShare(Interval):
     gold_alone: Interval  # what the gold rows say by themselves
     n_worth: float  # gold rows that would alone give as narrow an interval
 
+    @property
+    def gain(self) -> str:
+        "Say what the other labels added."
+        return f"worth {self.n_worth:,.0f} gold rows" if self.n_worth > self.n else "no gain over the gold rows alone"
+
     def __repr__(self) -> str:
-        gained = f"worth {self.n_worth:,.0f} gold rows" if self.n_worth > self.n else "no gain over the gold rows alone"
-        return f"PoweredShare({self}, n={self.n:,} gold of {self.n_rows:,} rows, {gained})"
+        return f"PoweredShare({self}, n={self.n:,} gold of {self.n_rows:,} rows, {self.gain})"
+
+    def _repr_html_(self) -> str:
+        return f'{super()._repr_html_()} <span style="color: gray">gold of {self.n_rows:,} rows, {self.gain}</span>'
 
 
 def powered_share(
@@ -105,7 +112,7 @@ def powered_share(
     strata: Sequence[Hashable] = (),  # e.g. the predicted label of each row; empty: one stratum
 ) -> PoweredShare:  # never wider than `gold_alone`. `ValueError` where the rows are not as many or none has a gold label
     """Estimate an accuracy from few gold labels and many others by prediction-powered inference with the tuned λ of PPI++ (Angelopoulos, Duchi and Zrnic
-    2023, arXiv 2311.01453, section 6), in each stratum its own (Fisch et al. 2024, arXiv 2406.04291).
+    2023, arXiv 2311.01453), in each stratum its own (Fisch et al. 2024, arXiv 2406.04291).
 
     The gold rows must be a random part of the rows, in each stratum if not in all: rows that got a gold label because they looked hard would bias it.
     """

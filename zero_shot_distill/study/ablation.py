@@ -134,6 +134,8 @@ def _small_print(contrast: Contrast) -> str:
 def _value(run: RunRecord, setting: str) -> Any:  # None: the method does not read it
     if setting == "student":
         return run.student
+    if setting == "annotation":  # label-only students with gold labels read nothing of it
+        return run.annotation if METHODS[run.config.method].explains or run.config.labels == "teacher" else None
     if setting == WAY:
         return group_students([run])[0].how
     if setting in OF_SOME_METHODS and setting not in own_settings(run.config):
@@ -199,7 +201,7 @@ def _is_base(base: Point, point: Point, against: Any, setting: str) -> bool:
 
 def ablations(
     students: Iterable[RunRecord],
-    setting: str,  # of `TrainingConfig`; or "student", the weights; or `WAY`
+    setting: str,  # of `TrainingConfig`; or "student", the weights; "annotation", what the rows are from; or `WAY`
     against: Sequence[Any],  # baselines: a method, at the same value; or a value of the setting, of the same line
     also: Collection[str] = (),  # further settings that the study is about; a line for each of their values
 ) -> list[Ablation]:  # those with most students first; `RecordsError` where nothing can be compared

@@ -88,7 +88,7 @@ class Comparison:
         at_chance = sum(run.at_chance for group in (self.a, self.b) for run in group.runs)
         few = f"the claim asks for {claim.min_seeds} seeds of each" if min(found.n_seeds) < claim.min_seeds else ""
         older = f"{self.n_older} of {len(self.records)} students are older than the claim" if self.n_older else ""
-        flat = f"{at_chance} students at chance" if at_chance else ""
+        flat = f"{at_chance} student{'s' * (at_chance != 1)} at chance" if at_chance else ""
         return "; ".join(filter(None, [found.reason or few, older, flat]))
 
     @property
@@ -289,7 +289,9 @@ class JudgedClaims:
 
     def _repr_html_(self) -> str:
         claims = result_html(f"{self.title}. {self.sentence}", self.claim_rows(), wide=["verdict", "what is claimed"])
-        return claims + result_html("", self.comparison_rows(), _NOTE, wide=["verdict", "training of each student"])
+        return claims + result_html(
+            "", self.comparison_rows(), _NOTE, wide=["verdict", "seeds that would decide", "training of each student"]
+        )
 
     @property
     def text(self) -> str:

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.definition import DefinitionError, read_yaml
 from ..core.files import definitions_dir, file_sha256, fingerprint, write_text
-from .notebook import execute_notebook, experiments_dir, write_page
+from .notebook import NotebookError, execute_notebook, experiments_dir, write_page
 
 # %% ../../nbs/7_study/06_experiments.ipynb #96e7eaa9
 def find_notebooks(
@@ -81,6 +81,9 @@ def modules_used(
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         with suppress(SyntaxError):  # it fails when it is run, and is told then
             waiting += _imports(as_python("".join(cell["source"])) if cell["cell_type"] == "code" else "", "")
+    if _PACKAGE in waiting:  # what is imported from there may come from any module
+        root = Path(str(importlib.resources.files(_PACKAGE)))
+        waiting += [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in root.rglob("*.py")]
     found: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
@@ -218,10 +221,12 @@ def plan_figures(
 
 # %% ../../nbs/7_study/06_experiments.ipynb #6c6fec57
 def _said(output: dict[str, Any]) -> str:
-    "Take what an output of a cell says as plain text."
+    "Take what an output of a cell says as plain text, a line for each paragraph."
     data = output.get("data", {})
     if "text/html" in data:
-        return " ".join(unescape(re.sub(r"<(style|script)\b.*?</\1>|<[^>]+>", " ", data["text/html"], flags=re.DOTALL)).split())
+        paragraphs = re.split(r"</(?:p|div|li|tr)>", re.sub(r"<(style|script)\b.*?</\1>", " ", data["text/html"], flags=re.DOTALL))
+        lines = [" ".join(unescape(re.sub(r"<[^>]+>", " ", part)).split()) for part in paragraphs]
+        return "\n".join(filter(None, lines))
     return " ".join((data.get("text/markdown") or data.get("text/plain") or output.get("text", "")).replace("**", "").split())
 
 
@@ -273,7 +278,8 @@ def _make_alone(experiment: Experiment, n_threads: int) -> None:
     try:
         _make(experiment)
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = error.fault if isinstance(error, NotebookError) else ""
+        said = said or " ".join(str(error).split()) or type(error).__name__
         write_text(fault, re.sub(r"\x1b\[[0-9;]*m", "", f"{said}\n\n{traceback.format_exc()}"))
     else:
         fault.unlink(missing_ok=True)

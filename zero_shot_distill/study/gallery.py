@@ -22,6 +22,7 @@ _INDEX_STYLE = """<style>
 .experiments li { display: contents; }
 .experiment img { width: 100%; max-width: 700px; background: #fff; margin: 1em 0; }
 .experiment .answer, .experiment .fault { border-left: 4px solid #0072b2; padding-left: 0.8em; overflow-wrap: anywhere; }
+.experiment .answer { white-space: pre-line; }
 .experiment .fault { border-color: #d55e00; }
 .experiment .about { opacity: 0.75; font-size: 0.88em; max-width: none; }
 @media (max-width: 600px) { .experiments { grid-template-columns: 1fr; } .experiments span { margin-bottom: 0.6em; } }

@@ -16,6 +16,7 @@ from ..core.display import result_html
 from .findings import Fault, Finding, listed
 from zero_shot_distill.study.lint_rows import (
     empty_rationales,
+    label_in_input,
     label_in_question,
     label_in_template,
     made_up_rationales,
@@ -62,7 +63,7 @@ CHECKS: Mapping[Fault, tuple[Check, ...]] = {
     Fault.TEST_USED_TO_CHOOSE: (validated_on_test, selection_in_test, tested_on_validation),
     Fault.CHOSEN_AND_REPORTED: (score_of_selection,),
     Fault.BEST_OF_K: (left_out, missing_seeds, unequal_tries),
-    Fault.LABEL_IN_PROMPT: (label_in_template, rows_in_template, label_in_question),
+    Fault.LABEL_IN_PROMPT: (label_in_template, rows_in_template, label_in_input, label_in_question),
     Fault.PLACEHOLDER: (missing_fields, odd_durations, contradictions, copies, made_up_rationales, rows_nobody_measured),
     Fault.SHARED_ROWS: (shared_rows, shared_task_rows),
     Fault.TINY_VALIDATION: (tiny_validation, tiny_plans),

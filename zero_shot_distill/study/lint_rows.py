@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['shared_rows', 'shared_task_rows', 'made_up_rationales', 'empty_rationales', 'mixed_teachers', 'mixed_models',
-           'label_in_template', 'rows_in_template', 'label_in_question', 'score_of_selection', 'selection_in_test',
-           'tiny_plans']
+           'label_in_template', 'rows_in_template', 'label_in_input', 'label_in_question', 'score_of_selection',
+           'selection_in_test', 'tiny_plans']
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0003
 import json
@@ -206,6 +206,7 @@ def label_in_template(found: Material) -> Iterator[Finding]:
             yield Finding(Fault.LABEL_IN_PROMPT, template.path, (template.id,), what)
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0016
+_SURE = 0.9  # share of the rows that show the same
 _LONG = 25  # characters: a shorter text may stand in a prompt by chance
 _MOST_ROWS = 20_000
 
@@ -233,9 +234,30 @@ def rows_in_template(found: Material) -> Iterator[Finding]:
                     what = f"Template {template.id} holds {len(ids)} rows of {split} as examples."
                     yield Finding(Fault.LABEL_IN_PROMPT, template.path, ids, what)
 
+# %% ../../nbs/7_study/07_lint_rows.ipynb #lintin001
+_FEW_LABELS = 10  # with more, as with choices or numbers, every text may name its own
+
+
+def _names(label: str, text: str) -> bool:
+    return re.search(rf"\b{re.escape(_same(label))}\b", _same(text)) is not None
+
+
+def label_in_input(found: Material) -> Iterator[Finding]:
+    "Find annotated rows whose input names the gold label and no other."
+    for folder, splits in found.annotations.items():
+        for split, rows in splits.items():
+            known = [(row["input"], str(row["gold"])) for row in rows if row.get("gold")]
+            labels = {gold for _, gold in known}
+            if not 2 <= len(labels) <= min(_FEW_LABELS, len(known) // 5):
+                continue
+            own = sum(_names(gold, text) for text, gold in known)
+            others = sum(any(_names(label, text) for label in labels - {gold}) for text, gold in known)
+            if own >= _SURE * len(known) and 2 * others <= len(known):
+                what = f"The input of {own} of {len(known)} rows of {split} names the gold label."
+                yield Finding(Fault.LABEL_IN_PROMPT, folder / f"{split}.jsonl", (), what)
+
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0018
 _SAMPLE = 200  # replies of a template that are looked at
-_SURE = 0.9  # share of them
 
 
 def _leftover(response: ThesisResponse) -> str:
@@ -305,6 +327,8 @@ def score_of_selection(found: Material) -> Iterator[Finding]:
             what = f"{prompts.winner}: the confirmation has every figure of the selection; it is of the same {again.accuracy.n} rows."
             yield Finding(Fault.CHOSEN_AND_REPORTED, path, (prompts.winner,), what)
     for path, figures in found.metadata.items():
+        if path.parent.name != "prompt-metadata":  # of the thesis; `zsd evaluate` scores all templates and chooses none
+            continue
         sizes = Counter(of["performance"].get("n_correct", 0) + of["performance"].get("n_wrong", 0) for of in figures.values())
         n_rows, n = sizes.most_common(1)[0]
         best = max(figures, key=lambda id: figures[id]["performance"].get("accuracy") or 0)

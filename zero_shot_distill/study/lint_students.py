@@ -13,10 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binom
-
 from ..prompt.by_label import trivial_shares
-from ..stats.chance import is_at_chance, odd_values
+from ..stats.chance import is_at_chance, odd_values, round_values
 from ..student.method import METHODS, own_settings
 from ..student.record import RunRecord
 from .findings import Fault, Finding
@@ -89,8 +87,8 @@ def odd_durations(found: Material) -> Iterator[Finding]:
                 Fault.PLACEHOLDER, same, f"{len(same)} of {len(runs)} students took {value.value:g} s to the hundredth of a second."
             )
         told = {place for value in odd for place in value.places}
-        whole = [one for place, one in enumerate(runs) if place not in told and one.run.train_s > 0 and one.run.train_s % 1 == 0]
-        if binom.sf(len(whole) - 1, len(runs), _HUNDREDTH) < 1e-4:
+        rest = [0 if place in told else one.run.train_s for place, one in enumerate(runs)]
+        if whole := [runs[place] for place in round_values(rest, _HUNDREDTH)]:
             yield _found(
                 Fault.PLACEHOLDER, whole, f"{len(whole)} of {len(runs)} students took whole seconds; durations are recorded to hundredths."
             )

@@ -21,7 +21,7 @@ def _found(fault: Fault, table: Tracking, rows: Sequence[TrackedRun], what: str)
 
 
 _MADE_UP = {
-    RowFlag.HAND_ENTERED: "have a training time that they share with more rows than measured times do ({times}): they were entered by hand",
+    RowFlag.HAND_ENTERED: "have a training time that is shared by more rows, or rounder, than measured times are ({times}): they were entered by hand",
     RowFlag.NOT_ENDED: "lack a training time, steps or an accuracy",
     RowFlag.REPEATED: "have the settings and the number of another row: no file can tell them apart",
     RowFlag.NO_RESULT: "have no result file, though most rows of their data set have one",

@@ -108,7 +108,10 @@ def _take_json(path: Path, found: Material) -> None:
         if path.parent.name == "runs" or "run_id" in keys:
             found.runs.append(FoundRun(path, RunRecord.read(path)))
         elif {"winner", "selection"} <= keys:
-            found.prompts[path] = read_prompts(path)
+            found.prompts[path] = prompts = read_prompts(path)
+            task = str((_json(path.with_name("run.json")) or {}).get("task", ""))
+            texts = {id: f"{template.system_message}\n{template.user_message}" for id, template in prompts.templates.items()}
+            found.templates += [FoundTemplate(path, id, text, task) for id, text in texts.items()]
         elif {"runs", "n_test"} <= keys:
             found.infos[path] = read_run_info(path)
         elif {"splits", "outcomes"} <= keys:

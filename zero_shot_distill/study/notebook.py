@@ -25,6 +25,10 @@ def experiments_dir() -> Path:  # holds the experiment notebooks
 class NotebookError(ZsdError):
     "An experiment notebook that does not run through."
 
+    def __init__(self, message: str, fault: str = ""):
+        super().__init__(message)
+        self.fault = fault  # what a cell said, in one line; empty: no cell failed
+
 
 def execute_notebook(
     source: Path,  # a notebook with a cell tagged `parameters`
@@ -53,7 +57,8 @@ def execute_notebook(
             request_save_on_cell_execute=False,
         )
     except papermill.PapermillExecutionError as error:
-        raise NotebookError(f"{source}: a cell fails with {error.ename}: {error.evalue}; {unfinished} shows where") from error
+        fault = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise NotebookError(f"{source}: a cell fails with {fault}; {unfinished} shows where", fault) from error
     except RuntimeError as error:  # the kernel did not start, or died
         raise NotebookError(f"{source}: cannot be run ({error}); free some memory, then run again") from error
     os.replace(unfinished, target)

@@ -133,6 +133,9 @@ def load_sweep(
     "Read a sweep. A file of rows, a task and a folder of weights are found as seen from it."
     shipped = sweeps_dir() / f"{path}.yaml"
     path = shipped if shipped.is_file() and not path.is_file() else path
+    if not (path.is_file() or path.suffix):
+        known = ", ".join(sorted(one.stem for one in sweeps_dir().glob("*.yaml")))
+        raise DefinitionError(f"{path}: no such file, and no sweep of the package; those are {known}")
     sweep = check_definition(read_yaml(path), Sweep, str(path))
     if not (annotations or sweep.annotations):
         raise DefinitionError(

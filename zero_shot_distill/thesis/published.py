@@ -128,7 +128,7 @@ def gain_share_of_runs(
     squared = gain**2 - noise[1] - noise[2]
     linear, constant = noise[1] - gain * gained, gained**2 - noise[0] - noise[1]
     root = linear**2 - squared * constant
-    value = float(gained / gain)
+    value = float(gained / gain) if gain else float("nan")
     if not (squared > 0 and gain > 0 and root >= 0):
         return Interval(value, float("nan"), float("nan"), sum(n_runs))
     low, high = ((-linear + sign * root**0.5) / squared for sign in (-1, 1))

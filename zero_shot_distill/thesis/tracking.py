@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ..core.definition import DefinitionError
 from ..core.display import styled, table_html, table_text
-from ..stats.chance import is_at_chance, odd_values
+from ..stats.chance import is_at_chance, odd_values, round_values
 from ..task.task import load_task
 from .files import SkippedLine, ThesisError
 
@@ -94,7 +94,7 @@ def read_result(
 class RowFlag(StrEnum):
     "What a row of the tracking table must not be taken for."
 
-    HAND_ENTERED = "hand-entered"  # its duration is shared by more rows than measured durations are
+    HAND_ENTERED = "hand-entered"  # its duration is shared by more rows than measured durations are, or many are round
     AT_CHANCE = "at chance"  # its validation accuracy is not above what needs no learning
     NOT_ENDED = "not ended"  # it lacks a figure
     REPEATED = "repeated"  # another row has the same settings and the same number of the run
@@ -205,8 +205,9 @@ def _key(settings: Mapping[str, object]) -> tuple[str, ...]:
 
 def _with_flags(rows: Sequence[TrackedRun]) -> Iterator[TrackedRun]:
     "Flag rows by what the whole table tells."
-    odd = odd_values([row.run.train_duration or 0 for row in rows], unit=1)
-    typed = {place for value in odd for place in value.places}
+    seconds = [row.run.train_duration or 0 for row in rows]
+    typed = {place for value in odd_values(seconds, unit=1) for place in value.places}
+    typed |= set(round_values([0 if place in typed else one for place, one in enumerate(seconds)], unit=1))
     times = Counter(_key(row.run.model_dump()) for row in rows)
     by_dataset = {name: [row for row in rows if row.run.dataset == name] for name in {row.run.dataset for row in rows}}
     has_files = {name: sum(bool(row.figures) for row in of) > len(of) / 2 for name, of in by_dataset.items()}
