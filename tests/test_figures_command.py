@@ -63,6 +63,26 @@ def test_a_failed_one_stops_no_other_and_what_is_done_is_not_run_again(tmp_path)
     assert not (executed / "broken.failed.txt").exists()
 
 
+NONE_THERE = "from zero_shot_distill.study.comparable import read_records\nread_records(work_dir)"
+
+
+def test_one_that_finds_no_data_is_left_out_and_where_none_finds_any_it_is_told(tmp_path):
+    write_experiment(tmp_path / "none.ipynb", NONE_THERE)
+    write_experiment(tmp_path / "line.ipynb", DRAWING, ANSWER)
+    (tmp_path / "mine").mkdir()
+    done = figures(tmp_path, "none.ipynb", "line.ipynb", "--runs", "mine", "--workers", "2")
+    assert done.status == 0, done.err
+    assert "  none: left out; mine: no record of a student; train some with zsd sweep or zsd train\n" in done.err
+    assert "left out: mine: no record of a student" in " ".join(done.out.split())
+    assert sorted(path.name for path in (tmp_path / "zsd-work" / "figures" / "executed").glob("none.*")) == ["none.left_out.txt"]
+    alone = figures(tmp_path, "none.ipynb", "--runs", "mine", "--quiet")
+    assert alone.status == 2
+    assert alone.last_line.startswith("zsd: no experiment has anything to show; none: mine: no record of a student")
+    # A record that is there and damaged is a failure.
+    (tmp_path / "mine" / "one.json").write_text("{")
+    assert figures(tmp_path, "none.ipynb", "--runs", "mine").status == 1
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_what_runs_and_the_same_command_goes_on(tmp_path):
     waiting = "from pathlib import Path\nimport time\nPath('begun').touch()\nwhile not Path('go').exists():\n    time.sleep(0.1)\n'Done.'"

@@ -177,7 +177,7 @@ def _run_experiments() -> None:
 
     planned, left_out = plan_figures(find_notebooks(), FIGURES)
     ends = make_figures([one for one in planned if not one.is_done], os.cpu_count() or 1)
-    faults = left_out | {end.experiment.name: end.fault for end in ends if end.fault}
+    faults = left_out | {end.experiment.name: end.fault or end.left_out for end in ends if end.fault or end.left_out}
     if faults:
         sys.exit("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
 

@@ -35,8 +35,8 @@ def figures(
 ) -> None:
     """Run the experiment notebooks whose figures are not there or rest on something that has changed, and write a page with all of them.
 
-    One that fails leaves its traceback and its half-executed notebook, and stops no other. A notebook of your own has a cell tagged `parameters`
-    with figures_dir and work_dir, and a title with its question below it after a >.
+    One that finds no data of its kind is left out. One that fails leaves its traceback and its half-executed notebook, and stops no other.
+    A notebook of your own has a cell tagged `parameters` with figures_dir and work_dir, and a title with its question below it after a >.
 
     Example: `zsd figures --runs zsd-work --task svamp --workers 2`
     """
@@ -57,7 +57,7 @@ def figures(
         def on_end(end: "ExperimentEnd") -> None:
             nonlocal n_done
             n_done += 1
-            progress.message(f"  {end.experiment.name}: {end.fault or 'done'}")
+            progress.message(f"  {end.experiment.name}: {end.fault or (end.left_out and f'left out; {end.left_out}') or 'done'}")
             on_progress(n_done, len(planned))
 
         ends = make_figures(to_do, workers, on_end)
@@ -70,6 +70,10 @@ def figures(
             file=sys.stderr,
         )
         sys.exit(1)
+    if all(one.left_out for one in planned):
+        first, reason = next(iter(({one.name: one.left_out for one in planned} | left_out).items()))
+        print(f"zsd: no experiment has anything to show; {first}: {reason}", file=sys.stderr)
+        sys.exit(2)
 
 # %% ../../nbs/9_cli/05_figures.ipynb #7e560fd3
 def _show(planned: "list[Experiment]", index: Path, as_json: bool) -> None:
@@ -78,8 +82,9 @@ def _show(planned: "list[Experiment]", index: Path, as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     for one in planned:
-        made, fault = MadeFigures.read(one.executed(".json")), one.executed(".failed.txt")
-        answer = f"failed: {fault.read_text(encoding='utf-8').partition(chr(10))[0]}" if fault.is_file() else made.answer if made else ""
+        made = MadeFigures.read(one.executed(".json"))
+        missing = f"failed: {one.fault}" if one.fault else f"left out: {one.left_out}" if one.left_out else ""
+        answer = missing or (made.answer if made else "")
         rows.append({"experiment": one.name, "figures": list(made.figures) if made else [], "answer": answer})
     if as_json:
         print(json.dumps({"experiments": rows, "index": str(index)}, ensure_ascii=False, indent=1))

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from ..prompt.display import percent_text
 from ..student.config import TrainingConfig
 from ..student.method import METHODS, OF_SOME_METHODS, own_settings
-from ..student.record import RecordsError, RunRecord
+from ..student.record import NoRecords, RunRecord
 from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, short_name, told_apart
 from .records import StudentGroup, group_students, write_points
 
@@ -204,7 +204,7 @@ def ablations(
     setting: str,  # of `TrainingConfig`; or "student", the weights; "annotation", what the rows are from; or `WAY`
     against: Sequence[Any],  # baselines: a method, at the same value; or a value of the setting, of the same line
     also: Collection[str] = (),  # further settings that the study is about; a line for each of their values
-) -> list[Ablation]:  # those with most students first; `RecordsError` where nothing can be compared
+) -> list[Ablation]:  # those with most students first; `NoRecords` where nothing can be compared
     "Put students together that differ in one setting, and compare each point with its baselines, all as one family."
     varied = {setting, *also} - {WAY}
     found = []
@@ -221,7 +221,7 @@ def ablations(
             found.append(Ablation(study.runs, study.shared, "", setting, tuple(points), tuple(pairs.values())))
     if not found:
         named = " or ".join(str(one) for one in against)
-        raise RecordsError(
+        raise NoRecords(
             f"no two students that differ in {setting.replace('_', ' ')} alone, with the same seeds, one of them {named}; train some with zsd sweep"
         )
     adjusted = iter(holm_adjusted([contrast for study in found for contrast in study.contrasts]))

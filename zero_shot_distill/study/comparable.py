@@ -16,7 +16,7 @@ from ..core.files import definitions_dir
 from ..stats.compare import Difference, verdict
 from ..stats.family import holm
 from ..student.method import OF_SOME_METHODS
-from ..student.record import RecordsError, RunRecord
+from ..student.record import NoRecords, RecordsError, RunRecord
 from .records import write_points
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00006
@@ -28,13 +28,13 @@ def recorded_students_dir() -> Path:  # for `read_records`
 def read_records(
     runs_dir: Path,  # holds one JSON file a student: `runs` in a work directory of `zsd train` or `zsd sweep`
     task: str = "",  # of the students; empty: any
-) -> list[RunRecord]:  # `RecordsError` where there is none
+) -> list[RunRecord]:  # `NoRecords` where there is none
     "Read the students of a folder, all of them."
     runs = [RunRecord.read(path) for path in sorted(Path(runs_dir).glob("*.json"))]
     runs = [run for run in runs if run.task == task or not task]
     if not runs:
         asked = f" of task {task!r}" if task else ""
-        raise RecordsError(f"{runs_dir}: no record of a student{asked}; train some with zsd sweep or zsd train")
+        raise NoRecords(f"{runs_dir}: no record of a student{asked}; train some with zsd sweep or zsd train")
     return runs
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00009

@@ -30,6 +30,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..core.definition import DefinitionError, read_yaml
 from ..core.files import definitions_dir, file_sha256, fingerprint, write_text
+from ..prompt.trajectory import NoSearch
+from ..student.record import NoRecords
 from .notebook import NotebookError, execute_notebook, experiments_dir, write_page
 
 # %% ../../nbs/7_study/06_experiments.ipynb #96e7eaa9
@@ -46,7 +48,11 @@ def find_notebooks(
             said = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}; or name a notebook file"
             raise DefinitionError(f"no experiment {name!r}; {said}")
         found.append(path)
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    for path in found:
+        if same := next((other for other in found if other.stem == path.stem and other != path), None):
+            raise DefinitionError(f"{path} and {same} have one name, under which the figures of one would replace the other's; rename one")
+    return found
 
 # %% ../../nbs/7_study/06_experiments.ipynb #2b0115a4
 _PACKAGE = "zero_shot_distill"
@@ -148,16 +154,30 @@ class Experiment:
 
     def executed(
         self,
-        ending: str,  # ".ipynb", ".html", ".json", ".failed.txt"
+        ending: str,  # ".ipynb", ".html", ".json", ".failed.txt", ".left_out.txt"
     ) -> Path:
         "Name a file that running it leaves."
         return self.folder / "executed" / f"{self.name}{ending}"
+
+    def _first_line(self, ending: str) -> str:
+        path = self.executed(ending)
+        return path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else ""
+
+    @property
+    def fault(self) -> str:
+        "Say in one line why its last run failed; empty: it did not fail, or was not run."
+        return self._first_line(".failed.txt")
+
+    @property
+    def left_out(self) -> str:
+        "Say in one line why its last run found nothing to show; empty: it found something, or was not run."
+        return self._first_line(".left_out.txt")
 
     @property
     def is_done(self) -> bool:
         "Tell whether its figures are there, made from what it would be run with now."
         made = MadeFigures.read(self.executed(".json"))
-        if made is None or made.fingerprint != self.fingerprint or self.executed(".failed.txt").exists():
+        if made is None or made.fingerprint != self.fingerprint or self.fault or self.left_out:
             return False
         files = [self.folder / f"{figure}{ending}" for figure in made.figures for ending in (".svg", ".png")]
         return all(path.is_file() for path in (*files, self.executed(".ipynb"), self.executed(".html")))
@@ -270,19 +290,30 @@ def _make(experiment: Experiment) -> None:
     write_text(experiment.executed(".json"), made.model_dump_json(indent=1) + "\n")
 
 
+# A cell that raises one of them found no data of its kind; that is no failure.
+_NOTHING_TO_SHOW = (NoRecords.__name__, NoSearch.__name__)
+
+
 def _make_alone(experiment: Experiment, n_threads: int) -> None:
-    "Run one experiment in a process of its own: a terminal's Ctrl-C does not reach it, and a failure becomes a file."
+    "Run one experiment in a process of its own: a terminal's Ctrl-C does not reach it, and a failure, or that there is nothing to show, becomes a file."
     os.setsid()
     os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))  # the notebook's kernel inherits it
-    fault = experiment.executed(".failed.txt")
+    failed, left_out = experiment.executed(".failed.txt"), experiment.executed(".left_out.txt")
     try:
         _make(experiment)
     except Exception as error:
         said = error.fault if isinstance(error, NotebookError) else ""
+        kind, _, reason = said.partition(": ")
+        if kind in _NOTHING_TO_SHOW:
+            write_text(left_out, reason)
+            failed.unlink(missing_ok=True)
+            experiment.executed(".tmp.ipynb").unlink(missing_ok=True)
+            return
         said = said or " ".join(str(error).split()) or type(error).__name__
-        write_text(fault, re.sub(r"\x1b\[[0-9;]*m", "", f"{said}\n\n{traceback.format_exc()}"))
+        write_text(failed, re.sub(r"\x1b\[[0-9;]*m", "", f"{said}\n\n{traceback.format_exc()}"))
     else:
-        fault.unlink(missing_ok=True)
+        failed.unlink(missing_ok=True)
+    left_out.unlink(missing_ok=True)
 
 # %% ../../nbs/7_study/06_experiments.ipynb #84fb1d92
 @dataclass(frozen=True)
@@ -290,7 +321,8 @@ class ExperimentEnd:
     "What came of one experiment."
 
     experiment: Experiment
-    fault: str = ""  # why there are no figures, in one line; empty: there are
+    fault: str = ""  # why it failed, in one line; empty: it did not
+    left_out: str = ""  # why there is nothing to show, in one line; empty: there is
 
     @classmethod
     def of(
@@ -299,10 +331,11 @@ class ExperimentEnd:
         exit_code: int | None,  # of its process
     ) -> "ExperimentEnd":
         "Read what a process left."
-        fault = experiment.executed(".failed.txt")
         if exit_code:
-            write_text(fault, f"its process ended with {exit_code}; where memory ran out, run fewer at a time\n")
-        return cls(experiment, fault.read_text(encoding="utf-8").partition("\n")[0] if fault.exists() else "")
+            write_text(
+                experiment.executed(".failed.txt"), f"its process ended with {exit_code}; where memory ran out, run fewer at a time\n"
+            )
+        return cls(experiment, experiment.fault, experiment.left_out)
 
 
 def make_figures(

@@ -37,7 +37,8 @@ def _alt(figure: Path) -> str:
 
 def _section(folder: Path, name: str, page: str, base: str) -> str:
     "Show one experiment."
-    made, fault = MadeFigures.read(folder / "executed" / f"{name}.json"), folder / "executed" / f"{name}.failed.txt"
+    made = MadeFigures.read(folder / "executed" / f"{name}.json")
+    fault, left_out = (folder / "executed" / f"{name}.{ending}.txt" for ending in ("failed", "left_out"))
     lines = [f'<section class="experiment" id="{escape(name)}">']
     title = made.title if made else name
     lines.append(f'<h2><a href="{escape(page)}">{escape(title)}</a></h2>' if made else f"<h2>{escape(title)}</h2>")
@@ -51,6 +52,10 @@ def _section(folder: Path, name: str, page: str, base: str) -> str:
         lines.append(
             f'<p class="fault"><b>Failed:</b> {said} <a href="{base}executed/{escape(fault.name)}">traceback</a>{link}{before and "."}{before}</p>'
         )
+    elif left_out.is_file():
+        lines.append(
+            f'<p class="fault"><b>Left out in the last run:</b> {escape(left_out.read_text(encoding="utf-8"))}. What follows is of the run before.</p>'
+        )
     if made:
         lines.append(f'<p class="answer">{escape(made.answer)}</p>')
         images = [
@@ -60,7 +65,7 @@ def _section(folder: Path, name: str, page: str, base: str) -> str:
         lines += images
         asked = ", ".join(f"{key} = {value}" for key, value in made.parameters.items() if value != "")
         when = f"{datetime.fromisoformat(made.made_at):%Y-%m-%d %H:%M} UTC"
-        rests = f"with {escape(asked)}" if asked else "from records that come with the package"
+        rests = f"with {escape(asked)}" if asked else "with the parameters that the notebook itself sets"
         lines.append(
             f'<p class="about">Made {when} {rests}. <a href="{escape(page)}">Page</a> · '
             f'<a href="{base}executed/{escape(name)}.ipynb">executed notebook</a></p>'

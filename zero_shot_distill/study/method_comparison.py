@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..prompt.display import percent_text
 from ..student.method import METHODS
-from ..student.record import RecordsError, RunRecord
+from ..student.record import NoRecords, RunRecord
 from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, told_apart
 from zero_shot_distill.study.drawing import (
     BLUE,
@@ -95,12 +95,12 @@ def method_studies(
 def read_method_studies(
     runs_dir: Path,  # holds one JSON file a student: `runs` in a work directory of `zsd train` or `zsd sweep`
     task: str = "",  # of the students; empty: any
-) -> list[MethodStudy]:  # as of `method_studies`; `RecordsError` where there is none
+) -> list[MethodStudy]:  # as of `method_studies`; `NoRecords` where there is none
     "Read the students of a folder and put those together that may be compared."
     studies = method_studies(read_records(runs_dir, task))
     if not studies:
         asked = f" of task {task!r}" if task else ""
-        raise RecordsError(
+        raise NoRecords(
             f"{runs_dir}: no students{asked} that differ in their method alone; train some with zsd train --method, the same seeds for each"
         )
     return studies

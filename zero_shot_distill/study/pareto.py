@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ..prompt.display import percent_text
 from ..stats.compare import verdict
 from ..student.method import METHODS, OF_SOME_METHODS, own_settings
-from ..student.record import RecordsError, RunRecord
+from ..student.record import NoRecords, RunRecord
 from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
 from .records import StudentGroup, write_points
 from .teacher_cost import RowCost, student_usd
@@ -78,7 +78,7 @@ class CostStudy:
 def cost_studies(
     students: Iterable[RunRecord],
     costs: Mapping[str, RowCost],  # as of `read_row_costs`
-) -> list[CostStudy]:  # those with most students first; `RecordsError` where no two ways of a task have a known cost
+) -> list[CostStudy]:  # those with most students first; `NoRecords` where no two ways of a task have a known cost
     "Put students of one task and the same test rows together, with what their rows took."
     tests: dict[tuple[Any, ...], list[RunRecord]] = {}
     for run in students:
@@ -103,7 +103,7 @@ def cost_studies(
         if len(priced) > 1:
             found.append(CostStudy(task, tuple(sorted(priced, key=lambda one: (one.usd, -one.group.accuracy.value))), n_unknown))
     if not found:
-        raise RecordsError(
+        raise NoRecords(
             "no two ways of training whose cost is known: train students on an annotation of zsd annotate, in its work directory"
         )
     return sorted(found, key=lambda study: -sum(len(way.group.runs) for way in study.ways))

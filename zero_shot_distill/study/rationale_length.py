@@ -18,7 +18,7 @@ from ..annotate.rows import AnnotatedRow, read_annotations
 from ..prompt.display import percent_text
 from ..stats.compare import verdict
 from ..stats.interval import Interval, bootstrap_mean, share_of
-from ..student.record import RecordsError, RunRecord
+from ..student.record import NoRecords, RecordsError, RunRecord
 from .ablation import Ablation, Point, ablations
 from .comparable import Contrast, holm_adjusted
 from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
@@ -184,13 +184,13 @@ def length_studies(
     students: Iterable[RunRecord],
     lengths: Sequence[RationaleLength],
     band: tuple[float, float] = (20.0, 40.0),  # words per rationale that are said to be best
-) -> list[LengthStudy]:  # `RecordsError` where no students of two lengths can be compared
+) -> list[LengthStudy]:  # `NoRecords` where no students of two lengths can be compared
     "Put students together that differ in the annotation that they learned from, or in where its rationales were cut."
     known = {one.annotation: one for one in lengths}
     runs = [run for run in students if run.annotation in known and run.config.labels == "gold"]
     kept = [run for run in runs if run.config.rationale_control in ("off", "first-words")]
     if len({run.annotation for run in kept}) < 2 and not any(run.config.rationale_control == "first-words" for run in kept):
-        raise RecordsError(
+        raise NoRecords(
             "no students with gold labels that learned rationales of two lengths; the experiment rationale_length says how to train them"
         )
     for one in lengths[1:]:

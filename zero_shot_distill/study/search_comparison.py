@@ -20,7 +20,7 @@ from ..prompt.display import percent_text, points_text
 from ..prompt.headroom import GainSplit, Headroom
 from ..prompt.propose import PROPOSERS
 from ..prompt.search_result import PromptSearch
-from ..prompt.trajectory import SearchError, tried_by_id
+from ..prompt.trajectory import NoSearch, tried_by_id
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -38,7 +38,7 @@ from zero_shot_distill.study.drawing import (
 def read_searches(
     work_dir: Path,  # whose folder `searches` holds them
     task: str,  # name of their task
-) -> dict[str, PromptSearch]:  # proposer -> its search with most steps; `SearchError` where there is none
+) -> dict[str, PromptSearch]:  # proposer -> its search with most steps; `NoSearch` where there is none
     "Read the searches of a task, one for each proposer."
     found: dict[str, PromptSearch] = {}
     for path in sorted((work_dir / "searches").glob("*/trajectory.jsonl")):
@@ -47,7 +47,7 @@ def read_searches(
         if search.about["task"] == task and (name not in found or len(search.steps) > len(found[name].steps)):
             found[name] = search
     if not found:
-        raise SearchError(f"{work_dir}: no search of task {task!r}; begin one with zsd opro --task {task}")
+        raise NoSearch(f"{work_dir}: no search of task {task!r}; begin one with zsd opro --task {task}")
     order = list(PROPOSERS)
     return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ..annotate.job import Annotation
 from ..core.files import definitions_dir
 from ..student.method import METHODS
-from ..student.record import RecordsError, RunRecord, as_record, read_json_file
+from ..student.record import NoRecords, RunRecord, as_record, read_json_file
 from .records import read_run
 from ..teacher.price import Price
 
@@ -73,11 +73,11 @@ def read_row_costs(
 
 def read_all_records(
     work_dir: Path,  # of zsd train, zsd sweep or zsd run
-) -> list[RunRecord]:  # `RecordsError` where there is none
+) -> list[RunRecord]:  # `NoRecords` where there is none
     "Read the students of a work directory, those of its pipeline runs with them."
     paths = [path for where in ("runs", "students", "*/runs") for path in sorted(work_dir.glob(f"{where}/*.json"))]
     if not paths:
-        raise RecordsError(f"{work_dir}: no record of a student in its folder runs; train some with zsd sweep or zsd train")
+        raise NoRecords(f"{work_dir}: no record of a student in its folder runs; train some with zsd sweep or zsd train")
     return list({run.run_id: run for run in map(RunRecord.read, paths)}.values())
 
 
