@@ -88,7 +88,9 @@ def sweep(
     if records:
         progress.message(f"{fetch_records(planned, work_dir, records)} records fetched from {records}")
     there = [run for run in planned if run.record_path(work_dir).is_file()]
-    progress.message(_about(found.name, planned, len(there), workers if engine == "processes" else None, seconds_left(planned, work_dir, workers)))
+    progress.message(
+        _about(found.name, planned, len(there), workers if engine == "processes" else None, seconds_left(planned, work_dir, workers))
+    )
     if len(planned) > len(found.seeds):  # several ways of training, to be compared
         progress.message(seen_sentence(len(rows.test), len(found.seeds)))
     if is_dry:

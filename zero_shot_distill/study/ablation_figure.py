@@ -19,7 +19,16 @@ from matplotlib.lines import Line2D
 
 from ..student.method import METHODS
 from .ablation import WAY, Ablation, Point
-from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, every_student, titled, upright
+from zero_shot_distill.study.drawing import (
+    FIGURE_SETTINGS,
+    FIGURE_WIDTH,
+    GREY,
+    METHOD_LOOKS,
+    NotebookFigure,
+    every_student,
+    titled,
+    upright,
+)
 
 # %% ../../nbs/7_study/03_ablation_figure.ipynb #abf00006
 _STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))  # of the lines of one method, one after the other

@@ -193,7 +193,9 @@ def length_studies(
     first, *others = [known[id] for id in dict.fromkeys(run.annotation for run in kept)]
     for other in others:
         if other.row_ids != first.row_ids:
-            raise RecordsError(f"annotations {first.annotation} and {other.annotation} have other training rows: their lengths cannot be compared")
+            raise RecordsError(
+                f"annotations {first.annotation} and {other.annotation} have other training rows: their lengths cannot be compared"
+            )
     found = []
     for study in ablations(kept, "annotation", ["standard"]):
         points = [_length_point(point, known) for point in study.points if point.group.method != "standard"]
