@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from ..annotate.job import Annotation
 from ..core.files import definitions_dir
 from ..student.method import METHODS
@@ -42,9 +40,6 @@ class RowCost:
         "Say what the same tokens cost elsewhere."
         usd = price.cost_usd(self.prompt_tokens, self.completion_tokens)
         return RowCost(self.n_rows, self.prompt_tokens, self.completion_tokens, usd, f"the same tokens at another price: {price.source}")
-
-
-_COSTS = TypeAdapter(dict[str, RowCost])
 
 
 def read_row_costs(
