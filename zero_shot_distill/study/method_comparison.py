@@ -136,11 +136,11 @@ def method_figure(
             ax.set_title(study.short_title, loc="left", fontsize=10.5)
         axes[-1].set_xlabel("difference in test accuracy, points")
         lines = [
-            "Marks: means over seeds, with 95 % intervals over seeds and test rows; filled: shown after Holm; dotted: too few seeds.",
+            "Marks: means over the seeds that both have, with 95 % intervals over seeds and test rows; filled: shown after Holm; dotted: too few seeds.",
             "Grey: differences that the comparison would not see four times in five.",
             note,
         ]
-        titled(figure, _title([one for of in contrasts for one in of]), "\n".join(filter(None, lines)))
+        titled(figure, shown_title([one for of in contrasts for one in of]), "\n".join(filter(None, lines)))
     return figure
 
 
@@ -155,10 +155,3 @@ def method_sentence(
             found.setdefault(one.shown, []).append(f"{one.name} less {one.base} ({study.task}{points})")
     return " ".join(f"{shown.capitalize()}: {'; '.join(found[shown])}." for shown in sorted(found))
 
-
-def _title(contrasts: Sequence[Contrast]) -> str:
-    "Say how many comparisons show a difference."
-    n_shown = sum(one.shown != "undetermined" for one in contrasts)
-    if not n_shown:
-        return f"None of {len(contrasts)} comparisons shows a difference"
-    return f"{n_shown} of {len(contrasts)} comparisons show{'s' * (n_shown == 1)} a difference"
