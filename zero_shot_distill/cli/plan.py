@@ -70,9 +70,10 @@ def _studies(task: str, places: "list[Path]") -> "tuple[Path, list[Ablation]]": 
     from zero_shot_distill.study.teacher_cost import read_all_records
 
     for place in places:
+        students = [run for run in read_all_records(place, may_be_none=True) if run.task == task]
         try:
-            return place, ablations([run for run in read_all_records(place) if run.task == task], "rationale_share", ["standard"])
-        except RecordsError:  # none there, or none that can be compared
+            return place, ablations(students, "rationale_share", ["standard"])
+        except RecordsError:  # none that can be compared
             continue
     return places[-1], []
 

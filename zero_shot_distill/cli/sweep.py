@@ -23,18 +23,19 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
     from zero_shot_distill.study.sweep import PlannedRun, SweepEnd
 
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000005
-def _about(name: str, planned: "list[PlannedRun]", n_there: int, n_workers: int, left_s: float | None) -> str:
-    "Say what a sweep is going to do."
+def _about(name: str, planned: "list[PlannedRun]", n_there: int, n_workers: int | None, left_s: float | None) -> str:
+    "Say what a sweep is going to do; without a number of workers, on a Ray cluster."
     n_left = len(planned) - n_there
     said = f"{name}: {len(planned)} students, {n_there} trained already"
     if not n_left:
         return said
+    how = f"{n_workers} at a time" if n_workers else "as many at a time as the Ray cluster has processors"
     time = (
         "the time is known once one has ended"
         if left_s is None
-        else f"about {duration_text(left_s)}, not counting the time to measure them"
+        else f"about {duration_text(left_s)}{'' if n_workers else ' one after the other'}, not counting the time to measure them"
     )
-    return f"{said}, {n_left} to do, {n_workers} at a time; {time}"
+    return f"{said}, {n_left} to do, {how}; {time}"
 
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000007
 Engine = Literal["processes", "ray"]
@@ -48,7 +49,9 @@ def sweep(
     annotations: Annotated[
         str, typer.Option("--annotations", help="Rows to train on, in place of those the file names: an annotation, or a file of rows.")
     ] = "",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Students trained at a time; they share the processor's threads.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Students trained at a time by --engine processes; they share the processor's threads.")
+    ] = 1,
     engine: Annotated[
         Engine, typer.Option("--engine", help="Where students are trained: processes here, or a Ray cluster (RAY_ADDRESS).")
     ] = "processes",
@@ -75,6 +78,8 @@ def sweep(
     from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
 
+    if engine == "ray" and workers > 1:
+        raise typer.BadParameter("--workers counts processes of this machine; leave it away with --engine ray, whose cluster says how many")
     found, progress, work_dir = load_sweep(file, annotations), common.progress, common.work_dir
     with progress.bar("looking through (rows)") as on_progress:
         rows = training_rows(found.annotations, work_dir, found.task, found.columns, on_progress)
@@ -83,12 +88,17 @@ def sweep(
     if records:
         progress.message(f"{fetch_records(planned, work_dir, records)} records fetched from {records}")
     there = [run for run in planned if run.record_path(work_dir).is_file()]
-    progress.message(_about(found.name, planned, len(there), workers, seconds_left(planned, work_dir, workers)))
+    progress.message(
+        _about(found.name, planned, len(there), workers if engine == "processes" else None, seconds_left(planned, work_dir, workers))
+    )
     if len(planned) > len(found.seeds):  # several ways of training, to be compared
         progress.message(seen_sentence(len(rows.test), len(found.seeds)))
     if is_dry:
         show_rows([_row(run, run in there) for run in planned], common.as_json)
         return
+    if records:
+        for run in there:
+            send_record(run, work_dir, records)
     n_done, total = len(there), len(planned)
     with progress.bar("sweep (students)", n_parallel=workers) as on_progress:
         on_progress(n_done, total)
@@ -115,7 +125,7 @@ def sweep(
         )
         sys.exit(1)
 
-
+# %% ../../nbs/9_cli/05_sweep.ipynb #8b7ac960
 def _row(run: "PlannedRun", is_there: bool) -> dict[str, str]:
     "Describe a student that is planned."
     return {"student": run.run_id, "begins with": run.student, "trained": "yes" if is_there else "no"}

@@ -92,13 +92,20 @@ def _quiet():
 
 
 def _round_weights(folder: Path) -> None:
-    "Replace the weights of matrices by 8-bit integers, with a scale for each column (one for a whole matrix made a flan-t5-small forget its labels); activations are rounded as they come."
+    "Replace the weights of embeddings and matrices by 8-bit integers, those of matrices with a scale for every 32; what is computed stays in float32."
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with _quiet():
         for name in (ENCODER, DECODER):
-            quantize_dynamic(folder / name, folder / f"rounded-{name}", weight_type=QuantType.QInt8, per_channel=True)
-            os.replace(folder / f"rounded-{name}", folder / name)
+            rounded = folder / f"rounded-{name}"
+            matrices = MatMulNBitsQuantizer(onnx.load(folder / name), bits=8, block_size=32, is_symmetric=True, accuracy_level=1)
+            matrices.process()
+            matrices.model.save_model_to_file(str(rounded))  # most of it: what is left fits into one file
+            quantize_dynamic(rounded, folder / name, weight_type=QuantType.QUInt8, op_types_to_quantize=["Gather"])
+            rounded.unlink()
+            (folder / f"{name}.data").unlink(missing_ok=True)  # of a large student, in float32
 
 # %% ../../nbs/5_student/07_export.ipynb #753ca114
 FORMS = {"onnx": "float32", "onnx-int8": "8-bit weights"}
@@ -200,7 +207,7 @@ def _write_figures(exported: Exported) -> None:
     write_json(exported.path / "export.json", content)
     card = exported.path / "README.md"
     said = card.read_text(encoding="utf-8").partition("## Use")[0] if card.is_file() else ""
-    use = f"`zsd predict --student {exported.path.name} --input rows.jsonl`, or {ENCODER} and {DECODER} with any ONNX runtime."
+    use = f"`zsd predict --student {exported.path.name} --input rows.jsonl`, or {ENCODER} and {DECODER} with ONNX Runtime."
     write_text(
         card,
         f"{said}## This export\n\nThe student above as ONNX, {FORMS[exported.form]}; the original and the export on the same rows:\n\n{rows_table(exported.rows)}\n\n## Use\n\n{use}\n",

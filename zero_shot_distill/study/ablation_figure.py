@@ -17,11 +17,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..stats.interval import Interval
 from ..student.method import METHODS
 from .ablation import WAY, Ablation, Point
 from .comparable import shown_title
-from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
+from zero_shot_distill.study.drawing import (
+    FIGURE_SETTINGS,
+    FIGURE_WIDTH,
+    GREY,
+    METHOD_LOOKS,
+    NotebookFigure,
+    every_student,
+    titled,
+    upright,
+)
 
 # %% ../../nbs/7_study/03_ablation_figure.ipynb #abf00006
 _STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))  # of the lines of one method, one after the other
@@ -83,17 +91,6 @@ def _line_looks(ablation: Ablation) -> dict[str, tuple[str, str, Any]]:  # line 
             n_of[method] += 1
     return looks
 
-
-def _upright(ax: Axes, interval: Interval, x: float, looks: tuple[str, str], filled: bool, line: Any = "-") -> None:
-    "Draw an estimate and its interval, upright, in per cent."
-    color, marker = looks
-    if interval.has_ends:
-        ax.plot(
-            [x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3
-        )
-    face = color if filled else "white"
-    ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
-
 # %% ../../nbs/7_study/03_ablation_figure.ipynb #abf00008
 def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
     "Draw the means with their intervals, and every student."
@@ -113,24 +110,16 @@ def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
             )
         for x, point in drawn:
             style = "-" if len(point.group.runs) > 1 else ":"
-            _upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
-            _draw_students(ax, point, x + 0.014 * axis.span, 0.006 * axis.span)
+            upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
+            every_student(ax, point.group, x + 0.014 * axis.span, 0.006 * axis.span)
         for place, point in places:
             if place is None:
                 mean = point.group.accuracy
                 ax.axhline(100 * mean.value, color=color, linestyle=_ACROSS, linewidth=1.3, zorder=2)
                 if mean.has_ends:
                     ax.axhspan(100 * mean.low, 100 * mean.high, color=color, alpha=0.09, linewidth=0, zorder=0)
-                _draw_students(ax, point, min(axis.ticks) - 0.07 * axis.span, 0.006 * axis.span)
+                every_student(ax, point.group, min(axis.ticks) - 0.07 * axis.span, 0.006 * axis.span)
     ax.set_ylabel("test accuracy, %")
-
-
-def _draw_students(ax: Axes, point: Point, x: float, step: float) -> None:
-    "Draw each student of a point beside the one before, so that equal ones are all seen."
-    color, marker = METHOD_LOOKS[point.group.method]
-    for place, run in enumerate(point.group.runs):
-        looks = {"marker": "x"} if run.at_chance else {"marker": marker, "markerfacecolor": "white"}
-        ax.plot(x + step * place, 100 * run.test.accuracy, color=color, markersize=4, linestyle="none", zorder=4, clip_on=False, **looks)
 
 
 def _draw_differences(ax: Axes, axis: _Axis) -> None:
@@ -150,7 +139,7 @@ def _draw_differences(ax: Axes, axis: _Axis) -> None:
         if found.detectable < 1:
             ax.bar(x, 200 * found.detectable, 0.035 * axis.span, -100 * found.detectable, color="#e6e6e6", zorder=1)
         style = ":" if found.reason else looks[line][2] if looks[line][2] != _ACROSS else "-"
-        _upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=style)
+        upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=style)
     if len(bases) > 1:
         handles = [Line2D([], [], color=color, marker=marker) for color, marker in bases.values()]
         ax.legend(handles, [f"less {base}" for base in bases], frameon=False, loc="best", ncols=len(bases), fontsize=9.5)

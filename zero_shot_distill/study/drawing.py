@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'METHOD_LOOKS', 'FIGURE_SETTINGS', 'FIGURE_WIDTH', 'NotebookFigure', 'titled',
-           'share_axis', 'whisker', 'trivial_lines', 'save_figure']
+           'share_axis', 'whisker', 'trivial_lines', 'upright', 'every_student', 'accuracy_panels', 'save_figure']
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing03
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import seaborn as sns
@@ -23,6 +23,8 @@ from ..stats.interval import Interval
 
 if TYPE_CHECKING:
     from IPython.display import Image
+
+    from zero_shot_distill.study.records import StudentGroup
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing06
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#007A5A", "#555555"  # after Okabe and Ito (2008)
@@ -124,6 +126,59 @@ def trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: boo
                 va="top" if place else "bottom",
                 **looks,
             )
+
+# %% ../../nbs/7_study/00_drawing.ipynb #4829b791
+def upright(
+    ax: Axes,
+    interval: Interval,  # of shares
+    x: float,  # place
+    looks: tuple[str, str],  # color and marker
+    filled: bool = True,  # the marker
+    line: Any = "-",  # style
+) -> None:
+    "Draw a mean and its interval upright, in per cent."
+    color, marker = looks
+    if interval.has_ends:
+        ax.plot(
+            [x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3
+        )
+    face = color if filled else "white"
+    ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
+
+
+def every_student(
+    ax: Axes,
+    group: "StudentGroup",
+    x: float,  # place of the first
+    step: float,  # to the next
+) -> None:
+    "Draw each student of a group beside the one before, so that equal ones are all seen; one that is not shown to be above chance is a cross."
+    color, marker = METHOD_LOOKS[group.method]
+    for place, run in enumerate(group.runs):
+        looks = {"marker": "x"} if run.at_chance else {"marker": marker, "markerfacecolor": "white"}
+        ax.plot(x + step * place, 100 * run.test.accuracy, color=color, markersize=4, linestyle="none", zorder=4, clip_on=False, **looks)
+
+
+def accuracy_panels(
+    studies: Sequence[Any],
+    draw: Callable[[Axes, Any], None],  # draws a study
+    note: str,  # for the line below
+) -> Figure:  # 7 inches wide
+    "Draw a panel of test accuracies for each study, one below the other, with one legend for all."
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.6 + 3.4 * len(studies)), layout="constrained")
+        axes = figure.subplots(len(studies), 1, squeeze=False)[:, 0]
+        for ax, study in zip(axes, studies, strict=True):
+            draw(ax, study)
+            ax.set_ylabel("test accuracy, %")
+            ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+            ax.set_axisbelow(True)
+            sns.despine(ax=ax)
+        handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        if handles:
+            figure.legend(handles.values(), handles, loc="outside upper left", ncols=3, frameon=False)
+        titled(figure, "", note)
+    return figure
 
 # %% ../../nbs/7_study/00_drawing.ipynb #d4c9c360
 def save_figure(

@@ -7,19 +7,17 @@ __all__ = ['PricedWay', 'CostStudy', 'cost_studies', 'pareto_figure', 'pareto_se
 
 # %% ../../nbs/7_study/02_pareto.ipynb #pa000003
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import matplotlib
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..prompt.display import percent_text
-from ..stats.compare import verdict
 from ..student.method import METHODS, OF_SOME_METHODS, own_settings
 from ..student.record import RecordsError, RunRecord
-from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
+from .comparable import Contrast, holm_adjusted, short_name
+from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, upright
 from .records import StudentGroup, write_points
 from .teacher_cost import RowCost, student_usd
 from ..teacher.price import format_usd
@@ -32,6 +30,7 @@ class PricedWay:
     group: StudentGroup
     usd: float  # US dollars, mean over the seeds
     apart: str = ""  # settings that tell it from other ways of its task
+    less_cheapest: Contrast | None = None  # adjusted for all that are on one page; None: it is the cheapest
 
     @property
     def title(self) -> str:
@@ -44,37 +43,36 @@ class CostStudy:
     "The ways of one task that were measured on the same test rows."
 
     task: str
-    ways: tuple[PricedWay, ...]  # the cheapest first
+    ways: tuple[PricedWay, ...]  # the cheapest first, of equally cheap ones that with the highest mean
     n_unknown: int  # students whose cost is not known
 
     @property
     def front(self) -> list[PricedWay]:  # the cheapest first
         "Choose the ways than which no other is as cheap and as good."
         kept: list[PricedWay] = []
-        for one in sorted(self.ways, key=lambda one: (one.usd, -one.group.accuracy.value)):
+        for one in self.ways:
             if not kept or one.group.accuracy.value > kept[-1].group.accuracy.value:
                 kept.append(one)
         return kept
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
         "List the ways, and how far each is from the cheapest."
-        front, first = self.front, self.ways[0]
-        rows = []
+        front, first, rows = self.front, self.ways[0], []
         for one in self.ways:
-            less = one.group.less(first.group) if one is not first else None
+            less = one.less_cheapest
             rows.append(
                 {
                     "way": one.title,
                     "seeds": str(len(one.group.runs)),
                     "US dollars": format_usd(one.usd),
                     "test accuracy": percent_text(one.group.accuracy),
-                    f"less {first.title}, points": f"{write_points(less)}\n{verdict(less)}" if less else "",
+                    f"less {first.title}, points": f"{write_points(less.difference)}\n{less.shown}" if less else "",
                     "on the front": "yes" if one in front else "",
                 }
             )
         return rows
 
-
+# %% ../../nbs/7_study/02_pareto.ipynb #d76da507
 def cost_studies(
     students: Iterable[RunRecord],
     costs: Mapping[str, RowCost],  # as of `read_row_costs`
@@ -101,11 +99,17 @@ def cost_studies(
             group = StudentGroup(config.method, config.labels, tuple(run for run, _ in members), tuple(own_settings(config).items()))
             priced.append(PricedWay(group, sum(usd for _, usd in members) / len(members), _apart(settings, list(ways))))
         if len(priced) > 1:
-            found.append(CostStudy(task, tuple(sorted(priced, key=lambda one: (one.usd, -one.group.accuracy.value))), n_unknown))
+            first, *others = sorted(priced, key=lambda one: (one.usd, -one.group.accuracy.value))
+            compared = [replace(one, less_cheapest=Contrast(one.title, first.title, one.group.less(first.group))) for one in others]
+            found.append(CostStudy(task, (first, *compared), n_unknown))
     if not found:
         raise RecordsError(
             "no two ways of training whose cost is known: train students on an annotation of zsd annotate, in its work directory"
         )
+    adjusted = iter(holm_adjusted([way.less_cheapest for study in found for way in study.ways[1:]]))
+    found = [
+        replace(study, ways=(study.ways[0], *(replace(way, less_cheapest=next(adjusted)) for way in study.ways[1:]))) for study in found
+    ]
     return sorted(found, key=lambda study: -sum(len(way.group.runs) for way in study.ways))
 
 
@@ -113,7 +117,7 @@ def _settings(run: RunRecord) -> dict[str, Any]:
     "List what tells students apart, other than their seed."
     left_out = ("seed", "report_to", "accumulate")
     return {name: value for name, value in asdict(run.config).items() if name not in left_out} | {
-        "weights": run.student.split(" restored")[0].split(" (")[0],
+        "weights": short_name(run.student),
         "annotation": run.annotation,
     }
 
@@ -133,20 +137,13 @@ def pareto_figure(
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
     "Draw accuracy against dollars: every run, every mean with its interval, and the front."
-    with matplotlib.rc_context(FIGURE_SETTINGS):
-        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.6 + 3.4 * len(studies)), layout="constrained")
-        axes = figure.subplots(len(studies), 1, squeeze=False)[:, 0]
-        for ax, study in zip(axes, studies, strict=True):
-            _draw_study(ax, study)
-        handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles, loc="outside upper left", ncols=3, frameon=False)
-        lines = [
-            "Large marks: means over seeds, with 95 % intervals over seeds and test rows; small marks: every run. Hollow: not on the front. Labels are gold where nothing else is said. "
-            "Line: the front, of means. Dollars: what the teacher took for the rows that were learned; gold labels and training are not in them.",
-            note,
-        ]
-        titled(figure, "", "\n".join(filter(None, lines)))
-    return figure
+    lines = [
+        "Large marks: means over seeds, with 95 % intervals over seeds and test rows; small marks: every run, crosses: not shown to be above chance. "
+        "Hollow large marks: not on the front. Labels are gold where nothing else is said. "
+        "Line: the front, of means. Dollars: what the teacher took for the rows that were learned; gold labels and training are not in them.",
+        note,
+    ]
+    return accuracy_panels(studies, _draw_study, "\n".join(filter(None, lines)))
 
 
 def _draw_study(ax: Axes, study: CostStudy) -> None:
@@ -154,49 +151,24 @@ def _draw_study(ax: Axes, study: CostStudy) -> None:
     seen: dict[float, int] = {}  # dollars -> ways drawn there, which are moved apart
     widest = max(way.usd for way in study.ways) or 1.0
     for way in study.ways:
-        color, marker = METHOD_LOOKS[way.group.method]
+        looks, accuracy = METHOD_LOOKS[way.group.method], way.group.accuracy
         place = seen[way.usd] = seen.get(way.usd, -1) + 1
-        x, accuracy = way.usd + 0.018 * widest * place, way.group.accuracy
-        if accuracy.has_ends:
-            ax.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], color=color, linewidth=1.8, zorder=3)
-        ax.plot(
-            [x + 0.011 * widest] * len(way.group.runs),
-            [100 * run.test.accuracy for run in way.group.runs],
-            marker,
-            color=color,
-            markersize=3.5,
-            markerfacecolor="white",
-            linestyle="none",
-            zorder=4,
-        )
-        face = color if way in front else "white"
+        x = way.usd + 0.018 * widest * place
+        upright(ax, accuracy, x, looks, filled=way in front)
+        every_student(ax, way.group, x + 0.008 * widest, 0.002 * widest)
+        ax.plot([], [], looks[1], color=looks[0], markersize=8, label=METHODS[way.group.method].title)  # for the legend
         if way.group.labels == "teacher":
             ax.annotate(
                 "teacher labels", (x, 100 * accuracy.value), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5
             )
-        ax.plot(
-            x,
-            100 * accuracy.value,
-            marker,
-            color=color,
-            markersize=9,
-            markerfacecolor=face,
-            linestyle="none",
-            zorder=5,
-            label=METHODS[way.group.method].title,
-        )
     ends = [(way.usd, 100 * way.group.accuracy.value) for way in front] + [(1.08 * widest, 100 * front[-1].group.accuracy.value)]
     ax.plot(*zip(*ends, strict=True), drawstyle="steps-post", color=GREY, linewidth=1.2, linestyle="--", zorder=2)
     n_seeds = sorted({len(way.group.runs) for way in study.ways})
-    seeds = f"{n_seeds[0]} seeds" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]} seeds"
+    seeds = f"{n_seeds[0]} seed{'s' * (n_seeds[0] != 1)}" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]} seeds"
     ax.set_title(
         f"{study.task}: {len(study.ways)} ways, {seeds} each, {study.ways[0].group.runs[0].test.n} test rows", loc="left", fontsize=10.5
     )
     ax.set_xlabel("US dollars for the teacher's replies")
-    ax.set_ylabel("test accuracy, %")
-    ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    ax.set_axisbelow(True)
-    sns.despine(ax=ax)
 
 
 def pareto_sentence(studies: Sequence[CostStudy]) -> str:  # one sentence a study
@@ -204,10 +176,10 @@ def pareto_sentence(studies: Sequence[CostStudy]) -> str:  # one sentence a stud
     said = []
     for study in studies:
         first, *others = study.front
-        steps = []
-        for one in others:
-            less = one.group.less(first.group)
-            steps.append(f"{one.title} for {format_usd(one.usd)}: {write_points(less, ' points')}, {verdict(less)}")
+        steps = [
+            f"{one.title} for {format_usd(one.usd)}: {write_points(one.less_cheapest.difference, ' points')}, {one.less_cheapest.shown}"
+            for one in others
+        ]
         unknown = f"; {study.n_unknown} students are left out, their cost is unknown" if study.n_unknown else ""
         more = f"; beyond it {'; '.join(steps)}" if steps else "; no dearer way has a higher mean"
         n, accuracy = first.group.runs[0].test.n, percent_text(first.group.accuracy)

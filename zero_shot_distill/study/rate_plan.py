@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from ..core.display import result_html, result_text
 from ..prompt.display import percent_text
-from ..stats.compare import MIN_SEEDS, Difference, verdict
+from ..stats.compare import MIN_SEEDS, Difference
 from ..stats.power import smallest_difference_over_seeds
 from ..student.record import RecordsError
 from .ablation import Ablation, Point
+from .comparable import Contrast
 from .records import write_points
 from .teacher_cost import RowCost, cost_of
 from ..teacher.price import format_usd
@@ -41,7 +42,17 @@ class RateOption:
 
     point: Point
     usd: float  # US dollars for the rows of the plan
-    gain: Difference | None  # over label-only students; None: these are the label-only students
+    contrast: Contrast | None  # with label-only students, adjusted for how many rates there are; None: these are the label-only students
+
+    @property
+    def gain(self) -> Difference | None:  # None: these are the label-only students
+        "Give the accuracy less that of label-only students."
+        return self.contrast and self.contrast.difference
+
+    @property
+    def shown(self) -> str:  # as `Contrast.shown`; empty: these are the label-only students
+        "Say what is shown of the rate."
+        return self.contrast.shown if self.contrast else ""
 
     @property
     def rate(self) -> float:  # 0 to 1
@@ -60,10 +71,12 @@ class RateOption:
             return ""
         if self.gain.reason or not self.gain.has_ends:
             return f"undetermined: {self.gain.reason or 'no interval'}"
+        if self.shown == "shown to be worse":
+            return "buys none: shown to be worse"
         if self.gain.high <= 0:
-            return "buys none: shown to be no better" if self.gain.high == 0 else "buys none: shown to be worse"
+            return "undetermined"
         least = format_usd(self.usd / (100 * self.gain.high))
-        if self.gain.low <= 0:
+        if self.shown != "shown to be better":
             return f"undetermined: {least} or more"
         return f"{format_usd(self.usd / (100 * self.gain.value))} [{least}, {format_usd(self.usd / (100 * self.gain.low))}]"
 
@@ -91,25 +104,25 @@ class RatePlan:
 
     @property
     def choice(self) -> RateOption | None:  # None: undetermined
-        "Choose the cheapest affordable rate that is shown to be better than none and not shown to be worse than another affordable one."
+        "Choose the cheapest affordable rate that is shown to be better than none (Holm) and that no other affordable one is shown to beat, pair by pair."
         known = self.affordable
-        shown = [one for one in known if one.gain and verdict(one.gain) == "holds"]
+        shown = [one for one in known if one.shown == "shown to be better"]
         unbeaten = [one for one in shown if not any(_is_better(other, one) for other in known if other is not one)]
         if unbeaten:
             return unbeaten[0]
         others = [one for one in known if one.gain]
-        if others and all(verdict(one.gain) == "fails" for one in others):
+        if others and all(one.shown == "shown to be worse" for one in others):
             return next(one for one in known if one.gain is None)
         return None
 
     @property
     def sentence(self) -> str:  # some sentences
         "Say which rate to buy, or that it is undetermined and what could have been seen."
-        money = "any budget" if self.budget_usd is None else f"{format_usd(self.budget_usd)}"
+        money = "any budget" if self.budget_usd is None else format_usd(self.budget_usd)
         n_test, n_trained = self.study.runs[0].test.n, self.study.runs[0].n_train
         about = f" ({self.title}, n {n_test}; gains as measured with {n_trained:,} training rows.)"
         if not any(one.gain for one in self.affordable):
-            cheapest = min((one for one in self.options if one.gain), key=lambda one: one.usd)
+            cheapest = next(one for one in self.options if one.gain)
             return f"With {money} no rationale rate is affordable: {cheapest.name} takes {format_usd(cheapest.usd)} for {self.n_rows:,} rows.{about}"
         chosen = self.choice
         if chosen is not None and chosen.gain is not None:
@@ -121,7 +134,7 @@ class RatePlan:
         why = best.gain.reason or f"a difference of {100 * best.gain.detectable:.0f} points would have been seen four times in five"
         return (
             f"With {money} it is undetermined which rate to buy: no affordable one is shown to be better than no rationales; the highest mean has "
-            f"{best.name}, {write_points(best.gain, ' points')}, and {why}.{about}"
+            f"{best.name}, {write_points(best.gain, ' points')}; {why}.{about}"
         )
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
@@ -132,7 +145,7 @@ class RatePlan:
                 "rate": one.name + ("\n★ to buy" if one is chosen else ""),
                 "US dollars": format_usd(one.usd) + ("" if one in known else "\nover the budget"),
                 "test accuracy": f"{percent_text(one.point.group.accuracy)}\n{_seeds(one.point)}",
-                "less no rationales, points": f"{write_points(one.gain)}\n{verdict(one.gain)}" if one.gain else "",
+                "less no rationales, points": f"{write_points(one.gain)}\n{one.shown}" if one.gain else "",
                 "US dollars a point": one.usd_per_point,
             }
             for one in self.options
@@ -157,7 +170,7 @@ def _seeds(point: Point) -> str:
 def _is_better(one: RateOption, other: RateOption) -> bool:
     "Tell whether an option is shown to be better than another."
     contrast = one.point.less(other.point)
-    return contrast is not None and verdict(contrast.difference) == "holds"
+    return contrast is not None and contrast.shown == "shown to be better"
 
 # %% ../../nbs/7_study/03_rate_plan.ipynb #rp000012
 def rate_plans(
@@ -178,12 +191,11 @@ def rate_plans(
         for line in dict.fromkeys(one.point.line for one in study.compared if one.point.group.control == "off"):
             pairs = [one for one in study.compared if one.point.line == line]
             n = n_rows or study.runs[0].n_train
-            base, labels = pairs[0].base, pairs[0].point.group.labels
-            of_teacher = labels == "teacher"
-            options = [RateOption(base, n * cost.usd if of_teacher else 0.0, None)]
+            of_teacher = pairs[0].point.group.labels == "teacher"
+            options = [RateOption(pairs[0].base, n * cost.usd if of_teacher else 0.0, None)]
             for one in pairs:
                 usd = n * cost.usd * (1.0 if of_teacher else one.point.rationale_rate)
-                options.append(RateOption(one.point, usd, one.contrast.difference))
+                options.append(RateOption(one.point, usd, one.contrast))
             ordered = tuple(sorted(options, key=lambda one: (one.usd, one.rate)))
             found.append(RatePlan(study, ordered, n, cost.usd, cost.source, budget_usd))
     if not found:

@@ -10,18 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
-import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..prompt.display import percent_text
-from ..stats.compare import verdict
 from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..student.record import RecordsError, RunRecord
 from .ablation import Ablation, Point, ablations
 from .comparable import Contrast, holm_adjusted
-from .drawing import FIGURE_SETTINGS, FIGURE_WIDTH, GREY, METHOD_LOOKS, NotebookFigure, titled
+from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, upright
 from .records import write_points
 
 # %% ../../nbs/7_study/03_rationale_length.ipynb #rl000006
@@ -138,13 +136,12 @@ class LengthStudy:
 
     @property
     def verdict(self) -> str:  # "holds", "fails" or "undetermined"
-        "Judge the claim: it holds where a length in the band is shown to be better than all outside, and fails where one outside is shown to be better."
-        verdicts = [verdict(less.difference) for *_, less in self.claim]
-        if "fails" in verdicts:
+        "Judge the claim: it fails where a length outside the band is shown to be better than one inside, and holds where one inside is shown to be better than all outside."
+        claim = self.claim
+        if any(less.shown == "shown to be worse" for *_, less in claim):
             return "fails"
-        inside = {id(one) for one, *_ in self.claim}
-        of_each = [[verdict(less.difference) for one, _, less in self.claim if id(one) == of] for of in inside]
-        return "holds" if any(all(v == "holds" for v in found) for found in of_each) else "undetermined"
+        of_each = [[less.shown for inside, _, less in claim if inside is one] for one in self.points]
+        return "holds" if any(shown and set(shown) == {"shown to be better"} for shown in of_each) else "undetermined"
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
         "List the lengths with their students."
@@ -170,7 +167,7 @@ class LengthStudy:
         head = f"{self.study.short_title}: that {low:.0f} to {high:.0f} words are best"
         if not self.claim:
             known = ", ".join(f"{one.words.value:.0f}" for one in self.points)
-            return f"{head} cannot be judged: students of {known} words, none of them inside or none outside."
+            return f"{head} cannot be judged: the students learned rationales of {known} words, none of them inside or none outside."
         shown = [f"{less.name} less {less.base} {write_points(less.difference, ' points')}, {less.shown}" for *_, less in self.claim]
         accuracies = [one.length.accuracy.value for one in self.points]
         apart = 100 * (max(accuracies) - min(accuracies))
@@ -179,7 +176,7 @@ class LengthStudy:
             f"{apart:.0f} points apart between the lengths."
         )
 
-
+# %% ../../nbs/7_study/03_rationale_length.ipynb #bccb9cb3
 def length_studies(
     students: Iterable[RunRecord],
     lengths: Sequence[RationaleLength],
@@ -193,10 +190,11 @@ def length_studies(
         raise RecordsError(
             "no students with gold labels that learned rationales of two lengths; the experiment rationale_length says how to train them"
         )
-    for one in lengths[1:]:
-        if one.row_ids != lengths[0].row_ids:
+    first, *others = [known[id] for id in dict.fromkeys(run.annotation for run in kept)]
+    for other in others:
+        if other.row_ids != first.row_ids:
             raise RecordsError(
-                f"annotations {lengths[0].annotation} and {one.annotation} have other training rows: their lengths cannot be compared"
+                f"annotations {first.annotation} and {other.annotation} have other training rows: their lengths cannot be compared"
             )
     found = []
     for study in ablations(kept, "annotation", ["standard"]):
@@ -217,52 +215,34 @@ def length_figure(
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
     "Draw accuracy against the words that were learned: every run, means with intervals, label-only students, the lengths that are said to be best."
-    with matplotlib.rc_context(FIGURE_SETTINGS):
-        figure = NotebookFigure(figsize=(FIGURE_WIDTH, 1.6 + 3.4 * len(studies)), layout="constrained")
-        axes = figure.subplots(len(studies), 1, squeeze=False)[:, 0]
-        for ax, one in zip(axes, studies, strict=True):
-            ax.axvspan(*one.band, color="#eeeeee", zorder=0)
-            if one.base:
-                accuracy, color = one.base.group.accuracy, METHOD_LOOKS["standard"][0]
-                if accuracy.has_ends:
-                    ax.axhspan(100 * accuracy.low, 100 * accuracy.high, color=color, alpha=0.12, linewidth=0, zorder=1)
-                ax.axhline(100 * accuracy.value, color=color, linestyle="--", linewidth=1.6, zorder=2)
-                ax.text(0.01, 100 * accuracy.value, "label-only", transform=ax.get_yaxis_transform(), va="bottom", color=color, fontsize=10)
-            for each in one.points:
-                color, marker = METHOD_LOOKS[each.point.group.method]
-                is_cut = each.point.group.control == "first-words"
-                x, accuracy = each.words.value, each.point.group.accuracy
-                runs = each.point.group.runs
-                ax.plot(
-                    [x + 0.7] * len(runs),
-                    [100 * run.test.accuracy for run in runs],
-                    marker,
-                    color=color,
-                    markersize=3.5,
-                    markerfacecolor="white",
-                    linestyle="none",
-                    zorder=4,
-                )
-                if accuracy.has_ends:
-                    ax.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], ":" if is_cut else "-", color=color, linewidth=2, zorder=3)
-                if each.words.has_ends:
-                    ax.plot([each.words.low, each.words.high], [100 * accuracy.value] * 2, color=GREY, linewidth=1.2, zorder=3)
-                ax.plot(x, 100 * accuracy.value, marker, color=color, markersize=9, markerfacecolor="white" if is_cut else color, zorder=5)
-                name = "cut" if is_cut else each.length.title
-                ax.text(x, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5, color=GREY)
-            ax.set_title(one.study.short_title, loc="left", fontsize=10.5, pad=20)
-            ax.set_xlim(0, 1.12 * max(one.band[1], *(each.words.value for each in one.points)))
-            ax.set_xlabel("words per rationale that were learned, mean")
-            ax.set_ylabel("test accuracy, %")
-            ax.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-            ax.set_axisbelow(True)
-            sns.despine(ax=ax)
-        n_seeds = sorted({len(each.point.group.runs) for one in studies for each in one.points})
-        lines = [
-            "Large marks: means over seeds, with 95 % intervals over seeds and test rows (upright) and over training rows (words); small marks: every run. "
-            f"Hollow, dotted: cut to the first words. Grey: the lengths that are said to be best. {' or '.join(map(str, n_seeds))} seeds, "
-            f"{' or '.join(str(one.study.runs[0].test.n) for one in studies)} test rows, gold labels.",
-            note,
-        ]
-        titled(figure, "", "\n".join(filter(None, lines)))
-    return figure
+    n_seeds = sorted({len(each.point.group.runs) for one in studies for each in one.points})
+    lines = [
+        "Large marks: means over seeds, with 95 % intervals over seeds and test rows (upright) and over training rows (words); small marks: every run, "
+        "crosses: not shown to be above chance. "
+        f"Hollow large marks, dotted: cut to the first words. Grey: the lengths that are said to be best. {' or '.join(map(str, n_seeds))} seeds, "
+        f"{' or '.join(str(one.study.runs[0].test.n) for one in studies)} test rows, gold labels.",
+        note,
+    ]
+    return accuracy_panels(studies, _draw_lengths, "\n".join(filter(None, lines)))
+
+
+def _draw_lengths(ax: Axes, study: LengthStudy) -> None:
+    ax.axvspan(*study.band, color="#eeeeee", zorder=0)
+    if study.base:
+        accuracy, color = study.base.group.accuracy, METHOD_LOOKS["standard"][0]
+        if accuracy.has_ends:
+            ax.axhspan(100 * accuracy.low, 100 * accuracy.high, color=color, alpha=0.12, linewidth=0, zorder=1)
+        ax.axhline(100 * accuracy.value, color=color, linestyle="--", linewidth=1.6, zorder=2)
+        ax.text(0.01, 100 * accuracy.value, "label-only", transform=ax.get_yaxis_transform(), va="bottom", color=color, fontsize=10)
+    for one in study.points:
+        group, x = one.point.group, one.words.value
+        is_cut = group.control == "first-words"
+        upright(ax, group.accuracy, x, METHOD_LOOKS[group.method], filled=not is_cut, line=":" if is_cut else "-")
+        every_student(ax, group, x + 0.7, 0.25)
+        if one.words.has_ends:
+            ax.plot([one.words.low, one.words.high], [100 * group.accuracy.value] * 2, color=GREY, linewidth=1.2, zorder=3)
+        name = "cut" if is_cut else one.length.title
+        ax.text(x, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5, color=GREY)
+    ax.set_title(study.study.short_title, loc="left", fontsize=10.5, pad=20)
+    ax.set_xlim(0, 1.12 * max(study.band[1], *(one.words.value for one in study.points)))
+    ax.set_xlabel("words per rationale that were learned, mean")

@@ -60,10 +60,12 @@ def send_record(
     work_dir: Path,
     url: str,  # of a folder, as fsspec understands it
 ) -> None:  # `UnreachableRecords` where the address cannot be written
-    "Send the record of a student."
+    "Send the record of a student, where the address does not hold it yet."
     files, root = _open(url)
     record = run.record_path(work_dir)
     try:
+        if files.exists(f"{root}/{record.name}"):
+            return
         files.makedirs(root, exist_ok=True)
         for path in (predictions_path(record.parent, run.run_id), record):
             if path.is_file():

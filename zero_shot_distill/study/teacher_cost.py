@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from ..annotate.job import Annotation
 from ..core.files import definitions_dir
 from ..student.method import METHODS
@@ -44,9 +42,6 @@ class RowCost:
         return RowCost(self.n_rows, self.prompt_tokens, self.completion_tokens, usd, f"the same tokens at another price: {price.source}")
 
 
-_COSTS = TypeAdapter(dict[str, RowCost])
-
-
 def read_row_costs(
     work_dir: Path,  # its `annotations` are read, and `annotation_costs.json` for those that are not kept with it
     price: Price | None = None,  # for replies that nobody charged for, as those of an embedded teacher; None: they stay at 0
@@ -73,10 +68,11 @@ def read_row_costs(
 
 def read_all_records(
     work_dir: Path,  # of zsd train, zsd sweep or zsd run
-) -> list[RunRecord]:  # `RecordsError` where there is none
+    may_be_none: bool = False,
+) -> list[RunRecord]:  # `RecordsError` where one is malformed, or where there is none and there has to be one
     "Read the students of a work directory, those of its pipeline runs with them."
     paths = [path for where in ("runs", "students", "*/runs") for path in sorted(work_dir.glob(f"{where}/*.json"))]
-    if not paths:
+    if not (paths or may_be_none):
         raise RecordsError(f"{work_dir}: no record of a student in its folder runs; train some with zsd sweep or zsd train")
     return list({run.run_id: run for run in map(RunRecord.read, paths)}.values())
 
