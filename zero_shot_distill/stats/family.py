@@ -9,6 +9,7 @@ __all__ = ['holm']
 from collections.abc import Sequence
 
 import numpy as np
+from statsmodels.stats.multitest import multipletests
 
 # %% ../../nbs/0_stats/05_family.ipynb #8ed60d2a
 def holm(
@@ -21,7 +22,6 @@ def holm(
     outside = found[known & ((found < 0) | (found > 1))]
     if len(outside):
         raise ValueError(f"a p-value of {outside[0]:g}: p-values lie between 0 and 1; give NaN where there is none")
-    # `multipletests` of statsmodels gives the same, and collects garbage each time: a second where torch is loaded.
-    order = np.argsort(np.where(known, found, np.inf), kind="stable")[: known.sum()]
-    found[order] = np.minimum(1, np.maximum.accumulate(found[order] * np.arange(len(order), 0, -1)))
+    if known.any():
+        found[known] = multipletests(found[known], method="holm")[1]
     return found.tolist()

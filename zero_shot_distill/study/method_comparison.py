@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ..prompt.display import percent_text
 from ..student.method import METHODS
 from ..student.record import RecordsError, RunRecord
-from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, told_apart
+from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, shown_title, told_apart
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
