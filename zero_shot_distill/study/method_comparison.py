@@ -154,4 +154,3 @@ def method_sentence(
             points = "" if one.shown == "undetermined" else f", {write_points(one.difference, ' points')}"
             found.setdefault(one.shown, []).append(f"{one.name} less {one.base} ({study.task}{points})")
     return " ".join(f"{shown.capitalize()}: {'; '.join(found[shown])}." for shown in sorted(found))
-
