@@ -137,16 +137,19 @@ ROWS = (17, 67, 333)  # groups of three: 51, 201 and 999 rows
 LEVELS = (-2.5, 0.5, 4.0, 6.5)  # log-odds of an ordinary row: 23, 56, 88 and 97 % right
 
 
+def settings() -> Iterator[tuple[int, int, float]]:  # groups, seeds, level
+    "Vary rows and seeds at one level, and the level with five seeds."
+    return ((n_groups, k, level) for n_groups in ROWS for k in (3, 5, 10) for level in (LEVELS if k == 5 else LEVELS[1:2]))
+
+
 def p_values(n: int, random: np.random.Generator) -> Iterator[Line]:
     "Two equal methods: how often the p-value is below a level; the distribution should lie on or above the even one."
-    for n_groups in ROWS:
-        for k in (3, 5, 10):
-            for level in LEVELS if k == 5 else LEVELS[1:2]:
-                model = Students(n_groups, level)
-                found = np.array([paired_difference(*model.draw((k, k), random), model.groups).p_value for _ in range(n)])
-                for limit in (0.01, 0.05, 0.5):
-                    about = f"{3 * n_groups} rows, {k} seeds each, {100 * model.accuracy():.0f} % right"
-                    yield rate(f"two equal methods: p below {limit:g}", about, int((found < limit).sum()), n, f"at most {100 * limit:g}")
+    for n_groups, k, level in settings():
+        model = Students(n_groups, level)
+        found = np.array([paired_difference(*model.draw((k, k), random), model.groups).p_value for _ in range(n)])
+        about = f"{3 * n_groups} rows, {k} seeds each, {100 * model.accuracy():.0f} % right"
+        for limit in (0.01, 0.05, 0.5):
+            yield rate(f"two equal methods: p below {limit:g}", about, int((found < limit).sum()), n, f"at most {100 * limit:g}")
 
 
 def families(n: int, random: np.random.Generator) -> Iterator[Line]:
@@ -164,21 +167,19 @@ def families(n: int, random: np.random.Generator) -> Iterator[Line]:
 
 def margins(n: int, random: np.random.Generator) -> Iterator[Line]:
     "A method that is worse by exactly the margin: how often it is said to be less than that worse, and how often the interval holds the difference."
-    for n_groups in ROWS:
-        for k in (3, 5, 10):
-            for level in LEVELS if k == 5 else LEVELS[1:2]:
-                better = Students(n_groups, level)
-                margin = better.accuracy() - Students(n_groups, level - 0.6).accuracy()
-                wrong, inside = 0, 0
-                for _ in range(n):
-                    rows = better.rows(random)
-                    worse, good = (better.results(better.method(rows, random) - loss, k, random) for loss in (0.6, 0))
-                    found = paired_difference(worse, good, better.groups)
-                    wrong += not_worse(found, margin) == "holds"
-                    inside += holds(found, -margin)
-                about = f"{3 * n_groups} rows, {k} seeds each, {100 * better.accuracy():.0f} % right, {100 * margin:.1f} points worse"
-                yield rate("method worse by the margin: called less", about, wrong, n, "at most 2.5")
-                yield rate("method worse by the margin: interval holds the difference", about, inside, n, "95")
+    for n_groups, k, level in settings():
+        better = Students(n_groups, level)
+        margin = better.accuracy() - Students(n_groups, level - 0.6).accuracy()
+        wrong, inside = 0, 0
+        for _ in range(n):
+            rows = better.rows(random)
+            worse, good = (better.results(better.method(rows, random) - loss, k, random) for loss in (0.6, 0))
+            found = paired_difference(worse, good, better.groups)
+            wrong += not_worse(found, margin) == "holds"
+            inside += holds(found, -margin)
+        about = f"{3 * n_groups} rows, {k} seeds each, {100 * better.accuracy():.0f} % right, {100 * margin:.1f} points worse"
+        yield rate("method worse by the margin: called less", about, wrong, n, "at most 2.5")
+        yield rate("method worse by the margin: interval holds the difference", about, inside, n, "95")
 
 
 def win_probability(model: Students, a: np.ndarray, b: np.ndarray) -> float:

@@ -9,33 +9,24 @@ rows, taken for a population, gold rows and rows without are drawn with replacem
 """
 
 import argparse
-import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from replay import gold_path, shared_data
+from replay import read_gold, read_templates, require_gold, shared_data
 
 from zero_shot_distill.stats.ppi import powered_share
-from zero_shot_distill.thesis.files import ThesisResponse, read_thesis_responses, read_thesis_templates
-from zero_shot_distill.thesis.score import read_thesis_replies
 
 N_ALL = 1000  # rows of a sample
+FEWEST = 4  # templates: three teachers, and one to judge
 
 
 def read_labels(folder: Path, task: str) -> tuple[np.ndarray, np.ndarray]:  # (templates, rows); (rows,) gold
     "Read the label that each template gave each row; empty where none could be read. Templates that did not answer all rows are left out."
-    gold = {row["idx"]: row["label"].strip().lower() for row in map(json.loads, gold_path(folder, task).read_text("utf-8").splitlines())}
-    labels = []
-    for id, template in read_thesis_templates(folder / "prompt-templates" / f"{task}.yaml").items():
-        path = folder / "query-results" / task / "train" / str(id) / "responses.json"
-        if not path.is_file():
-            continue
-        replies = {one.idx: one for one in read_thesis_responses(path) if isinstance(one, ThesisResponse) and one.idx in gold}
-        asked = ((row, one.response, one.prompt_values) for row, one in replies.items())
-        read = read_thesis_replies(asked, template.in_our_form(task), task)
-        if len(read) == len(gold):
-            labels.append([(read[row].label or "").strip().lower() for row in gold])
+    gold = read_gold(folder, task)
+    answered = (read for _, read in read_templates(folder, task, gold) if len(read) == len(gold))
+    labels = [[(read[row].label or "").strip().lower() for row in gold] for read in answered]
     return np.array(labels), np.array(list(gold.values()))
 
 
@@ -76,7 +67,10 @@ def main() -> None:
     parser.add_argument("--task", default="cqa")
     parser.add_argument("--quick", action="store_true", help="2 samples a pair")
     given = parser.parse_args()
+    require_gold(given.data, given.task)
     labels, gold = read_labels(given.data, given.task)
+    if len(labels) < FEWEST:
+        sys.exit(f"{given.task}: {len(labels)} templates answered all {len(gold)} rows with a gold label; {FEWEST} are needed")
     print(f"{len(labels)} templates, {len(gold)} rows\n")
     for line in run_benchmark(labels, gold, 2 if given.quick else 8):
         print(line, flush=True)

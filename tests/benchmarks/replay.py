@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from zero_shot_distill.prompt.outcome import OBJECTIVES, Objective, Outcome, suc
 from zero_shot_distill.prompt.select import FIRST_ROWS, STEP_ROWS, SelectionPlan, select
 from zero_shot_distill.task.numbers import same_value
 from zero_shot_distill.thesis.files import NUMERIC_DATASETS, ThesisResponse, read_thesis_responses, read_thesis_templates
-from zero_shot_distill.thesis.score import read_thesis_replies
+from zero_shot_distill.thesis.score import ThesisReply, read_thesis_replies
 
 N_THESIS = 25  # rows that the thesis scored a template on
 N_FRESH = 100  # rows of a selection and of a confirmation, where rows are drawn with replacement
@@ -44,19 +44,35 @@ def gold_path(folder: Path, task: str) -> Path:
     return folder / f"{task}_train_gold.jsonl"
 
 
-def read_outcomes(folder: Path, task: str) -> tuple[list[int], np.ndarray]:  # template ids; (templates, rows) of `Outcome`
-    "Read all replies to the rows with a gold label."
+def require_gold(folder: Path, task: str) -> None:
+    "End with one line where the gold labels are missing."
+    if not (path := gold_path(folder, task)).is_file():
+        sys.exit(f"{path}: no such file; give --data FOLDER, or set ZSD_SHARED_DATA")
+
+
+def read_gold(folder: Path, task: str) -> dict[int, str]:
+    "Read the gold label of each row, in small letters."
     lines = gold_path(folder, task).read_text(encoding="utf-8").splitlines()
-    gold = {row["idx"]: str(row["label"]).strip().lower() for row in map(json.loads, filter(None, lines))}
-    is_right = same_value if task in NUMERIC_DATASETS else str.__eq__
-    ids, grid = [], []
+    return {row["idx"]: str(row["label"]).strip().lower() for row in map(json.loads, filter(None, lines))}
+
+
+def read_templates(folder: Path, task: str, rows: Collection[int]) -> Iterator[tuple[int, dict[Hashable, ThesisReply]]]:
+    "Read what each template that has replies said of these rows; rows without a reply are left out."
     for id, template in read_thesis_templates(folder / "prompt-templates" / f"{task}.yaml").items():
         path = folder / "query-results" / task / "train" / str(id) / "responses.json"
         if not path.is_file():
             continue
-        replies = {one.idx: one for one in read_thesis_responses(path) if isinstance(one, ThesisResponse) and one.idx in gold}
+        replies = {one.idx: one for one in read_thesis_responses(path) if isinstance(one, ThesisResponse) and one.idx in rows}
         asked = ((row, one.response, one.prompt_values) for row, one in replies.items())
-        read = read_thesis_replies(asked, template.in_our_form(task), task)
+        yield id, read_thesis_replies(asked, template.in_our_form(task), task)
+
+
+def read_outcomes(folder: Path, task: str) -> tuple[list[int], np.ndarray]:  # template ids; (templates, rows) of `Outcome`
+    "Read all replies to the rows with a gold label."
+    gold = read_gold(folder, task)
+    is_right = same_value if task in NUMERIC_DATASETS else str.__eq__
+    ids, grid = [], []
+    for id, read in read_templates(folder, task, gold):
         ids.append(id)
         grid.append([_outcome(read.get(row), label, is_right) for row, label in gold.items()])
     return ids, np.array(grid, dtype=np.int8).reshape(len(ids), len(gold))
@@ -312,9 +328,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 replays: shows that it works, measures nothing")
     arguments = parser.parse_args()
     n_replays = 20 if arguments.quick else arguments.replays
-    gold = gold_path(arguments.data, arguments.task)
-    if not gold.is_file():
-        sys.exit(f"{gold}: no such file; give --data FOLDER, or set ZSD_SHARED_DATA")
+    require_gold(arguments.data, arguments.task)
     ids, outcomes = read_outcomes(arguments.data, arguments.task)
     outcomes = block(outcomes)
     if len(outcomes) < 2 or outcomes.shape[1] < FEWEST_ROWS:

@@ -65,15 +65,14 @@ def plan(
 
 def _studies(task: str, places: "list[Path]") -> "tuple[Path, list[Ablation]]":  # where they are, and the series; empty: nowhere
     "Find students that differ in their share of rationales."
-    from zero_shot_distill.student.record import RecordsError
+    from zero_shot_distill.student.record import NoRecords
     from zero_shot_distill.study.ablation import ablations
     from zero_shot_distill.study.teacher_cost import read_all_records
 
     for place in places:
-        students = [run for run in read_all_records(place, may_be_none=True) if run.task == task]
         try:
-            return place, ablations(students, "rationale_share", ["standard"])
-        except RecordsError:  # none that can be compared
+            return place, ablations([run for run in read_all_records(place) if run.task == task], "rationale_share", ["standard"])
+        except NoRecords:  # none there, or none that can be compared
             continue
     return places[-1], []
 

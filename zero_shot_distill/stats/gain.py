@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from .cluster import clustered_mean
-from .compare import Verdict, paired_difference, verdict
+from .compare import Verdict, paired_difference, pooled_variance, verdict
 from .interval import Interval
 
 # %% ../../nbs/0_stats/06_gain.ipynb #gain0006
@@ -67,8 +67,6 @@ def _compatible(all_rows: Sequence[np.ndarray], share: float, groups: Sequence[H
     weights = (1.0, share - 1, -share)
     combined = sum(weight * rows.mean(axis=0) for weight, rows in zip(weights, all_rows, strict=True))
     rows = clustered_mean(combined, groups, pseudo_rows=(1, -1))
-    accuracies = [rows_of.mean(axis=1) for rows_of in all_rows]
-    freedom = sum(map(len, accuracies)) - len(accuracies)
-    pooled = sum(((one - one.mean()) ** 2).sum() for one in accuracies) / freedom
-    seeds = student_t.ppf(0.975, freedom) ** 2 * pooled * sum(weight**2 / len(one) for weight, one in zip(weights, accuracies, strict=True))
+    pooled, freedom = pooled_variance(*(one.mean(axis=1) for one in all_rows))
+    seeds = student_t.ppf(0.975, freedom) ** 2 * pooled * sum(weight**2 / len(one) for weight, one in zip(weights, all_rows, strict=True))
     return float(rows.value**2 - seeds - rows.reach**2)

@@ -18,7 +18,7 @@ from .interval import Interval, share_of, wilson
 # %% ../../nbs/0_stats/06_ppi.ipynb #0072dbb9
 MIN_GOLD = 10  # gold rows of a stratum; the smallest strata are joined until each has as many
 # Weight of each of four pseudo rows (right or wrong, agreed or not) in a stratum: a teacher that was right about all of the few wrong rows is not taken for
-# one that always is. With a quarter, intervals of 20 gold rows covered 90 to 92 % of the shares near 0.9; with a half 93 % and more.
+# one that always is. With a quarter, intervals of 20 gold rows covered shares of 0.85 to 0.95 in 90 to 92 % (teacher right on 90 %); with a half in 93 to 96 %.
 _PSEUDO = 0.5
 
 

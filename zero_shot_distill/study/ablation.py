@@ -44,11 +44,7 @@ class Point:
 
     def less(self, base: "Point") -> Contrast | None:  # None: no seed in common
         "Compare with a baseline on the same seeds and test rows."
-        common = {run.config.seed for run in self.group.runs} & {run.config.seed for run in base.group.runs}
-        if not common:
-            return None
-        one, other = (replace(of, runs=tuple(run for run in of.runs if run.config.seed in common)) for of in (self.group, base.group))
-        return Contrast(self.title, base.title, one.less(other))
+        return Contrast(self.title, base.title, self.group.less(base.group)) if self.group.seeds & base.group.seeds else None
 
     @property
     def title(self) -> str:

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 
 from ..student.method import METHODS
 from .ablation import WAY, Ablation, Point
+from .comparable import shown_title
 from zero_shot_distill.study.drawing import (
     FIGURE_SETTINGS,
     FIGURE_WIDTH,
@@ -182,20 +183,13 @@ def ablation_figure(
             if len(lines) > 1:
                 handles = [Line2D([], [], color=color, marker=marker, linestyle=style) for color, marker, style in lines.values()]
                 above.legend(handles, lines, frameon=False, fontsize=9.5, loc="best")
-        titled(figure, _figure_title(studies), _figure_note(studies, note))
+        titled(figure, shown_title([one for study in studies for one in study.contrasts]), _figure_note(studies, note))
     return figure
 
 
 def _seeds_text(study: Ablation) -> str:
     counts = sorted({len(point.group.runs) for point in study.points})
     return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] != 1)} each"
-
-
-def _figure_title(studies: Sequence[Ablation]) -> str:
-    "Say how many comparisons show a difference."
-    contrasts = [one for study in studies for one in study.contrasts]
-    n_shown = sum(one.shown != "undetermined" for one in contrasts)
-    return f"{n_shown or 'None'} of {len(contrasts)} comparisons show{'s' * (n_shown < 2)} a difference"
 
 
 def _figure_note(studies: Sequence[Ablation], note: str) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recorded_students_dir', 'read_records', 'Study', 'short_name', 'comparable', 'told_apart', 'one_a_seed', 'Contrast',
-           'holm_adjusted']
+           'holm_adjusted', 'shown_title']
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00003
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -167,3 +167,11 @@ def holm_adjusted(
     "Adjust what comparisons show for how many there are (Holm 1979)."
     adjusted = holm([one.difference.p_value for one in contrasts])
     return [replace(one, p_adjusted=p) for one, p in zip(contrasts, adjusted, strict=True)]
+
+
+def shown_title(
+    contrasts: Sequence[Contrast],  # of one figure
+) -> str:
+    "Say how many comparisons show a difference, for the title of a figure."
+    n_shown = sum(one.shown != "undetermined" for one in contrasts)
+    return f"{n_shown or 'None'} of {len(contrasts)} comparisons show{'s' * (n_shown < 2)} a difference"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ..prompt.display import percent_text
 from ..student.method import METHODS
 from ..student.record import NoRecords, RunRecord
-from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, told_apart
+from .comparable import Contrast, Study, comparable, holm_adjusted, one_a_seed, read_records, shown_title, told_apart
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -136,11 +136,11 @@ def method_figure(
             ax.set_title(study.short_title, loc="left", fontsize=10.5)
         axes[-1].set_xlabel("difference in test accuracy, points")
         lines = [
-            "Marks: means over seeds, with 95 % intervals over seeds and test rows; filled: shown after Holm; dotted: too few seeds.",
+            "Marks: means over the seeds that both have, with 95 % intervals over seeds and test rows; filled: shown after Holm; dotted: too few seeds.",
             "Grey: differences that the comparison would not see four times in five.",
             note,
         ]
-        titled(figure, _title([one for of in contrasts for one in of]), "\n".join(filter(None, lines)))
+        titled(figure, shown_title([one for of in contrasts for one in of]), "\n".join(filter(None, lines)))
     return figure
 
 
@@ -154,11 +154,3 @@ def method_sentence(
             points = "" if one.shown == "undetermined" else f", {write_points(one.difference, ' points')}"
             found.setdefault(one.shown, []).append(f"{one.name} less {one.base} ({study.task}{points})")
     return " ".join(f"{shown.capitalize()}: {'; '.join(found[shown])}." for shown in sorted(found))
-
-
-def _title(contrasts: Sequence[Contrast]) -> str:
-    "Say how many comparisons show a difference."
-    n_shown = sum(one.shown != "undetermined" for one in contrasts)
-    if not n_shown:
-        return f"None of {len(contrasts)} comparisons shows a difference"
-    return f"{n_shown} of {len(contrasts)} comparisons show{'s' * (n_shown == 1)} a difference"

@@ -79,7 +79,7 @@ def rationale_gains(
 
 
 def _share_of_gain(part: Point, none: Point, whole: Point) -> GainShare | None:  # None: no seed in common
-    common = set.intersection(*({run.config.seed for run in point.group.runs} for point in (part, none, whole)))
+    common = part.group.seeds & none.group.seeds & whole.group.seeds
     if not common:
         return None
     correct = [[run.test.correct for run in point.group.runs if run.config.seed in common] for point in (part, none, whole)]

@@ -243,6 +243,10 @@ class StudentGroup:
         return f"{self.how}, {self.labels} labels"
 
     @property
+    def seeds(self) -> set[int]:
+        return {run.config.seed for run in self.runs}
+
+    @property
     def accuracy(self) -> Interval:
         "Average the accuracy over seeds, with an interval over seeds and test rows."
         return mean_over_seeds([run.test.correct for run in self.runs], self.runs[0].test.groups)
@@ -251,8 +255,9 @@ class StudentGroup:
         self,
         other: "StudentGroup",  # measured on the same rows
     ) -> Difference:
-        "Compare the accuracy with that of other students, on the same rows."
-        a, b = ([run.test.correct for run in group.runs] for group in (self, other))
+        "Compare the accuracy with that of other students, on the same rows and the seeds that both have; on all seeds where they share none."
+        common = self.seeds & other.seeds or self.seeds | other.seeds
+        a, b = ([run.test.correct for run in group.runs if run.config.seed in common] for group in (self, other))
         return paired_difference(a, b, other.runs[0].test.groups)
 
 

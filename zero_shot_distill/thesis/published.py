@@ -15,7 +15,7 @@ from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from ..stats.cluster import clustered_mean
-from ..stats.compare import MIN_SEEDS, Difference
+from ..stats.compare import MIN_SEEDS, Difference, pooled_variance
 from ..stats.interval import Interval
 from .files import ThesisError
 from .tracking import RowFlag, ThesisRun, TrackedRun, Tracking
@@ -76,11 +76,6 @@ def runs_where(
     return RunPoint(tuple(row for row in tracking.rows if all(getattr(row.run, name) in values for name, values in wanted.items())))
 
 # %% ../../nbs/5_thesis/07_published.ipynb #9106c488
-def _pooled(*points: Sequence[float]) -> tuple[float, int]:  # variance of one run, and its degrees of freedom
-    freedom = sum(map(len, points)) - len(points)
-    return float(sum(((np.array(one) - np.mean(one)) ** 2).sum() for one in points) / freedom) if freedom else float("nan"), freedom
-
-
 def difference_of_runs(
     a: RunPoint,
     b: RunPoint,
@@ -89,7 +84,7 @@ def difference_of_runs(
     "Compare all measured runs of two settings, by Student's interval with a variance pooled over both."
     ours, theirs = a.accuracies(split), b.accuracies(split)
     n_seeds, value = (len(ours), len(theirs)), float(np.mean(ours) - np.mean(theirs)) if ours and theirs else float("nan")
-    one, freedom = _pooled(ours, theirs) if ours and theirs else (float("nan"), 0)
+    one, freedom = pooled_variance(ours, theirs) if ours and theirs else (float("nan"), 0)
     if not freedom:
         return Difference(value, float("nan"), float("nan"), sum(n_seeds), n_seeds)
     variance = one * sum(1 / n for n in n_seeds)
@@ -100,8 +95,10 @@ def difference_of_runs(
 
 def mean_difference(
     differences: Sequence[Difference],  # of several settings, each with an interval
-) -> Difference:  # n_seeds: the fewest of any
+) -> Difference:  # n_seeds: the fewest of any; NaN of none
     "Average differences of different runs: variances add, degrees of freedom by Welch and Satterthwaite (Welch 1947, Biometrika 34)."
+    if not differences:
+        return Difference(float("nan"), float("nan"), float("nan"), 0)
     k, variances = len(differences), [sum(variance for variance, _ in one.parts) for one in differences]
     total = sum(variances)
     freedom = total**2 / sum(variance**2 / one.parts[0][1] for one, variance in zip(differences, variances, strict=True))
@@ -118,11 +115,11 @@ def gain_share_of_runs(
     part: Sequence[float],  # accuracy of each run, with a part of the rationales
     none: Sequence[float],  # the same without any
     whole: Sequence[float],  # the same with all
-) -> Interval:  # n: runs of all three; no ends where the whole gain is not shown
+) -> Interval:  # n: runs of all three; no ends where they spread too widely to show the whole gain
     "Estimate which share of the whole gain a part of the rationales brings, by Fieller's interval over the runs (1954, Journal of the Royal Statistical Society B 16)."
     n_runs = [len(one) for one in (part, none, whole)]
     gain, gained = np.mean(whole) - np.mean(none), np.mean(part) - np.mean(none)
-    variance, freedom = _pooled(part, none, whole)
+    variance, freedom = pooled_variance(part, none, whole)
     noise = [float(student_t.ppf(0.975, freedom)) ** 2 * variance / n for n in n_runs]
     # The shares r for which (gained − r·gain)² is at most the noise of part − (1 − r)·none − r·whole: a quadratic in r.
     squared = gain**2 - noise[1] - noise[2]
