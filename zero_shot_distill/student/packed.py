@@ -252,7 +252,9 @@ def rms_norm(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype
     if device != "cuda":
         return _RmsNorm.apply(rows, weight, epsilon, dtype)
-    with torch.autocast(device, enabled=False):  # PyTorch has it in one computation there: starting one costs more than a pass over the rows
+    with torch.autocast(
+        device, enabled=False
+    ):  # PyTorch has it in one computation there: starting one costs more than a pass over the rows
         return torch.nn.functional.rms_norm(rows, weight.shape, weight, epsilon).to(dtype)
 
 # %% ../../nbs/5_student/03_packed.ipynb #1910f9e2
