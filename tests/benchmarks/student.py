@@ -132,12 +132,22 @@ def published_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tenso
     return two_passes(student.model, collated(*columns[:2]), collated(*columns[2:]))
 
 
+def parts_of(batch: Sequence[Row]) -> list[list[list[int]]]:
+    "All prompts, and all targets; labels before rationales."
+    labels, label_targets, rationales, rationale_targets = (list(column) for column in zip(*batch, strict=True))
+    return [labels + rationales, label_targets + rationale_targets]
+
+
+def mean_loss(part_losses: Callable[..., torch.Tensor], batch: Sequence[Row]) -> torch.Tensor:
+    prompts, targets = parts_of(batch)
+    losses, n = part_losses(prompts, targets), len(batch)
+    means = [losses[part].sum() / sum(map(len, targets[part])) for part in (slice(n), slice(n, None))]
+    return ALPHA * means[0] + (1 - ALPHA) * means[1]
+
+
 def our_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
     "(c): all parts in one pass, without padding."
-    labels, label_targets, rationales, rationale_targets = (list(column) for column in zip(*batch, strict=True))
-    losses = student.part_losses(labels + rationales, label_targets + rationale_targets)
-    means = [losses[: len(batch)].sum() / sum(map(len, label_targets)), losses[len(batch) :].sum() / sum(map(len, rationale_targets))]
-    return ALPHA * means[0] + (1 - ALPHA) * means[1]
+    return mean_loss(student.part_losses, batch)
 
 
 def real_positions_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
@@ -229,14 +239,27 @@ class Tuned(Way):
         return once
 
 
+class Captured(Way):
+    "(c) on a GPU: as a training runs it, by a CUDA graph."
+
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+        "Make what goes over all rows once each time it is called."
+        dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
+        student.model.train()
+        losses = student.part_losses_for([parts_of(batch) for batch in in_batches(rows, size)], dtype)
+        return replace(OURS, dtype=self.dtype, loss=lambda _, batch: mean_loss(losses, batch)).start(student, rows, size)
+
+
 PUBLISHED = Way("(a) published way", published_loss, fused=False)
 TUNED = Tuned("(b) tuned Seq2SeqTrainer", published_loss)
 OURS = Way("(c) ours", our_loss)
+CAPTURED = Captured("(c) ours, as a CUDA graph", our_loss)
 
 
 def ways_of(dtype: str) -> dict[str, Way]:
     kinds = ["fp32", "bf16"] if dtype == "both" else [dtype]
-    return {"a": PUBLISHED} | {f"{name}-{kind}": replace(way, dtype=kind) for kind in kinds for name, way in (("b", TUNED), ("c", OURS))}
+    ways = {"b": TUNED, "c": OURS} | ({"g": CAPTURED} if ON_GPU else {})
+    return {"a": PUBLISHED} | {f"{name}-{kind}": replace(way, dtype=kind) for kind in kinds for name, way in ways.items()}
 
 
 def _plain_norm(rows, weight, epsilon):

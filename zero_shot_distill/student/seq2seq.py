@@ -6,7 +6,7 @@
 __all__ = ['Seq2SeqStudent']
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #6c43bda7
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .base import StudentModel, pad, sum_by_part, sum_losses
+from .captured import CapturedLosses, PassShape
 from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
@@ -56,6 +57,17 @@ class Seq2SeqStudent(StudentModel):
         if is_packable(self.model):
             return sum_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
         return super().part_losses(prompts, targets)
+
+    def part_losses_for(
+        self,
+        batches: Iterable[Sequence[Sequence[list[int]]]],  # prompts and targets of each; all that will come
+        dtype: torch.dtype,  # of the linear layers: float32 or bfloat16
+    ) -> Callable[[Sequence[list[int]], Sequence[list[int]]], torch.Tensor]:  # as `part_losses`
+        "On a GPU, run a T5's pass as a CUDA graph, in which the largest batch has room."
+        if self.model.device.type != "cuda" or not is_packable(self.model):
+            return self.part_losses
+        losses = CapturedLosses(self.model, PassShape.of(batches), dtype)
+        return lambda prompts, targets: sum_by_part(losses(prompts, targets), targets)
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
         return (packed_logits if is_packable(self.model) else _plain_logits)(self.model, prompts, targets)
