@@ -283,6 +283,22 @@ def test_attention_dropout_is_that_of_pytorch():
         torch.testing.assert_close(torch.stack([draw[place] for draw in draws]).mean(0), exact, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_in_half_precision_as_on_a_gpu(dropout, tokenizer, monkeypatch):
+    "A CPU computes attention in float32; a GPU does not."
+    model = t5("T5 v1.1", dropout=dropout)
+    student = Seq2SeqStudent(model, tokenizer)
+    expected = gradients_of(model, student.part_losses(PROMPTS, TARGETS).sum())
+    monkeypatch.setattr(packed, "ATTENTION_DTYPES", {})
+    model.train()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = student.part_losses(PROMPTS, TARGETS)
+    for name, gradient in gradients_of(model, rough.sum()).items():
+        assert gradient.isfinite().all(), name
+        assert dropout or torch.cosine_similarity(gradient.flatten(), expected[name].flatten(), 0) > 0.98, name
+
+
 def test_half_precision_is_near_full_precision(tokenizer):
     model = t5("T5 v1.1")
     student = Seq2SeqStudent(model, tokenizer)
