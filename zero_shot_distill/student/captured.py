@@ -21,23 +21,27 @@ from .t5 import bias_by_distance, for_head, run_stack
 class PassShape:
     "The sizes of a pass: of one batch, or the largest of several."
 
-    n_texts: int  # prompts, each with one target
+    n_prompts: int
+    n_targets: int
     prompt_tokens: int  # of all prompts together
     target_tokens: int  # of all targets together
     longest_prompt: int  # tokens
     longest_target: int  # tokens
+    longest_answer: int  # tokens of all targets of a prompt together
 
     @classmethod
     def of(
         cls,
-        batches: Iterable[tuple[Sequence[list[int]], Sequence[list[int]]]],  # at least one: prompts, and a target for each
+        batches: Iterable[tuple[Sequence[list[int]], Sequence[Sequence[list[int]]]]],  # at least one: prompts, and the targets of each
     ) -> "PassShape":
         "Take the largest of each size."
-        sizes = [
-            (len(prompts), *(measure(map(len, texts)) for measure in (sum, max) for texts in (prompts, targets)))
-            for prompts, targets in batches
-        ]
-        return cls(*map(max, zip(*sizes, strict=True)))
+        return cls(*map(max, zip(*(cls._sizes(*batch) for batch in batches), strict=True)))
+
+    @staticmethod
+    def _sizes(prompts: Sequence[list[int]], targets: Sequence[Sequence[list[int]]]) -> tuple[int, ...]:  # in the order of the fields
+        asked, wanted = [len(ids) for ids in prompts], [[len(ids) for ids in own] for own in targets]
+        flat = [n for own in wanted for n in own]
+        return len(asked), len(flat), sum(asked), sum(flat), max(asked), max(flat), max(map(sum, wanted))
 
     @staticmethod
     def n_rows(n_tokens: int) -> int:  # at least one row more than tokens, for what fills up
@@ -87,27 +91,44 @@ class _FixedPass(torch.nn.Module):
         super().__init__()
         self.model, self.shape, self.dtype = model, shape, dtype
 
-    def batch(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> list[torch.Tensor]:
+    def batch(
+        self, prompts: Sequence[list[int]], targets: Sequence[Sequence[list[int]]], starts: Sequence[int | None] = ()
+    ) -> list[torch.Tensor]:
         "Lay out what `forward` takes."
-        config, shape = self.model.config, self.shape
-        flat = [[token for ids in texts for token in ids] for texts in (prompts, targets)]
-        shifted = [token for ids in targets for token in (config.decoder_start_token_id, *ids[:-1])]
-        rows = [shape.n_rows(n) for n in (shape.prompt_tokens, shape.target_tokens, shape.target_tokens)]
-        tokens = [ids + [config.pad_token_id] * (n - len(ids)) for ids, n in zip((flat[0], shifted, flat[1]), rows, strict=True)]
-        lengths = [[*map(len, texts)] + [0] * (shape.n_texts - len(texts)) for texts in (prompts, targets)]
-        return [torch.tensor(numbers) for numbers in (*tokens, *lengths)]
+        config, shape, flat = self.model.config, self.shape, [ids for own in targets for ids in own]
+        begun = [config.decoder_start_token_id if start is None else start for start in starts or [None] * len(flat)]
+        shifted = [[start, *ids[:-1]] for start, ids in zip(begun, flat, strict=True)]
+        n_tokens = shape.prompt_tokens, shape.target_tokens, shape.target_tokens
+        tokens = [self._filled(texts, n) for texts, n in zip((prompts, shifted, flat), n_tokens, strict=True)]
+        lengths = [len(ids) for ids in prompts], [len(ids) for ids in flat], [sum(map(len, own)) for own in targets]
+        n_texts = shape.n_prompts, shape.n_targets, shape.n_prompts
+        return tokens + [torch.tensor(some + [0] * (n - len(some))) for some, n in zip(lengths, n_texts, strict=True)]
+
+    def _filled(self, texts: Sequence[list[int]], n_tokens: int) -> torch.Tensor:
+        "Lay texts one after the other, in the rows that so many tokens need."
+        flat = [token for ids in texts for token in ids]
+        return torch.tensor(flat + [self.model.config.pad_token_id] * (self.shape.n_rows(n_tokens) - len(flat)))
 
     def forward(
-        self, ids: torch.Tensor, shifted: torch.Tensor, wanted: torch.Tensor, n_ids: torch.Tensor, n_wanted: torch.Tensor
+        self,
+        ids: torch.Tensor,  # (rows of the prompts,)
+        shifted: torch.Tensor,  # (rows of the targets,) what the decoder reads
+        wanted: torch.Tensor,  # (rows of the targets,)
+        n_ids: torch.Tensor,  # (prompts,) tokens of each
+        n_wanted: torch.Tensor,  # (targets,) tokens of each
+        n_looking: torch.Tensor,  # (prompts,) tokens of all targets of each: without a bias by distance they look at it as one
     ) -> torch.Tensor:  # (rows of the targets,) float32
-        model, heads, shape = self.model, self.model.config.num_heads, self.shape
+        model, shape, heads = self.model, self.shape, self.model.config.num_heads
         # A cache of weights in bfloat16 would outlive the graph's own memory.
         with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False):
-            sides = (n_ids, len(ids), shape.longest_prompt), (n_wanted, len(wanted), shape.longest_target)
-            (prompt_queries, prompt_keys), (queries, keys) = ([_FixedRows(*side, (part, heads)) for part in (1, 2)] for side in sides)
-            biases = bias_by_distance(model.encoder, shape.longest_prompt), bias_by_distance(model.decoder, shape.longest_target)
-            encoded = run_stack(model.encoder, ids, _FixedPlan(prompt_queries, prompt_keys, heads, biases[0]))
-            own, cross = _FixedPlan(queries, keys, heads, biases[1]), _FixedPlan(queries, prompt_keys, heads)
+            prompts = n_ids, len(ids), shape.longest_prompt
+            targets = n_wanted, len(wanted), shape.longest_target
+            asked, read = _FixedRows(*prompts, (1, heads)), _FixedRows(*prompts, (2, heads))
+            own = _FixedPlan(asked, read, heads, bias_by_distance(model.encoder, shape.longest_prompt))
+            encoded = run_stack(model.encoder, ids, own)
+            asked, written = _FixedRows(*targets, (1, heads)), _FixedRows(*targets, (2, heads))
+            own = _FixedPlan(asked, written, heads, bias_by_distance(model.decoder, shape.longest_target))
+            cross = _FixedPlan(_FixedRows(n_looking, len(wanted), shape.longest_answer, (1, heads)), read, heads)
             decoded = for_head(model, run_stack(model.decoder, shifted, own, encoded, cross))
             return vocabulary_loss(decoded, model.lm_head.weight, wanted)
 
@@ -133,10 +154,11 @@ class CapturedLosses:
     def __call__(
         self,
         prompts: Sequence[list[int]],  # token ids
-        targets: Sequence[list[int]],  # token ids, one a prompt
+        targets: Sequence[Sequence[list[int]]],  # token ids, for each prompt at least one target
+        starts: Sequence[int | None] = (),  # token that the decoder begins each target with, None: its usual one; empty: that for all
     ) -> torch.Tensor:  # float32, one for each target token, target after target; to go backward from
         "Compute the cross-entropy of every target token."
-        batch = self._pass.batch(prompts, targets)
+        batch = self._pass.batch(prompts, targets, starts)
         if self._played is None:
             self._record(batch)
-        return self._played(*batch)[: sum(map(len, targets))]
+        return self._played(*batch)[: sum(len(ids) for own in targets for ids in own)]

@@ -31,7 +31,7 @@ from .base import StudentModel, asked, in_batches
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import EncodedRows, read_answer
-from .loss import PlannedShares, Share, StepLoss, alpha_of, beta_of, training_loss
+from .loss import PlannedShares, Share, StepLoss, alpha_of, asked_of, beta_of, training_loss
 from .method import answer_tokens, split_answer
 from .model import resolve_precision, rounded_weights
 from .record import TrainingPoint
@@ -230,8 +230,8 @@ class _PartLosses(torch.nn.Module):
         self.weights = student.model
         self.losses = student.part_losses_and_peaks if with_peaks else student.part_losses
 
-    def forward(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        return self.losses(prompts, targets)
+    def forward(self, *parts: Sequence[Any]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # what both take: see `training_loss`
+        return self.losses(*parts)
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -270,8 +270,8 @@ class _StudentTrainer(Trainer):
         super().__init__(module, _arguments(config, checkpoints.folder), optimizers=(optimiser, schedule))
         self.remove_callback(PrinterCallback)
         if self.args.world_size == 1 and not with_peaks:  # several processes wrap the model once more
-            batches = ([[getattr(part, side) for part in share.parts] for side in ("prompt", "target")] for share in self._shares())
-            module.losses = student.part_losses_for(batches, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            module.losses = student.part_losses_for((asked_of(share) for share in self._shares()), dtype)
 
     def _shares(self) -> PlannedShares:
         return PlannedShares(self.rows.train.rows, self.config, self.args.process_index, self.args.world_size)
