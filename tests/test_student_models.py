@@ -146,7 +146,14 @@ def test_two_starts_of_one_encoding_are_two_plain_passes_of_the_decoder(kind, to
     model = bart() if kind == "BART" else t5(kind)
     student, (a, b, c, *_) = Seq2SeqStudent(model, tokenizer), PROMPTS
     usual, other = model.config.decoder_start_token_id, 50
-    parts = [(a, [20, 1], None), (b, [21, 1], None), (c, [22, 23, 1], None), (b, [21, 1], None), (b, [30, 31, 32, 33, 1], other), (a, [34, 1], other)]
+    parts = [
+        (a, [20, 1], None),
+        (b, [21, 1], None),
+        (c, [22, 23, 1], None),
+        (b, [21, 1], None),
+        (b, [30, 31, 32, 33, 1], other),
+        (a, [34, 1], other),
+    ]
     calls = []
     model.get_encoder().register_forward_pre_hook(lambda *_, **__: calls.append(1))
     of_prompt = {tuple(ids): model.get_encoder()(input_ids=torch.tensor([ids])).last_hidden_state for ids in (a, b, c)}
