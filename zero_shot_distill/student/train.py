@@ -269,7 +269,8 @@ class _StudentTrainer(Trainer):
         schedule = get_linear_schedule_with_warmup(optimiser, 0, config.steps)
         super().__init__(module, _arguments(config, checkpoints.folder), optimizers=(optimiser, schedule))
         self.remove_callback(PrinterCallback)
-        if self.args.world_size == 1 and not with_peaks:  # several processes wrap the model once more
+        # Several processes wrap the model once more. A graph's gradients lie where its next pass writes: they cannot be added up.
+        if self.args.world_size == config.accumulate == 1 and not with_peaks:
             dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
             module.losses = student.part_losses_for((asked_of(share) for share in self._shares()), dtype)
 
