@@ -119,7 +119,7 @@ class TrainingConfig:
     "How one student is trained; `UnusableInput` names a value that is out of range."
 
     method: Literal[
-        "standard", "step-by-step", "rationale-then-label", "label-then-rationale", "mutual-information"
+        "standard", "step-by-step", "rationale-then-label", "label-then-rationale", "mutual-information", "shared-encoder"
     ]  # see `student.method`
     labels: Literal["gold", "teacher"]  # whose labels; rationales are the teacher's either way
     # weight of the label loss where label and rationale are learned apart; the rationale loss has the rest

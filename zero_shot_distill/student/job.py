@@ -31,8 +31,8 @@ from .chance import chance_level
 from .checkpoint import Checkpoints
 from .confidence import confident_rows
 from .config import StudentError, TrainingConfig, UnusableInput
-from .data import encode_rows
-from .method import METHODS, PREFIXES
+from .data import encode_rows, rationale_start
+from .method import METHODS
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
 from .origin import git_commit, hardware
@@ -56,7 +56,7 @@ def _save(
         save_weights(staging, weights, weights_dir)
         bare = asdict(replace(student, test_rows=(), test_annotations=()))
         content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_annotations")}
-        content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
+        content |= {"task": student.task.model_dump(mode="json"), "prefixes": METHODS[student.config.method].prefixes}
         write_json(staging / "student.json", content)
         write_card(student, staging)
         if student.path.exists():
@@ -174,7 +174,7 @@ _log = logging.getLogger(__name__)
 
 def _learn(
     job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
-) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `Student`
     "Train with one seed."
     loaded = load_student_model(Path(job.weights_dir), config.dropout)
     if isinstance(loaded, OnnxStudent):
@@ -185,7 +185,8 @@ def _learn(
         result = fit(loaded, rows, config, checkpoints, on_progress)
     chance = chance_level(job.task, rows.valid.labels)
     at_chance = is_at_chance(result.best.valid_accuracy, len(rows.valid.rows), chance, len(result.history))
-    return result, counts | {"chance": chance, "at_chance": at_chance}
+    start = rationale_start(loaded, config.method)
+    return result, counts | {"chance": chance, "at_chance": at_chance, "rationale_start": start}
 
 
 def _memory_advice(config: TrainingConfig) -> str:
@@ -199,7 +200,7 @@ def _memory_advice(config: TrainingConfig) -> str:
 
 def _learn_or_restart(
     job: TrainingJob, config: TrainingConfig, out_dir: Path, on_progress: OnProgress | None
-) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `Student`
     "Train; where that never leaves chance, try as many further seeds as the settings allow. The last one tried is kept."
     fingerprint = job.fingerprint(config)
     places = [Checkpoints.beside(out_dir, f"{fingerprint} {n}") for n in range(config.restarts + 1)]

@@ -118,13 +118,15 @@ def _apart(peaks: torch.Tensor, share: Share) -> torch.Tensor:  # peaks: (n_part
 
 def training_loss(
     # `StudentModel.part_losses`; with `beta` its `part_losses_and_peaks`
-    part_losses: Callable[[Sequence[list[int]], Sequence[list[int]]], torch.Tensor | tuple[torch.Tensor, torch.Tensor]],
+    part_losses: Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]],
     share: Share,
     alpha: float | None,  # weight of the label loss; None: there is no other
     beta: float | None = None,  # weight of the third loss; None: there is none
 ) -> StepLoss:
     "Compute the loss of one share, both kinds in one pass (Hsieh et al. 2023, equations 2 to 4, with weights; with `beta` Chen et al. 2024, section 3)."
-    found = part_losses([part.prompt for part in share.parts], [part.target for part in share.parts])
+    starts = [part.start for part in share.parts]
+    begins = [starts] if any(start is not None for start in starts) else []  # only some methods, and some students, have several
+    found = part_losses([part.prompt for part in share.parts], [part.target for part in share.parts], *begins)
     sums, peaks = found if beta is not None else (found, None)
     weighted = sums * torch.tensor([part.weight for part in share.parts], device=sums.device)
 

@@ -83,14 +83,19 @@ def packed_encode(
 
 
 def _decoded(
-    model: T5ForConditionalGeneration, prompts: Sequence[list[int]], flat: Sequence[list[int]], n_targets: Sequence[int]
+    model: T5ForConditionalGeneration,
+    prompts: Sequence[list[int]],
+    flat: Sequence[list[int]],
+    n_targets: Sequence[int],
+    starts: Sequence[int | None] = (),
 ) -> torch.Tensor:  # (n_rows, width), what the head reads, a row for each target token and what fills up
     "Run encoder and decoder over prompts and their targets, so many for each prompt."
     encoded, sources = packed_encode(model, prompts)
     own, left = Segments([len(ids) for ids in flat]), iter(flat)
     # Without a bias by distance, all targets of a prompt can look at it as one.
     lookers = Segments([sum(len(next(left)) for _ in range(n)) for n in n_targets])
-    shifted = pack([[model.config.decoder_start_token_id, *ids[:-1]] for ids in flat], model.config.pad_token_id, model.device)
+    begun = [model.config.decoder_start_token_id if start is None else start for start in starts or [None] * len(flat)]
+    shifted = pack([[start, *ids[:-1]] for start, ids in zip(begun, flat, strict=True)], model.config.pad_token_id, model.device)
     cross = AttentionPlan(lookers, sources, model.config.num_heads, device=model.device)
     decoded = _run_stack(model.decoder, shifted, _self_plan(model.decoder, own), encoded, cross)
     # The original T5 scales here because its head is its embedding; T5 v1.1 has a head of its own, and mT5 never scales.
@@ -103,10 +108,12 @@ def packed_losses(
     model: T5ForConditionalGeneration,
     prompts: Sequence[list[int]],  # token ids
     targets: Sequence[Sequence[list[int]]],  # token ids, for each prompt at least one target
+    starts: Sequence[int | None] = (),  # token that the decoder begins each target with, None: its usual one; empty: that for all
 ) -> torch.Tensor:  # float32, one for each target token, target after target
     "Compute the cross-entropy of every target token as `T5ForConditionalGeneration.forward` does, all in one pass."
     flat = [ids for some in targets for ids in some]
-    decoded, wanted = _decoded(model, prompts, flat, list(map(len, targets))), pack(flat, model.config.pad_token_id, model.device)
+    decoded = _decoded(model, prompts, flat, list(map(len, targets)), starts)
+    wanted = pack(flat, model.config.pad_token_id, model.device)
     return vocabulary_loss(decoded, model.lm_head.weight, wanted)[: sum(map(len, flat))]
 
 

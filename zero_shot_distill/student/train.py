@@ -229,8 +229,8 @@ class _PartLosses(torch.nn.Module):
         super().__init__()
         self.weights, self.student, self.with_peaks = student.model, student, with_peaks
 
-    def forward(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        return (self.student.part_losses_and_peaks if self.with_peaks else self.student.part_losses)(prompts, targets)
+    def forward(self, *parts: Sequence[Any]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # what both take: see `training_loss`
+        return (self.student.part_losses_and_peaks if self.with_peaks else self.student.part_losses)(*parts)
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
