@@ -1,6 +1,7 @@
 "An annotation in shards: what they ask together, their limits and their budget, and a Ray cluster of two nodes whose processes are killed."
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -158,12 +159,17 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
             ask_on_ray(job, TeacherClient(StoredTeacher(job.model), store, job.sampling), tmp_path, 4, QUIET)
 
 
+def asked_by_command(folder: Path, n: int) -> list[str]:
+    "Write rows, and give the arguments that annotate them."
+    rows = [{"id": str(i), "premise": f"Number {i} waits.", "hypothesis": "Somebody waits.", "label": "neutral"} for i in range(n)]
+    Project(folder, rows={"train": rows, "valid": [], "test": []}).write()
+    return ["annotate", "--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "tell", "--rows", str(n), "--model", "m"]
+
+
 @pytest.mark.slow
 def test_the_command_goes_on_after_ctrl_c_with_ray_or_without(tmp_path):
     pytest.importorskip("ray", reason="pip install 'zero_shot_distill[ray]' to run this")
-    rows = [{"id": str(number), "premise": f"Number {number} waits.", "hypothesis": "Somebody waits."} for number in range(2000)]
-    Project(tmp_path, rows={"train": [row | {"label": "neutral"} for row in rows], "valid": [], "test": []}).write()
-    arguments = ["annotate", "--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "tell", "--rows", "2000", "--model", "m"]
+    arguments = asked_by_command(tmp_path, 2000)
     with ScriptedServer(says_neutral, latency=Latency(0.3)) as server:
         env = environment(OPENAI_API_KEY="x", OPENAI_BASE_URL=server.base_url)
 
@@ -178,3 +184,28 @@ def test_the_command_goes_on_after_ctrl_c_with_ray_or_without(tmp_path):
         assert "replies taken over from a run that was stopped" in done.err
         assert len(stored(tmp_path)) == 2000
         assert [entry.completed for entry in server.ledger.values()] == [1] * 2000
+
+
+@pytest.mark.slow
+def test_the_command_is_killed_and_the_cluster_lives_on(tmp_path):
+    pytest.importorskip("ray", reason="pip install 'zero_shot_distill[ray]' to run this")
+    from ray.cluster_utils import Cluster
+
+    arguments = [*asked_by_command(tmp_path, 3000), "--engine", "ray", "--shards", "2"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        with ScriptedServer(says_neutral, latency=Latency(0.3)) as server:
+            env = environment(OPENAI_API_KEY="x", OPENAI_BASE_URL=server.base_url, RAY_ADDRESS=cluster.address)
+
+            def is_begun(_: psutil.Process) -> bool:
+                return server.statuses[200] > 500
+
+            assert interrupt(tmp_path, is_begun, *arguments, by=signal.SIGKILL, env=env, preload="none").status == -signal.SIGKILL
+            done = zsd(tmp_path, *arguments, env=env, preload="none")
+            assert done.status == 0, done.err
+            assert len(stored(tmp_path)) == 3000
+            answered = Counter(entry.completed for entry in server.ledger.values())
+            assert answered[1] + answered[2] == 3000
+            assert answered[2] <= 256  # under way when the command was killed, at most
+    finally:
+        cluster.shutdown()
