@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from scripted_server import Latency, Scripted, ScriptedServer
+from zsd_command import Project, environment, interrupt, stored, zsd
 
 from zero_shot_distill.annotate.job import AnnotationJob, JobError, run_annotation
 from zero_shot_distill.annotate.shards import ShardOptions, ask_shard, run_folder, take_in, write_shards
@@ -155,3 +156,25 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
             ask_on_ray(job, TeacherClient(teacher, store, job.sampling), tmp_path, 4, QUIET)
         with pytest.raises(JobError, match="a hosted model"):
             ask_on_ray(job, TeacherClient(StoredTeacher(job.model), store, job.sampling), tmp_path, 4, QUIET)
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_ctrl_c_with_ray_or_without(tmp_path):
+    pytest.importorskip("ray", reason="pip install 'zero_shot_distill[ray]' to run this")
+    rows = [{"id": str(number), "premise": f"Number {number} waits.", "hypothesis": "Somebody waits."} for number in range(2000)]
+    Project(tmp_path, rows={"train": [row | {"label": "neutral"} for row in rows], "valid": [], "test": []}).write()
+    arguments = ["annotate", "--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "tell", "--rows", "2000", "--model", "m"]
+    with ScriptedServer(says_neutral, latency=Latency(0.3)) as server:
+        env = environment(OPENAI_API_KEY="x", OPENAI_BASE_URL=server.base_url)
+
+        def is_begun(_: psutil.Process) -> bool:
+            return server.statuses[200] > 500
+
+        stopped = interrupt(tmp_path, is_begun, *arguments, "--engine", "ray", "--shards", "2", env=env, preload="none")
+        assert "the same command goes on" in stopped.last_line
+        assert list((tmp_path / "zsd-work" / "shards").iterdir())
+        done = zsd(tmp_path, *arguments, env=env, preload="none")
+        assert done.status == 0, done.err
+        assert "replies taken over from a run that was stopped" in done.err
+        assert len(stored(tmp_path)) == 2000
+        assert [entry.completed for entry in server.ledger.values()] == [1] * 2000
