@@ -1,6 +1,7 @@
 "An annotation in shards: what they ask together, their limits and their budget, and a Ray cluster of two nodes whose processes are killed."
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from scripted_server import Latency, Scripted, ScriptedServer
+from zsd_command import Project, environment, interrupt, stored, zsd
 
 from zero_shot_distill.annotate.job import AnnotationJob, JobError, run_annotation
 from zero_shot_distill.annotate.shards import ShardOptions, ask_shard, run_folder, take_in, write_shards
@@ -155,3 +157,55 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, monkeypatch):
             ask_on_ray(job, TeacherClient(teacher, store, job.sampling), tmp_path, 4, QUIET)
         with pytest.raises(JobError, match="a hosted model"):
             ask_on_ray(job, TeacherClient(StoredTeacher(job.model), store, job.sampling), tmp_path, 4, QUIET)
+
+
+def asked_by_command(folder: Path, n: int) -> list[str]:
+    "Write rows, and give the arguments that annotate them."
+    rows = [{"id": str(i), "premise": f"Number {i} waits.", "hypothesis": "Somebody waits.", "label": "neutral"} for i in range(n)]
+    Project(folder, rows={"train": rows, "valid": [], "test": []}).write()
+    return ["annotate", "--task", "my_task.yaml", "--prompts", "my_prompts.yaml", "--mix", "tell", "--rows", str(n), "--model", "m"]
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_ctrl_c_with_ray_or_without(tmp_path):
+    pytest.importorskip("ray", reason="pip install 'zero_shot_distill[ray]' to run this")
+    arguments = asked_by_command(tmp_path, 2000)
+    with ScriptedServer(says_neutral, latency=Latency(0.3)) as server:
+        env = environment(OPENAI_API_KEY="x", OPENAI_BASE_URL=server.base_url)
+
+        def is_begun(_: psutil.Process) -> bool:
+            return server.statuses[200] > 500
+
+        stopped = interrupt(tmp_path, is_begun, *arguments, "--engine", "ray", "--shards", "2", env=env, preload="none")
+        assert "the same command goes on" in stopped.last_line
+        assert list((tmp_path / "zsd-work" / "shards").iterdir())
+        done = zsd(tmp_path, *arguments, env=env, preload="none")
+        assert done.status == 0, done.err
+        assert "replies taken over from a run that was stopped" in done.err
+        assert len(stored(tmp_path)) == 2000
+        assert [entry.completed for entry in server.ledger.values()] == [1] * 2000
+
+
+@pytest.mark.slow
+def test_the_command_is_killed_and_the_cluster_lives_on(tmp_path):
+    pytest.importorskip("ray", reason="pip install 'zero_shot_distill[ray]' to run this")
+    from ray.cluster_utils import Cluster
+
+    arguments = [*asked_by_command(tmp_path, 3000), "--engine", "ray", "--shards", "2"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        with ScriptedServer(says_neutral, latency=Latency(0.3)) as server:
+            env = environment(OPENAI_API_KEY="x", OPENAI_BASE_URL=server.base_url, RAY_ADDRESS=cluster.address)
+
+            def is_begun(_: psutil.Process) -> bool:
+                return server.statuses[200] > 500
+
+            assert interrupt(tmp_path, is_begun, *arguments, by=signal.SIGKILL, env=env, preload="none").status == -signal.SIGKILL
+            done = zsd(tmp_path, *arguments, env=env, preload="none")
+            assert done.status == 0, done.err
+            assert len(stored(tmp_path)) == 3000
+            answered = Counter(entry.completed for entry in server.ledger.values())
+            assert answered[1] + answered[2] == 3000
+            assert answered[2] <= 256  # under way when the command was killed, at most
+    finally:
+        cluster.shutdown()

@@ -218,6 +218,18 @@ def test_a_tracker_that_is_not_there(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_training_does_without_the_attention_of_cudnn(tiny, tmp_path):
+    "Also where it fails in the middle, what was set before is set again."
+    enabled, seen = torch.backends.cuda.cudnn_sdp_enabled, []
+    assert enabled()
+    decoder = make_tiny_causal(tmp_path / "decoder", [text for row in ROWS for text in (row.input, row.rationale, row.label)])
+    train_student(decoder, "tiny Llama", ROWS, VALID, TASK, BRIEF, tmp_path / "out", lambda *_: seen.append(enabled()))
+    assert set(seen) == {False}
+    with pytest.raises(ZeroDivisionError):
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, BRIEF, tmp_path / "failed", lambda *_: 1 / 0)
+    assert enabled()
+
+
 # --- methods
 
 
@@ -288,7 +300,7 @@ def test_rows_without_a_rationale(tiny, tmp_path, missing, n_train, n_left_out, 
     assert learned.n_rationales == (9 if METHODS[method].explains else 0)
 
 
-@pytest.mark.parametrize("control", ["shuffled", "other-row", "length-matched", "first-words", "empty"])
+@pytest.mark.parametrize("control", ["shuffled", "other-row", "length-matched", "wrong-label", "first-words", "empty"])
 def test_controls_are_drawn_from_the_seed(tiny, brief, tmp_path, control):
     config = replace(BRIEF, rationale_control=control, first_words=2)
     one, two = (train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / name) for name in ("one", "two"))

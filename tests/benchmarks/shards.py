@@ -30,8 +30,21 @@ from zero_shot_distill.store.read_only import ReadOnlyStore
 
 SERVER = Path(__file__).resolve().parents[1] / "scripted_server.py"
 N_SHARDS = 4
-DRIVER = "import ray, sys; ray.init(address='local', num_cpus=int(sys.argv.pop(1)), log_to_driver=False, logging_level='error')"
-DRIVER += "\nfrom zero_shot_distill.cli.main import main\nsys.argv[0] = 'zsd'\nmain()"
+# A busy machine may take longer to start Ray than Ray waits.
+DRIVER = """
+import sys, ray
+for _ in range(5):
+    try:
+        ray.init(address="local", num_cpus=int(sys.argv[1]), log_to_driver=False, logging_level="error")
+        break
+    except Exception as error:
+        print(error, file=sys.stderr)
+        ray.shutdown()
+del sys.argv[1]
+from zero_shot_distill.cli.main import main
+sys.argv[0] = "zsd"
+main()
+"""
 TASK = {
     "name": "numbers",
     "fields": {"text": "text"},
@@ -126,7 +139,7 @@ def live(folder: Path, base_url: str, n_rows: int, kill_at: int | None) -> Life:
         time.monotonic() - start_s,
         (last_s or 0) - (first_s or 0),
     )
-    if kill_at is None and process.returncode:
+    if process.returncode and process.returncode != -signal.SIGKILL:
         raise SystemExit((folder / "said").read_text()[-2000:])
     return found
 

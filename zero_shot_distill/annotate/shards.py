@@ -250,7 +250,8 @@ def take_in_left(
                 n_before = len(store)
                 for path in folder.glob("*.requests"):
                     take_in(Shard(folder, int(path.stem), 0), store)
-                progress.message(f"  {len(store) - n_before:,} replies taken over from a run that was stopped")
+                if n_new := len(store) - n_before:
+                    progress.message(f"  {n_new:,} replies taken over from a run that was stopped")
                 shutil.rmtree(folder)
         except Timeout:
             if folder.name.rpartition(".")[0] == job_id:

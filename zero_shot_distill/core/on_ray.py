@@ -39,9 +39,13 @@ def ray_cluster(
     try:
         if is_ours:
             ray.init(log_to_driver=False, logging_level="error")
-    except ConnectionError as error:
+    except Exception as error:  # Ray has no class of its own for a node that does not come up
         why = str(error).strip().split("\n")[0]
-        raise ClusterError(f"RAY_ADDRESS: no Ray cluster answers ({why}); start one with ray start --head, or unset it") from error
+        if isinstance(error, ConnectionError):
+            raise ClusterError(f"RAY_ADDRESS: no Ray cluster answers ({why}); start one with ray start --head, or unset it") from error
+        raise ClusterError(
+            f"Ray does not start on this machine ({why}); run again, or set RAY_ADDRESS to a cluster that is there"
+        ) from error
     try:
         yield RayCluster(ray, n_threads)
     finally:
@@ -98,7 +102,8 @@ class RayCluster:
         try:
             return self.ray.get(one)
         except Exception as error:
-            return error
+            cause = getattr(error, "cause", None)
+            return cause if isinstance(cause, ZsdError) else error  # Ray's own text is a traceback of many lines
 
     def _stop(self, left: list[Any]) -> None:
         for is_forced in (False, True) if left else ():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..core.progress import OnProgress
 from .database import StoreError
 from .maintenance import Kept, kept_replies, n_replies
-from .read_only import NoStoreError, ReadOnlyStore
+from .read_only import ReadOnlyStore
 from .request import Response
 from .store import ResponseStore
 
@@ -88,7 +88,7 @@ def export_parquet(
     store: ResponseStore | ReadOnlyStore,  # an open store
     path: str | Path,  # file to write; its folder is made, an existing file is replaced
     on_progress: OnProgress | None = None,  # called with rows written, and rows in all
-) -> int:  # rows written; `StoreError` if the store or the file fails, `NoStoreError` if no reply is stored
+) -> int:  # rows written; `StoreError` if the store or the file fails
     """Write every reply into one Parquet file (zstd), with the columns of `parquet_schema`: first those that count, then the superseded ones.
 
     The file is written in one step: until then it keeps its old content, or does not exist. Like the store, it holds no API keys and no addresses.
@@ -102,8 +102,7 @@ def export_parquet(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with store.reading() as connection, pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-            if not (n_rows := n_replies(connection)):
-                raise NoStoreError(f"{store.path}: holds no replies, and nothing was written; name a store with which a teacher was asked")
+            n_rows = n_replies(connection)
             rows = chain(kept_replies(connection, "responses"), kept_replies(connection, "superseded"))
             while block := list(islice(rows, _ROWS_A_GROUP)):
                 writer.write_batch(_as_batch(block, schema))

@@ -138,7 +138,7 @@ class TrainingConfig:
     # what a row with a label and no rationale teaches; mask: its label alone; blank: an empty rationale, too; drop: nothing, by any method
     missing_rationale: Literal["mask", "blank", "drop"] = "mask"
     # trains on rationales that were spoilt on purpose, see `student.rationales`; off: as the teacher gave them
-    rationale_control: Literal["off", "shuffled", "other-row", "length-matched", "first-words", "empty"] = "off"
+    rationale_control: Literal["off", "shuffled", "other-row", "length-matched", "first-words", "empty", "wrong-label"] = "off"
     first_words: int = _setting(5, ge=1)  # that the control first-words keeps
     min_confidence: float = _setting(0.0, ge=0, le=1)  # rows below it are left out, and counted; 0: all rows are used
     weigh_by_confidence: bool = False  # each row counts as much as the teacher was sure of its label

@@ -70,6 +70,9 @@ def _save(
         shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/5_student/06_job.ipynb #52e6f61d
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     "What students are trained from: the same for every method, seed and setting."
@@ -116,6 +119,10 @@ class TrainingJob:
                 lost = f", {encoded.n_unencodable} more have one that its tokenizer cannot write" if encoded.n_unencodable else ""
                 raise UnusableInput(f"no {part} row has a {config.labels} label ({encoded.n_dropped} left out{lost})")
         explains = METHODS[config.method].explains
+        if explains and config.rationale_control == "wrong-label" and not self.task.labels:
+            _log.warning(
+                f"rationale_control wrong-label: answers of task {self.task.name!r} are no closed set, so this is nearly the same as other-row"
+            )
         if explains and not train.n_rationales:
             raise UnusableInput("no training row has a rationale; train with the standard method")
         if self.task.labels and len(set(train.labels)) == 1:
@@ -169,9 +176,6 @@ def _require_space(out_dir: Path, n_parameters: int) -> None:
         )
 
 # %% ../../nbs/5_student/06_job.ipynb #e714424d
-_log = logging.getLogger(__name__)
-
-
 def _learn(
     job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
 ) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `Student`
@@ -185,8 +189,7 @@ def _learn(
         result = fit(loaded, rows, config, checkpoints, on_progress)
     chance = chance_level(job.task, rows.valid.labels)
     at_chance = is_at_chance(result.best.valid_accuracy, len(rows.valid.rows), chance, len(result.history))
-    start = rationale_start(loaded, config.method)
-    return result, counts | {"chance": chance, "at_chance": at_chance, "rationale_start": start}
+    return result, counts | {"chance": chance, "at_chance": at_chance, "rationale_start": rationale_start(loaded, config.method)}
 
 
 def _memory_advice(config: TrainingConfig) -> str:

@@ -33,7 +33,7 @@ from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import EncodedRows, read_answer
 from .loss import PlannedShares, Share, StepLoss, alpha_of, asked_of, beta_of, training_loss
 from .method import answer_tokens, split_answer
-from .model import resolve_precision, rounded_weights
+from .model import resolve_precision, rounded_weights, without_cudnn_attention
 from .record import TrainingPoint
 from ..task.task import Task
 
@@ -343,7 +343,7 @@ def fit(
     kept = TrainingState.load(found) if found else TrainingState()
     kept.precision = kept.precision or resolve_precision(config.precision)
     config = replace(config, precision=kept.precision)
-    with own_random_numbers(), tempfile.TemporaryDirectory() as scratch:
+    with own_random_numbers(), without_cudnn_attention(), tempfile.TemporaryDirectory() as scratch:
         where = checkpoints or Checkpoints(Path(scratch) / "none", "", math.inf)
         try:
             trainer = _make_trainer(student, rows, config, where, kept)

@@ -176,12 +176,10 @@ def _comparison_row(one: Comparison) -> dict[str, str]:
     "Give what came of a comparison."
     found = one.difference
     return {
-        "claim": one.claim.id,
-        "on": f"{one.study.task}\n{short_name(one.study.runs[0].student)}",
+        "claim": f"{one.claim.id}\n{one.study.task}, {short_name(one.study.runs[0].student)}",
         "verdict": one.verdict + (f"\n{one.notes}" if one.notes else ""),
-        "difference, points": f"{write_points(found)}\nclaimed: {one.claim.asks}",
+        "difference, points": f"{write_points(found)}\nclaimed: {one.claim.asks}\nseen from: {one.seen_from}",
         "rows, seeds": f"{found.n} rows\n{found.n_seeds[0]} and {found.n_seeds[1]} seeds",
-        "seen from": one.seen_from,
         "Holm p": one.p_text,
         "seeds that would decide": one.deciding_seeds,
         "training of each student": one.training,
