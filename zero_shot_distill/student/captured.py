@@ -146,6 +146,9 @@ class CapturedLosses:
 
     def _record(self, batch: Sequence[torch.Tensor]) -> None:
         device = self._pass.model.device
+        # Recording makes the nodes that gather gradients on a stream of its own; autograd waits for them, and newer versions of torch warn.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         drawn = torch.cuda.get_rng_state(device)
         with torch.autocast("cuda", enabled=False, cache_enabled=False):
             self._played = torch.cuda.make_graphed_callables(self._pass, tuple(numbers.to(device) for numbers in batch))
