@@ -48,6 +48,14 @@ GRIDS = {  # name -> settings of each way to train
         *(STEP_BY_STEP | {"rationale_control": kind} for kind in ("shuffled", "other-row", "length-matched")),
         LABEL_FIRST,
     ],
+    "alphas": [
+        STANDARD,
+        *(STEP_BY_STEP | {"alpha": alpha} for alpha in (0.1, 0.3)),
+        STEP_BY_STEP,
+        *(STEP_BY_STEP | {"alpha": alpha} for alpha in (0.7, 0.9)),
+    ],
+    "missing": [STANDARD, *(STEP_BY_STEP | {"rationale_share": 0.33, "missing_rationale": kind} for kind in ("mask", "blank", "drop"))],
+    "sizes": [*(way | {"train_share": share} for share in (0.1, 0.25, 0.5) for way in (STANDARD, STEP_BY_STEP)), STANDARD, STEP_BY_STEP],
     "shared-encoder": [STANDARD, STEP_BY_STEP, ONE_ENCODING],  # of students with an encoder
 }
 
@@ -60,10 +68,11 @@ class Study:
     weights: str
     settings: dict[str, Any]  # of `TrainingConfig`
     has_encoder: bool = True
+    suffix: str = ""  # of the name, for another study of the same task and weights
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.weights}"
+        return f"{self.task}-{self.weights}{self.suffix}"
 
 
 STUDIES = {
@@ -72,6 +81,8 @@ STUDIES = {
         # five seeds of these two, by all four methods, took two cores that other work shared some two hours
         Study("svamp", "flan-t5-small", {"steps": 80, "eval_every": 40}),
         Study("esnli", "flan-t5-small", {"steps": 240, "eval_every": 80}),
+        # for a GPU: after 80 steps a student solves 4 to 12 of 100 problems
+        Study("svamp", "flan-t5-small", {"steps": 400, "eval_every": 100}, suffix="-long"),
         # for a GPU: 12 steps of eight rows, with two evaluations, took a core 151 s
         Study("esnli", "smollm2-135m", {"steps": 240, "eval_every": 80, "learning_rate": 2e-4}, has_encoder=False),
     )

@@ -6,8 +6,10 @@
 __all__ = ['Seq2SeqStudent']
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #6c43bda7
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .base import StudentModel, pad, sum_by_part, sum_losses
+from .captured import CapturedLosses, PassShape
 from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
@@ -58,6 +61,28 @@ def _plain_logits(
     return model(**read, decoder_input_ids=shifted, use_cache=False).logits[wanted != -100].float()
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #279a731f
+def _by_prompt(
+    prompts: Sequence[list[int]], targets: Sequence[list[int]]
+) -> tuple[list[list[int]], list[list[list[int]]], list[int]]:  # prompts, the targets of each, and the place of each target among all
+    "Put the targets of equal prompts together."
+    places = _places(prompts)
+    own = [[targets[place] for place in some] for some in places.values()]
+    return list(map(list, places)), own, [place for some in places.values() for place in some]
+
+
+def _sums_by_prompt(
+    token_losses: Callable[..., torch.Tensor],  # as `packed_losses`, without the model
+    prompts: Sequence[list[int]],
+    targets: Sequence[list[int]],
+    starts: Sequence[int | None] = (),
+) -> torch.Tensor:  # (n,)
+    "Add up the cross-entropy over each target's tokens, with each prompt encoded once."
+    once, own, order = _by_prompt(prompts, targets)
+    losses = token_losses(once, own, [starts[place] for place in order] if starts else ())
+    sums = sum_by_part(losses, [targets[place] for place in order])
+    return sums[torch.tensor(order, device=sums.device).argsort()]
+
+
 @dataclass(frozen=True)
 class Seq2SeqStudent(StudentModel):
     "A model with an encoder and a decoder, and what turns its texts into token ids."
@@ -82,12 +107,18 @@ class Seq2SeqStudent(StudentModel):
         "Add up the cross-entropy over each target's tokens, all parts in one pass; equal prompts are encoded once."
         if not is_packable(self.model):
             return sum_losses(_plain_logits(self.model, prompts, targets, starts), targets)
-        places = _places(prompts)
-        order = [place for some in places.values() for place in some]  # the parts of a prompt stand together
-        own = [[targets[place] for place in some] for some in places.values()]
-        losses = packed_losses(self.model, list(map(list, places)), own, [starts[place] for place in order] if starts else ())
-        sums = sum_by_part(losses, [targets[place] for place in order])
-        return sums[torch.tensor(order, device=sums.device).argsort()]
+        return _sums_by_prompt(partial(packed_losses, self.model), prompts, targets, starts)
+
+    def part_losses_for(
+        self,
+        batches: Iterable[Sequence[Sequence[Any]]],  # all that will come: what `part_losses` takes of each
+        dtype: torch.dtype,  # of the linear layers: float32 or bfloat16
+    ) -> Callable[..., torch.Tensor]:  # as `part_losses`
+        "On a GPU, run a T5's pass as a CUDA graph, in which the largest batch has room."
+        if self.model.device.type != "cuda" or not is_packable(self.model):
+            return self.part_losses
+        shape = PassShape.of(_by_prompt(prompts, targets)[:2] for prompts, targets, *_ in batches)
+        return partial(_sums_by_prompt, CapturedLosses(self.model, shape, dtype))
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
         return (packed_logits if is_packable(self.model) else _plain_logits)(self.model, prompts, targets)
