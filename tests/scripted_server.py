@@ -4,7 +4,8 @@ It exists because a real provider does not fail when a test wants it to. Its rep
 
 In a test: `with ScriptedServer(lambda body, n: Scripted(429) if n == 0 else Scripted()) as server: …` (it runs in a thread of its own).
 As a process: `python tests/scripted_server.py --latency-ms 300 --rate-per-minute 6000 --faults 0.03` prints its base URL on the first line
-and ends when its standard input is closed, or on SIGTERM. GET /ledger tells what it received, answered and charged.
+and ends when its standard input is closed, or on SIGTERM. GET /ledger tells what it received, answered and charged, GET /summary the same without the single requests,
+GET /counts only how many replies it has sent and how many requests are under way.
 """
 
 import argparse
@@ -433,6 +434,13 @@ class ScriptedServer:
             connection.send(
                 Scripted(), json.dumps(self.summary() | {"requests": [asdict(entry) for entry in self.ledger.values()]}).encode()
             )
+            return
+        if url.path == "/summary":
+            connection.send(Scripted(), json.dumps(self.summary()).encode())
+            return
+        if url.path == "/counts":  # of any number of requests at no cost
+            counts = {"completed": self.statuses[200], "n_at_once": self.n_at_once}
+            connection.send(Scripted(), json.dumps(counts).encode())
             return
         self.authorizations.append(headers.get("authorization"))
         self.projects.append(headers.get("x-project"))
@@ -993,6 +1001,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fault-kinds", default=",".join(TRANSIENT), help=f"of {','.join(FAULTS)} (default: %(default)s), equally often")
     parser.add_argument("--late-s", type=float, default=30.0, help="delay of the fault 'late' (default: 30)")
     parser.add_argument("--batch-s", type=float, default=0.1, help="how long a batch is in progress (default: 0.1)")
+    parser.add_argument("--text", help="every reply (default: one that tells which request it answers)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     return parser.parse_args()
@@ -1003,7 +1012,7 @@ def main() -> None:
     arguments = _parse_arguments()
     kinds = arguments.fault_kinds.split(",")
     server = ScriptedServer(
-        echo,
+        echo if arguments.text is None else lambda body, n: Scripted(text=arguments.text),
         latency=Latency(arguments.latency_ms / 1000, arguments.latency_sigma) if arguments.latency_ms else None,
         limit=RateLimit(
             arguments.rate_per_minute,

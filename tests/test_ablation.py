@@ -154,7 +154,7 @@ def test_the_claim_of_a_third(rates):
 
 EXPERIMENTS = {  # sweep -> setting, baselines, other settings, and how many points and comparisons it makes
     "explanation_rate": ("rationale_share", ["standard"], [], 7, 6),
-    "rationale_content": (WAY, ["step by step", "label-only"], [], 6, 9),
+    "rationale_content": (WAY, ["step by step", "label-only"], [], 7, 11),
     "training_size": ("train_share", ["standard"], ["labels"], 16, 8),
     "alpha": ("alpha", [0.5, "standard"], [], 6, 9),
     "missing_rationale": ("missing_rationale", ["mask", "standard"], [], 4, 3),

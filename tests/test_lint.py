@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from typer.testing import CliRunner
 
 from zero_shot_distill.cli.main import app
 from zero_shot_distill.core.files import definitions_dir
+from zero_shot_distill.stats.interval import share_of
 from zero_shot_distill.store.request import Request, Response
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.study.findings import Fault
 from zero_shot_distill.study.lint import LintReport, lint
+from zero_shot_distill.study.records import recorded_run_dir
 from zero_shot_distill.task.task import load_task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
@@ -112,24 +116,18 @@ def one_at_chance(found: Records) -> None:
     next(iter(found.values()))["at_chance"] = True
 
 
-PLANTED: list[tuple[Callable[[Records], None], Fault]] = [
-    (all_take_a_minute, Fault.PLACEHOLDER),
-    (all_whole_seconds, Fault.PLACEHOLDER),
-    (another_accuracy, Fault.PLACEHOLDER),
-    (one_seed_again, Fault.PLACEHOLDER),
-    (no_history, Fault.PLACEHOLDER),
-    (no_steps, Fault.PLACEHOLDER),
-    (no_second_seed, Fault.BEST_OF_K),
-    (twice_the_steps, Fault.UNEQUAL_TRAINING),
-    (larger_batches_later, Fault.UNEQUAL_TRAINING),
-    (blank_rationales, Fault.BLANK_RATIONALES),
-    (twelve_validation_rows, Fault.TINY_VALIDATION),
-    (validated_on_test, Fault.TEST_USED_TO_CHOOSE),
-    (one_at_chance, Fault.AT_CHANCE),
-]
+PLANTED: dict[Fault, tuple[Callable[[Records], None], ...]] = {
+    Fault.PLACEHOLDER: (all_take_a_minute, all_whole_seconds, another_accuracy, one_seed_again, no_history, no_steps),
+    Fault.BEST_OF_K: (no_second_seed,),
+    Fault.UNEQUAL_TRAINING: (twice_the_steps, larger_batches_later),
+    Fault.BLANK_RATIONALES: (blank_rationales,),
+    Fault.TINY_VALIDATION: (twelve_validation_rows,),
+    Fault.TEST_USED_TO_CHOOSE: (validated_on_test,),
+    Fault.AT_CHANCE: (one_at_chance,),
+}
 
 
-@pytest.mark.parametrize(("plant", "fault"), PLANTED, ids=lambda one: getattr(one, "__name__", str(one)))
+@pytest.mark.parametrize(("plant", "fault"), [(plant, fault) for fault, plants in PLANTED.items() for plant in plants])
 def test_a_fault_in_records_is_found(plant, fault, tmp_path):
     found = records()
     assert len(found) == 8
@@ -162,6 +160,39 @@ def test_sound_records_give_no_alarm(change, tmp_path):
     found = records()
     change(found)
     assert lint([write(found, tmp_path)]).findings == ()
+
+
+def as_it_was(prompts: dict[str, Any]) -> None:
+    pass
+
+
+def confirmed_on_the_same_rows(prompts: dict[str, Any]) -> None:
+    prompts["confirmation"] = next(of for of in prompts["selection"] if of["template_id"] == prompts["winner"])
+
+
+def not_confirmed(prompts: dict[str, Any]) -> None:
+    none = asdict(share_of([]))
+    prompts["confirmation"] |= {"accuracy": none, "explanation_rate": none, "explained_accuracy": none}
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (as_it_was, []),
+        (confirmed_on_the_same_rows, ["fact-and-guess: the confirmation has every figure of the selection; it is of the same 16 rows."]),
+        (not_confirmed, ["fact-and-guess, the best of 4, was not confirmed on other rows."]),
+    ],
+)
+def test_the_score_of_a_chosen_prompt(change, wanted, tmp_path):
+    "The recorded demonstration chose among four templates on 16 rows and confirmed the winner on 40 others."
+    shutil.copytree(recorded_run_dir(), tmp_path / "demo")
+    path = tmp_path / "demo" / "prompts.json"
+    prompts = json.loads(path.read_text())
+    change(prompts)
+    path.write_text(json.dumps(prompts))
+    found = lint([tmp_path]).findings
+    assert [one.what for one in found] == wanted
+    assert all((one.fault, one.file, one.rows) == (Fault.CHOSEN_AND_REPORTED, path, ("fact-and-guess",)) for one in found)
 
 
 def annotated(n: int, split: str, **more: Any) -> list[dict[str, Any]]:

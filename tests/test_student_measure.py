@@ -234,11 +234,11 @@ def test_scores_are_what_the_model_says_of_each_label(run):
     "Two labels scored together have the probabilities of two plain passes of the model."
     student = load_student_model(run / "students" / "by-heart")
     (scored,) = predict(run / "students" / "by-heart", EXAMPLES[:1], read="scored")
-    ids = student.tokenizer("predict: " + EXAMPLES[0].fields["text"], return_tensors="pt").input_ids
+    ids = student.tokenizer("predict: " + EXAMPLES[0].fields["text"], return_tensors="pt").input_ids.to(student.model.device)
     with torch.inference_mode():
         losses = [
             student.model(input_ids=ids, labels=target).loss.item() * target.shape[1]
-            for target in (student.tokenizer(label, return_tensors="pt").input_ids for label in COLOURS.labels)
+            for target in (student.tokenizer(label, return_tensors="pt").input_ids.to(student.model.device) for label in COLOURS.labels)
         ]
     assert scored.score == pytest.approx(torch.tensor(losses).neg().softmax(0)[0].item(), abs=1e-4)
 

@@ -140,6 +140,61 @@ def test_losses_and_gradients_are_those_of_two_plain_calls(kind, tokenizer):
     assert_same(gradients_of(model, ours), expected)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "BART"])
+def test_two_starts_of_one_encoding_are_two_plain_passes_of_the_decoder(kind, tokenizer):
+    "As the method shared-encoder trains: labels begin as usual, rationales with a token of their own; one row has none, and one stands there twice."
+    model = bart() if kind == "BART" else t5(kind)
+    student, (a, b, c, *_) = Seq2SeqStudent(model, tokenizer), PROMPTS
+    usual, other = model.config.decoder_start_token_id, 50
+    parts = [
+        (a, [20, 1], None),
+        (b, [21, 1], None),
+        (c, [22, 23, 1], None),
+        (b, [21, 1], None),
+        (b, [30, 31, 32, 33, 1], other),
+        (a, [34, 1], other),
+    ]
+    calls = []
+    model.get_encoder().register_forward_pre_hook(lambda *_, **__: calls.append(1))
+    of_prompt = {tuple(ids): model.get_encoder()(input_ids=torch.tensor([ids])).last_hidden_state for ids in (a, b, c)}
+
+    def plain(prompt: list[int], target: list[int], start: int | None) -> torch.Tensor:
+        begun = torch.tensor([[usual if start is None else start, *target[:-1]]])
+        logits = model(encoder_outputs=(of_prompt[tuple(prompt)],), decoder_input_ids=begun, use_cache=False).logits[0]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum")
+
+    weights = torch.tensor([0.3, 0.1, 0.3, 0.2, 0.7, 0.6])
+    theirs = torch.stack([plain(*part) for part in parts])
+    expected = gradients_of(model, (weights * theirs).sum())
+    calls.clear()
+    ours = student.part_losses(*map(list, zip(*parts, strict=True)))
+    assert len(calls) == (kind == "BART")  # the packed pass calls the encoder's layers, not the encoder
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert_same(gradients_of(model, (weights * ours).sum()), expected)
+
+
+def test_an_input_is_encoded_once_for_both_of_its_targets(tokenizer, monkeypatch):
+    from zero_shot_distill.student import t5 as packed_t5
+
+    rows, encode = [], packed_t5.packed_encode
+    monkeypatch.setattr(packed_t5, "packed_encode", lambda model, prompts: rows.append(list(map(list, prompts))) or encode(model, prompts))
+    Seq2SeqStudent(t5("T5 v1.1"), tokenizer).part_losses([*PROMPTS[:3], PROMPTS[0]], TARGETS[:4], [None, None, None, 50])
+    assert rows == [PROMPTS[:3]]
+
+
+@pytest.mark.parametrize("kind", ["T5 v1.1", "BART"])
+def test_an_answer_begins_with_the_token_that_it_was_learned_with(kind, tokenizer):
+    "Word by word what the model's own `generate` writes after that token, and another answer than the usual one."
+    model = bart() if kind == "BART" else t5(kind)
+    student = Seq2SeqStudent(model, tokenizer)
+    begun = student.generate(PROMPTS, 6, start=31)
+    for prompt, text in zip(PROMPTS, begun.texts, strict=True):
+        written = model.generate(torch.tensor([prompt]), decoder_start_token_id=31, max_new_tokens=6, do_sample=False, num_beams=1)
+        assert written[0, 0] == 31
+        assert text == tokenizer.decode(written[0, 1:], skip_special_tokens=True)
+    assert begun.texts != student.generate(PROMPTS, 6).texts
+
+
 def test_another_encoder_decoder_is_run_by_its_own_forward(tokenizer):
     model = bart()
     assert not is_packable(model)
@@ -233,6 +288,22 @@ def test_attention_dropout_is_that_of_pytorch():
     draws = [once(0.3) for _ in range(3000)]
     for place, exact in enumerate(once(0.0)):
         torch.testing.assert_close(torch.stack([draw[place] for draw in draws]).mean(0), exact, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_in_half_precision_as_on_a_gpu(dropout, tokenizer, monkeypatch):
+    "A CPU computes attention in float32; a GPU does not."
+    model = t5("T5 v1.1", dropout=dropout)
+    student = Seq2SeqStudent(model, tokenizer)
+    expected = gradients_of(model, student.part_losses(PROMPTS, TARGETS).sum())
+    monkeypatch.setattr(packed, "ATTENTION_DTYPES", {})
+    model.train()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = student.part_losses(PROMPTS, TARGETS)
+    for name, gradient in gradients_of(model, rough.sum()).items():
+        assert gradient.isfinite().all(), name
+        assert dropout or torch.cosine_similarity(gradient.flatten(), expected[name].flatten(), 0) > 0.98, name
 
 
 def test_half_precision_is_near_full_precision(tokenizer):

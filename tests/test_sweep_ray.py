@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from zero_shot_distill.student.config import UnusableInput
+from zero_shot_distill.core.on_ray import ClusterError
 from zero_shot_distill.student.model import make_tiny_t5
 from zero_shot_distill.student.record import RunRecord
 from zero_shot_distill.student.training_rows import TrainingRows, training_rows
@@ -79,5 +79,5 @@ def test_a_cluster_of_two_nodes_trains_all_though_a_process_is_killed(planned, t
 
 def test_without_ray_one_line_says_what_to_install(planned, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UnusableInput, match=r"ray is not installed; pip install 'zero_shot_distill\[ray\]'"):
+    with pytest.raises(ClusterError, match=r"ray is not installed; pip install 'zero_shot_distill\[ray\]'"):
         train_all_on_ray(*planned, (tmp_path, "flowers"))

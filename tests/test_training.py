@@ -17,7 +17,7 @@ from zero_shot_distill.student import checkpoint as checkpoints
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import PRESETS, StudentError, TrainingConfig, UnusableInput
 from zero_shot_distill.student.method import METHODS, SEPARATORS
-from zero_shot_distill.student.model import make_tiny_t5
+from zero_shot_distill.student.model import make_tiny_causal, make_tiny_t5
 from zero_shot_distill.student.record import RunRecord
 from zero_shot_distill.student.student import evaluate_student, load_student, predict
 
@@ -218,6 +218,18 @@ def test_a_tracker_that_is_not_there(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_training_does_without_the_attention_of_cudnn(tiny, tmp_path):
+    "Also where it fails in the middle, what was set before is set again."
+    enabled, seen = torch.backends.cuda.cudnn_sdp_enabled, []
+    assert enabled()
+    decoder = make_tiny_causal(tmp_path / "decoder", [text for row in ROWS for text in (row.input, row.rationale, row.label)])
+    train_student(decoder, "tiny Llama", ROWS, VALID, TASK, BRIEF, tmp_path / "out", lambda *_: seen.append(enabled()))
+    assert set(seen) == {False}
+    with pytest.raises(ZeroDivisionError):
+        train_student(tiny, "tiny T5", ROWS, VALID, TASK, BRIEF, tmp_path / "failed", lambda *_: 1 / 0)
+    assert enabled()
+
+
 # --- methods
 
 
@@ -252,20 +264,43 @@ def test_a_label_that_comes_first_needs_no_rationale_to_be_read(tiny, tmp_path):
     assert len(short.text) < len(long.text)
 
 
+def test_a_shared_encoder_is_stopped_and_asked_like_any_other(tiny, tmp_path):
+    "What begins its rationales is kept, and what begins its labels is as it was; a student without an encoder is refused before it is trained."
+    rows = [replace(row, more_rationales=("it is an animal",)) for row in ROWS]
+    config = replace(MOIST, method="shared-encoder", rationale_share=0.5, accumulate=2)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / "broken", stop)
+    one, two = (train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / name) for name in ("broken", "whole"))
+    assert same(one, two)
+    assert one.n_rationales == 6
+    kept = json.loads((one.path / "student.json").read_text())
+    assert (kept["rationale_start"], kept["prefixes"]) == (1, {"label": "", "rationale": ""})
+    assert json.loads((one.path / "config.json").read_text())["decoder_start_token_id"] == 0
+    assert load_student(one.path) == one
+    decoder = make_tiny_causal(tmp_path / "decoder", [text for row in ROWS for text in (row.input, row.label)])
+    with refused(UnusableInput, "method shared-encoder: this student is a decoder, which has no encoder to share"):
+        train_student(decoder, "tiny Llama", rows, VALID, TASK, config, tmp_path / "none")
+
+
 # --- rationales
 
 
 @pytest.mark.parametrize(("missing", "n_train", "n_left_out"), [("mask", 12, 0), ("blank", 12, 0), ("drop", 9, 3)])
-@pytest.mark.parametrize("method", ["step-by-step", "standard"])
+@pytest.mark.parametrize("method", ["step-by-step", "shared-encoder", "standard"])
 def test_rows_without_a_rationale(tiny, tmp_path, missing, n_train, n_left_out, method):
     rows = [replace(row, rationale=None) if row.id.startswith("bird") else row for row in ROWS]
     config = replace(BRIEF, method=method, missing_rationale=missing)
     learned = train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / "student")
     assert (learned.n_train, learned.n_without_rationale) == (n_train, n_left_out)
-    assert learned.n_rationales == (9 if method == "step-by-step" else 0)
+    assert learned.n_rationales == (9 if METHODS[method].explains else 0)
 
 
-@pytest.mark.parametrize("control", ["shuffled", "other-row", "length-matched", "first-words", "empty"])
+@pytest.mark.parametrize("control", ["shuffled", "other-row", "length-matched", "wrong-label", "first-words", "empty"])
 def test_controls_are_drawn_from_the_seed(tiny, brief, tmp_path, control):
     config = replace(BRIEF, rationale_control=control, first_words=2)
     one, two = (train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / name) for name in ("one", "two"))

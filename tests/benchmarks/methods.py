@@ -38,6 +38,7 @@ from zero_shot_distill.weights.pull import pull  # noqa: E402
 
 STANDARD, STEP_BY_STEP = {"method": "standard"}, {"method": "step-by-step"}
 SHUFFLED, LABEL_FIRST = STEP_BY_STEP | {"rationale_control": "shuffled"}, {"method": "label-then-rationale"}
+ONE_ENCODING = {"method": "shared-encoder"}
 GRIDS = {  # name -> settings of each way to train
     "methods": [STANDARD, STEP_BY_STEP, LABEL_FIRST, SHUFFLED],
     "rates": [STANDARD, *(STEP_BY_STEP | {"rationale_share": share} for share in (0.15, 0.33, 0.5, 0.66, 0.85)), STEP_BY_STEP],
@@ -47,6 +48,15 @@ GRIDS = {  # name -> settings of each way to train
         *(STEP_BY_STEP | {"rationale_control": kind} for kind in ("shuffled", "other-row", "length-matched")),
         LABEL_FIRST,
     ],
+    "alphas": [
+        STANDARD,
+        *(STEP_BY_STEP | {"alpha": alpha} for alpha in (0.1, 0.3)),
+        STEP_BY_STEP,
+        *(STEP_BY_STEP | {"alpha": alpha} for alpha in (0.7, 0.9)),
+    ],
+    "missing": [STANDARD, *(STEP_BY_STEP | {"rationale_share": 0.33, "missing_rationale": kind} for kind in ("mask", "blank", "drop"))],
+    "sizes": [*(way | {"train_share": share} for share in (0.1, 0.25, 0.5) for way in (STANDARD, STEP_BY_STEP)), STANDARD, STEP_BY_STEP],
+    "shared-encoder": [STANDARD, STEP_BY_STEP, ONE_ENCODING],  # of students with an encoder
 }
 
 
@@ -57,10 +67,12 @@ class Study:
     task: str
     weights: str
     settings: dict[str, Any]  # of `TrainingConfig`
+    has_encoder: bool = True
+    suffix: str = ""  # of the name, for another study of the same task and weights
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.weights}"
+        return f"{self.task}-{self.weights}{self.suffix}"
 
 
 STUDIES = {
@@ -69,8 +81,10 @@ STUDIES = {
         # five seeds of these two, by all four methods, took two cores that other work shared some two hours
         Study("svamp", "flan-t5-small", {"steps": 80, "eval_every": 40}),
         Study("esnli", "flan-t5-small", {"steps": 240, "eval_every": 80}),
+        # for a GPU: after 80 steps a student solves 4 to 12 of 100 problems
+        Study("svamp", "flan-t5-small", {"steps": 400, "eval_every": 100}, suffix="-long"),
         # for a GPU: 12 steps of eight rows, with two evaluations, took a core 151 s
-        Study("esnli", "smollm2-135m", {"steps": 240, "eval_every": 80, "learning_rate": 2e-4}),
+        Study("esnli", "smollm2-135m", {"steps": 240, "eval_every": 80, "learning_rate": 2e-4}, has_encoder=False),
     )
 }
 Rows = tuple[Task, list[AnnotatedRow], list[AnnotatedRow], list[Example]]  # to train on, to choose the checkpoint by, to test on
@@ -121,7 +135,12 @@ def in_turn(studies: Sequence[Study], ways: Sequence[dict[str, Any]], n_seeds: i
     "Order the runs: one seed after the other, in each the ways of every study in an order of its own."
     planned = []
     for seed in range(n_seeds):
-        runs = [(study, TrainingConfig(**way, **study.settings, labels="gold", seed=seed)) for study in studies for way in ways]
+        runs = [
+            (study, TrainingConfig(**way, **study.settings, labels="gold", seed=seed))
+            for study in studies
+            for way in ways
+            if study.has_encoder or way != ONE_ENCODING
+        ]
         random.Random(seed).shuffle(runs)
         planned += [PlannedRun(run_id_of(config, f"shared-{study.task}", study.weights), study.name, config) for study, config in runs]
     return planned

@@ -3,16 +3,23 @@
 python tests/benchmarks/student.py [--task svamp|esnli|long] [--dtype fp32|bf16|both] [--batch 16] [--steps 4] [--rounds 3]
 python tests/benchmarks/student.py --each          what each idea gives, alone and taken away
 python tests/benchmarks/student.py --students 10   memory and step time of students trained one after the other in one process
+python tests/benchmarks/student.py --shape large   random weights of the shape of flan-t5-large, for a GPU
 
 (a) is written from the description of Hsieh et al. 2023 (arXiv 2305.02301): label and rationale by two forward passes a step, each
 padded to its own longest text, logits on every position, float32, PyTorch's AdamW. (b) is transformers' Seq2SeqTrainer with the same two
 passes, texts grouped by length, SDPA, fused AdamW and, with bf16, half-width arithmetic. (c) is what `zsd train` does. All ways go over the
-same rows once a round, in turn, in one process; (a) and (c) in the same batches. Dropout is off. First, the parity gate: on the same
-batches in float32, the losses and all gradients of (a) and (c) agree to 1e-5. Peak memory is that of a process for each way.
+same rows once a round, in turn (on a GPU one way after the other), in one process; (a) and (c) in the same batches. Dropout is off. First, the parity gate: on the same
+batches in float32, the losses and all gradients of (a) and (c) agree to 1e-5 (a model of a larger shape on a GPU: 1e-4, for sums of more numbers, in
+another order). Peak memory is that of a process for each way, or on a GPU that of the weights, gradients, optimiser and batches that torch holds there.
+
+A GPU is used where torch finds one. There the table also says how many floating-point operations a second the model needs (those of the real tokens:
+two for each weight of a linear layer that a token passes, three times over for both directions; attention's own products and padding count as nothing),
+beside what a product of two square bfloat16 matrices reaches on the same card, and whether a gradient was not a finite number.
 """
 
 import argparse
 import copy
+import gc
 import json
 import math
 import os
@@ -24,6 +31,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -31,7 +39,7 @@ from unittest.mock import patch
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from zero_shot_distill.student.model import load_student_model, quiet_transformers
 from zero_shot_distill.student.seq2seq import Seq2SeqStudent
@@ -40,6 +48,11 @@ from zero_shot_distill.weights.pull import pull
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 MAX_INPUT, MAX_RATIONALE = 1024, 256  # tokens, as Hsieh et al. set them
 ALPHA = 0.5
+ON_GPU = torch.cuda.is_available()
+SHAPES = {  # of flan-t5-base and -large, by their config.json
+    "base": {"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12},
+    "large": {"d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 16},
+}
 
 
 # --- what is trained on
@@ -109,6 +122,7 @@ def collated(inputs: Sequence[list[int]], targets: Sequence[list[int]]) -> dict[
 
 
 def two_passes(model: PreTrainedModel, label: dict, rationale: dict) -> torch.Tensor:
+    label, rationale = ({name: value.to(model.device) for name, value in part.items()} for part in (label, rationale))
     return ALPHA * model(**label).loss + (1 - ALPHA) * model(**rationale).loss
 
 
@@ -118,12 +132,22 @@ def published_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tenso
     return two_passes(student.model, collated(*columns[:2]), collated(*columns[2:]))
 
 
+def parts_of(batch: Sequence[Row]) -> list[list[list[int]]]:
+    "All prompts, and all targets; labels before rationales."
+    labels, label_targets, rationales, rationale_targets = (list(column) for column in zip(*batch, strict=True))
+    return [labels + rationales, label_targets + rationale_targets]
+
+
+def mean_loss(part_losses: Callable[..., torch.Tensor], batch: Sequence[Row]) -> torch.Tensor:
+    prompts, targets = parts_of(batch)
+    losses, n = part_losses(prompts, targets), len(batch)
+    means = [losses[part].sum() / sum(map(len, targets[part])) for part in (slice(n), slice(n, None))]
+    return ALPHA * means[0] + (1 - ALPHA) * means[1]
+
+
 def our_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
     "(c): all parts in one pass, without padding."
-    labels, label_targets, rationales, rationale_targets = (list(column) for column in zip(*batch, strict=True))
-    losses = student.part_losses(labels + rationales, label_targets + rationale_targets)
-    means = [losses[: len(batch)].sum() / sum(map(len, label_targets)), losses[len(batch) :].sum() / sum(map(len, rationale_targets))]
-    return ALPHA * means[0] + (1 - ALPHA) * means[1]
+    return mean_loss(student.part_losses, batch)
 
 
 def real_positions_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.Tensor:
@@ -131,7 +155,7 @@ def real_positions_loss(student: Seq2SeqStudent, batch: Sequence[Row]) -> torch.
     model, losses = student.model, []
     columns = list(zip(*batch, strict=True))
     for inputs, targets in (columns[:2], columns[2:]):
-        asked = collated(inputs, targets)
+        asked = {name: value.to(model.device) for name, value in collated(inputs, targets).items()}
         labels = asked.pop("labels")
         encoded = model.encoder(**asked).last_hidden_state
         shifted = model.prepare_decoder_input_ids_from_labels(labels)
@@ -163,7 +187,7 @@ class Way:
             student.model.train()
             with patch(*self.changed) if self.changed else nullcontext():
                 for batch in batches:
-                    with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bf16"):
+                    with torch.autocast(student.model.device.type, torch.bfloat16, enabled=self.dtype == "bf16"):
                         loss = self.loss(student, batch)
                     loss.backward()
                     optimiser.step()
@@ -194,7 +218,7 @@ class Tuned(Way):
             optim="adamw_torch_fused",
             train_sampling_strategy="group_by_length",
             max_grad_norm=0.0,
-            use_cpu=True,
+            use_cpu=not ON_GPU,
             remove_unused_columns=False,
             report_to=[],
         )
@@ -215,14 +239,27 @@ class Tuned(Way):
         return once
 
 
+class Captured(Way):
+    "(c) on a GPU: as a training runs it, by a CUDA graph."
+
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+        "Make what goes over all rows once each time it is called."
+        dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
+        student.model.train()
+        losses = student.part_losses_for([parts_of(batch) for batch in in_batches(rows, size)], dtype)
+        return replace(OURS, dtype=self.dtype, loss=lambda _, batch: mean_loss(losses, batch)).start(student, rows, size)
+
+
 PUBLISHED = Way("(a) published way", published_loss, fused=False)
 TUNED = Tuned("(b) tuned Seq2SeqTrainer", published_loss)
 OURS = Way("(c) ours", our_loss)
+CAPTURED = Captured("(c) ours, as a CUDA graph", our_loss)
 
 
 def ways_of(dtype: str) -> dict[str, Way]:
     kinds = ["fp32", "bf16"] if dtype == "both" else [dtype]
-    return {"a": PUBLISHED} | {f"{name}-{kind}": replace(way, dtype=kind) for kind in kinds for name, way in (("b", TUNED), ("c", OURS))}
+    ways = {"b": TUNED, "c": OURS} | ({"g": CAPTURED} if ON_GPU else {})
+    return {"a": PUBLISHED} | {f"{name}-{kind}": replace(way, dtype=kind) for kind in kinds for name, way in ways.items()}
 
 
 def _plain_norm(rows, weight, epsilon):
@@ -263,10 +300,44 @@ def memory_mb(kind: str) -> float:  # "VmRSS": resident now, "VmHWM": its peak
 
 
 def processor() -> str:
+    if ON_GPU:
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a bfloat16 product reaches {matmul_rate() / 1e12:.0f} TFLOP/s"
     names = [line.split(": ")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     halves = [name for name in ("avx512_bf16", "amx_bf16") if known.get(name)]
     return f"{names[0] if names else 'unknown'}, {torch.get_num_threads()} threads, {' and '.join(halves) or 'no bfloat16 instructions'}"
+
+
+@cache
+def matmul_rate() -> float:
+    "Floating-point operations a second of a product of two square bfloat16 matrices on this card: the best of five rounds of ten."
+    n, rates = 8192, []
+    one, other = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(6):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(10):
+            one @ other
+        torch.cuda.synchronize()
+        rates.append(10 * 2 * n**3 / (time.perf_counter() - began))
+    return max(rates[1:])
+
+
+def operations(student: Seq2SeqStudent, rows: Sequence[Row]) -> float:
+    "Floating-point operations that a training step over these rows needs, as the docstring of this file counts them."
+    model = student.model
+    n_weights = {
+        name: sum(part.numel() for part in getattr(model, name).parameters()) - model.shared.weight.numel()
+        for name in ("encoder", "decoder")
+    }
+    # Keys and values of the attention to the input are computed from the input's tokens.
+    crossed = sum(
+        weight.numel() for name, weight in model.decoder.named_parameters() if "EncDecAttention.k" in name or "EncDecAttention.v" in name
+    )
+    n_inputs = sum(len(label) + len(rationale) for label, _, rationale, _ in rows)
+    n_targets = sum(len(label) + len(rationale) for _, label, _, rationale in rows)
+    passed = n_inputs * (n_weights["encoder"] + crossed) + n_targets * (n_weights["decoder"] - crossed + model.lm_head.weight.numel())
+    return 3 * 2 * passed
 
 
 def require_parity(student: Seq2SeqStudent, batches: Sequence[list[Row]]) -> None:
@@ -290,8 +361,21 @@ def require_parity(student: Seq2SeqStudent, batches: Sequence[list[Row]]) -> Non
     print(
         f"parity on {len(batches)} batches: losses differ by {worst_loss:.1e}, gradients by {worst_gradient:.1e} of the largest", flush=True
     )
-    if not max(worst_loss, worst_gradient) < 1e-5:
+    if not max(worst_loss, worst_gradient) < (1e-4 if ON_GPU else 1e-5):
         sys.exit("(a) and (c) do not compute the same; nothing was measured")
+
+
+def n_not_finite(student: Seq2SeqStudent, batches: Sequence[list[Row]]) -> int:
+    "Count the numbers in the gradients of (b)'s and (c)'s losses that are not finite, with bfloat16."
+    found, model = 0, student.model.train()
+    for batch in batches:
+        for loss_of in (published_loss, our_loss):
+            with torch.autocast(model.device.type, torch.bfloat16):
+                loss = loss_of(student, batch)
+            loss.backward()
+            found += sum(int((~weight.grad.isfinite()).sum()) for weight in model.parameters() if weight.grad is not None)
+            model.zero_grad(set_to_none=True)
+    return found
 
 
 @dataclass(frozen=True)
@@ -312,17 +396,36 @@ class Speed:
 
 
 def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, Speed]:
-    "Measure each way; the ways take turns, after one round that does not count."
-    started = {name: way.start(student, rows, size) for name, way in ways.items()}
+    "Measure each way, after one round that does not count. The ways take turns, but on a GPU, which has no room for all of them."
     speeds = {name: Speed(len(rows), [], []) for name in ways}
-    for number in range(rounds + 1):
-        for name, once in started.items():
-            began, cpu_began = time.perf_counter(), time.process_time()
-            once()
-            if number:
-                speeds[name].seconds.append(time.perf_counter() - began)
-                speeds[name].cpu_seconds.append(time.process_time() - cpu_began)
+    for together in [[name] for name in ways] if ON_GPU else [list(ways)]:
+        started = {name: ways[name].start(student, rows, size) for name in together}
+        for number in range(rounds + 1):
+            for name, once in started.items():
+                began, cpu_began = time.perf_counter(), time.process_time()
+                once()
+                if ON_GPU:
+                    torch.cuda.synchronize()
+                if number:
+                    speeds[name].seconds.append(time.perf_counter() - began)
+                    speeds[name].cpu_seconds.append(time.process_time() - cpu_began)
+        del started, once
+        gc.collect()
     return speeds
+
+
+def gpu_memory_mb(way: Way, student: Seq2SeqStudent, rows: list[Row], size: int) -> float:
+    "Peak of what torch holds on the GPU while one way goes over all rows once."
+    before = torch.cuda.memory_allocated()  # the weights, mainly
+    torch.cuda.reset_peak_memory_stats()
+    once = way.start(student, rows, size)
+    once()
+    copied = before if isinstance(way, Tuned) else 0  # (b) has made itself a copy
+    peak = torch.cuda.max_memory_allocated() - copied
+    del once
+    gc.collect()
+    torch.cuda.empty_cache()
+    return peak / 2**20
 
 
 def peak_memory(name: str, options: argparse.Namespace, task: str) -> float:
@@ -338,18 +441,35 @@ def compare(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
         require_parity(student, in_batches(rows, options.batch)[:2])
         ways = ways_of(options.dtype)
         speeds = measure(ways, student, rows, options.batch, options.rounds)
-        peaks = {name: peak_memory(name, options, task) for name in ways if not options.no_memory}
+        gc.collect()
+        if options.no_memory:
+            peaks = {}
+        elif ON_GPU:
+            peaks = {name: gpu_memory_mb(way, student, rows, options.batch) for name, way in ways.items()}
+        else:
+            peaks = {name: peak_memory(name, options, task) for name in ways}
+        needed = operations(student, rows) / len(rows)
         print(f"\n{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n")
         print(
             "| way | precision | examples a second (slowest to fastest round) | times (a) | times (b) | times (a), CPU time | times (b), CPU time | peak MB | of (a) |"
+            + " TFLOP/s | of the product's |" * ON_GPU
         )
-        print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+        print("|---|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|---:|" * ON_GPU)
         for name, way in ways.items():
             speed, first, tuned = speeds[name], speeds["a"], speeds[f"b-{way.dtype}"]
             span = f"{speed.rate:.2f} ({len(rows) / max(speed.seconds):.2f} to {len(rows) / min(speed.seconds):.2f})"
             times = [speed.rate / first.rate, speed.rate / tuned.rate, speed.cpu_rate / first.cpu_rate, speed.cpu_rate / tuned.cpu_rate]
             memory = [f"{peaks[name]:,.0f}", f"{peaks[name] / peaks['a']:.2f}"] if peaks else ["", ""]
-            print(f"| {way.name} | {way.dtype} | {span} | {' | '.join(f'{one:.2f}' for one in times)} | {' | '.join(memory)} |", flush=True)
+            reached = f" {speed.rate * needed / 1e12:.1f} | {speed.rate * needed / matmul_rate():.1%} |" if ON_GPU else ""
+            print(
+                f"| {way.name} | {way.dtype} | {span} | {' | '.join(f'{one:.2f}' for one in times)} | {' | '.join(memory)} |{reached}",
+                flush=True,
+            )
+        if ON_GPU:
+            print(
+                f"\ngradients that are no finite numbers, with bfloat16: {n_not_finite(student, in_batches(rows, options.batch))}",
+                flush=True,
+            )
 
 
 def each(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
@@ -380,6 +500,18 @@ def train_in_turn(folder: Path, options: argparse.Namespace) -> None:
         print(f"| {number + 1} | {memory_mb('VmRSS'):,.0f} | {memory_mb('VmHWM'):,.0f} | {step_s:.2f} |", flush=True)
 
 
+def shaped(folder: Path, shape: str, to: Path) -> Path:
+    "Write a model with random weights of another shape, with the tokenizer of the one in a folder."
+    config = AutoConfig.from_pretrained(folder)
+    config.update(SHAPES[shape])
+    torch.manual_seed(0)
+    with torch.device("cuda" if ON_GPU else "cpu"):
+        model = AutoModelForSeq2SeqLM.from_config(config)
+    model.save_pretrained(to)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(to)
+    return to
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(TASKS), help="default: each in turn")
@@ -388,13 +520,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", default="flan-t5-small", help="a name that zsd knows, or a folder")
+    parser.add_argument("--shape", choices=list(SHAPES), help="random weights of this shape instead of those of --weights")
     parser.add_argument("--each", action="store_true", help="a table of what each idea gives")
     parser.add_argument("--students", type=int, help="train as many one after the other")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = Path(options.weights) if Path(options.weights).is_dir() else pull(options.weights).path
-    with quiet_transformers():
+    with quiet_transformers(), tempfile.TemporaryDirectory() as scratch:
+        if options.shape:
+            folder = shaped(folder, options.shape, Path(scratch))
+            options.weights = str(folder)
         if options.students:
             print(f"{processor()}\n", flush=True)
             train_in_turn(folder, options)

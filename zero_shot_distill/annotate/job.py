@@ -9,7 +9,7 @@ __all__ = ['ReadAgain', 'JobError', 'AnnotationJob', 'ask_questions', 'ask_split
 # %% ../../nbs/4_annotate/02_job.ipynb #5a06f20c
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -108,17 +108,17 @@ class AnnotationJob:
     def requests(
         self,
         questions: Mapping[str, Iterable[Question]] | None = None,  # split -> some of its questions; None: all that may be asked
-    ) -> list[Request]:  # none for a row that a template cannot be shown
-        "List the requests that may be sent for some questions."
-        found: list[Request] = []
+    ) -> Iterator[Request]:  # none for a row that a template cannot be shown
+        "Go through the requests that may be sent for some questions."
         if questions is None:
             questions = {split: planned_questions(self.mix, len(rows)) for split, rows in self.rows.items()}
         for split, asked in questions.items():
             for (id, row), changes in zip(asked, self.changes(split, list(asked)), strict=True):
                 with suppress(PromptError):
                     for change in changes:
-                        found += requests_for(self.templates[id], self.rows[split][row], self.task, self.model, {**self.sampling, **change})
-        return found
+                        yield from requests_for(
+                            self.templates[id], self.rows[split][row], self.task, self.model, {**self.sampling, **change}
+                        )
 
     def check_client(
         self,

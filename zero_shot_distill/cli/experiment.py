@@ -235,6 +235,11 @@ def evaluate(
     opened = open_teacher(settings, progress, offline=True, store_path=common.store_path)
     name = opened.teacher.model
     folder = ImportedFolder.of(work_dir)
+    nothing = ExperimentError(
+        f"no replies of {name} to task {loaded.name!r}, split {split!r}, in {work_dir}; ask first (zsd experiment), or import some (zsd import-thesis)"
+    )
+    if not common.store_path.is_file():  # before one is made for nothing
+        raise nothing
     with ResponseStore(common.store_path) as store:
         client = TeacherClient(StoredTeacher(name), store, settings.sampling)
         bought = {} if samples else find_imported(loaded, split, chosen, folder, client, progress.message)
@@ -257,9 +262,7 @@ def evaluate(
                 raise
     replies = {id: (bought | stored)[id] for id in chosen if id in bought or id in stored}
     if not replies:
-        raise ExperimentError(
-            f"no replies of {name} to task {loaded.name!r}, split {split!r}, in {work_dir}; ask first (zsd experiment) or import"
-        )
+        raise nothing
     if unread:
         from zero_shot_distill.prompt.replies import unread_reasons
 

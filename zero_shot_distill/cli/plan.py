@@ -48,7 +48,7 @@ def plan(
     work_dir, studies = _studies(name, [common.work_dir, recorded_work_dir()])
     if not studies:
         raise RecordsError(
-            f"no students of task {name!r} that differ in their share of rationales: vary rationale_share in a file of zsd sweep, with standard"
+            f"no students of task {name!r} that differ in their share of rationales; `zsd sweep explanation_rate --annotations ID` trains some"
         )
     if work_dir != common.work_dir:
         progress.message(f"no such students of {name} in {common.work_dir}: these are the recorded ones")

@@ -16,7 +16,7 @@ import typer
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet
 from .tables import show_rows
 from ..core.progress import Progress
-from ..store.maintenance import ModelUse, StoreInfo, merge_stores, store_info, verify_store
+from ..store.maintenance import ModelUse, StoreInfo, merge_stores, n_replies, store_info, verify_store
 from ..store.read_only import NoStoreError, ReadOnlyStore
 from ..store.store import ResponseStore
 from ..teacher.price import format_usd
@@ -109,8 +109,12 @@ def export(
     # Imported here: PyArrow would slow the other commands down.
     from zero_shot_distill.store.export import export_parquet
 
-    with ReadOnlyStore(store) as opened, Progress(quiet).bar("writing") as on_progress:
-        n_rows = export_parquet(opened, file, on_progress)
+    with ReadOnlyStore(store) as opened:
+        with opened.reading() as connection:
+            if not n_replies(connection):
+                raise NoStoreError(f"{store}: holds no replies, and nothing was written; name a store with which a teacher was asked")
+        with Progress(quiet).bar("writing") as on_progress:
+            n_rows = export_parquet(opened, file, on_progress)
     print(f"{file}: {n_rows:,} rows")
 
 # %% ../../nbs/9_cli/03_store.ipynb #d36aba1f

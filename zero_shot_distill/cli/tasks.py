@@ -78,7 +78,7 @@ def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: b
     split = next(iter(task.splits))
     rows = load_examples(task, split)
     if number > len(rows):
-        raise DataError(f"--row {number}: split {split!r} has {len(rows):,} rows")
+        raise DataError(f"--row {number}: split {split!r} has {len(rows):,} rows; give a number from 1 to {len(rows):,}")
     row = rows[number - 1]
     request = requests_for(template, row, task, "", {})[0]
     messages = [{"role": role, "content": content} for role, content in request.messages]
@@ -283,7 +283,7 @@ def _show(added: "AddedTask") -> None:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
     print("Next: say in it under `description` what is to be told: prompts begin with it.")
-    print("Then see the prompts (`new` behind it writes them into a file), and try them.")
+    print("Then see the prompts (`zsd templates FILE new` writes them down), and try them:")
     print(f"  zsd templates {added.path}")
     n_labelled = sum(added.inspection.label_counts.get("train", {}).values())
     print(f"  zsd experiment --task {added.path} --samples {min(40, n_labelled or added.inspection.n_rows['train'])}")

@@ -44,6 +44,9 @@ def import_thesis(
     with ResponseStore(work_dir / "responses.sqlite") as store, Progress(quiet).bar("importing (files)") as on_progress:
         report = thesis_import.import_thesis(path, store, folder, model, on_progress)
     outputs = import_palm_outputs(path, work_dir)
+    if not outputs and not any(report.found.values()):
+        skipped = f" that can be used ({report.skipped[0]})" if report.skipped else ""
+        raise thesis_import.ThesisError(f"{path}: nothing of the thesis{skipped}; name a clone of its repository, or a part of one")
     if not as_json:
         print("\n".join([*report.lines(), *map(str, outputs)]))
         _say_what_next(folder, work_dir)

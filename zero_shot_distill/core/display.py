@@ -66,6 +66,7 @@ def _is_number(value: Any) -> bool:
 
 def _cell(value: Any, is_wide: bool) -> str:
     first, _, rest = escape(str(value)).partition("\n")
+    rest = rest.replace("\n", "<br>")
     looks = " class=wide" * is_wide + _RIGHT * _is_number(value)
     return f"<td{looks}>{first}{f'<br><small>{rest}</small>' if rest else ''}</td>"
 

@@ -15,7 +15,7 @@ from .database import StoreError, StoreFile, sqlite_errors
 
 # %% ../../nbs/1_store/02_read_only.ipynb #6ab8a3b7
 class NoStoreError(StoreError):
-    "Report that there is no store where one was named."
+    "Report that there is no store where one was named, or one without replies."
 
     exit_status = 2
 
@@ -34,7 +34,7 @@ def _add_views(connection: sqlite3.Connection) -> None:
 class ReadOnlyStore(StoreFile):
     """Read a store's file without writing to it; it may be read-only or of an older version.
 
-    Another process may write meanwhile. Every method raises `StoreError`; `NoStoreError` if there is no such file.
+    Another process may write meanwhile. Every method raises `StoreError`; `NoStoreError` if there is no such file, or an empty one.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReadOnlyStore(StoreFile):
             self._connection = self._open(timeout_s)
             try:
                 if self.check_header() == 0:
-                    raise StoreError(f"{path}: is empty; name a store that a run has written")
+                    raise NoStoreError(f"{path}: is empty; name a store that a run has written")
                 _add_views(self._connection)
             except BaseException:
                 self._connection.close()

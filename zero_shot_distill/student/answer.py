@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..core.display import styled, table_html
 from .base import StudentModel
 from .data import input_limit, read_answer
-from .method import METHODS, PREFIXES, answer_tokens, is_label_cut, split_answer, text_parts
+from .method import METHODS, answer_tokens, is_label_cut, prompt_for, split_answer, text_parts
 from ..task.task import Example, Task
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Predictions(list[Prediction]):
 def _prompts(student: "Student", model: StudentModel, kind: str, answers: Sequence[Prediction]) -> list[list[int]]:
     'Write what the student is asked for: "label" or "rationale".'
     limit = input_limit(model, student.config, student.max_answer_tokens)
-    return model.encode_prompts([PREFIXES[kind] + answer.input for answer in answers], limit)
+    return model.encode_prompts([prompt_for(student.config.method, kind, answer.input) for answer in answers], limit)
 
 
 def generated(
@@ -131,4 +131,4 @@ def rationales(
     if METHODS[student.config.method].in_one_answer:
         return [answer.rationale for answer in generated(student, model, inputs, answers, explain=True)]
     prompts = _prompts(student, model, "rationale", answers)
-    return [text.strip() for text in model.generate(prompts, student.config.max_rationale_tokens).texts]
+    return [text.strip() for text in model.generate(prompts, student.config.max_rationale_tokens, student.rationale_start).texts]

@@ -9,7 +9,7 @@ __all__ = ['LENGTH_MULTIPLE', 'tokenize', 'pad', 'join_parts', 'sum_by_part', 's
 # %% ../../nbs/5_student/01_base.ipynb #b2465a90
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +111,11 @@ class StudentModel(ABC):
     model: Any  # a `PreTrainedModel`, or for an exported student a `student.onnx.OnnxModel`
     tokenizer: PreTrainedTokenizerBase
 
+    @property
+    def rationale_start(self) -> int | None:  # None: it has none
+        "Name a token, other than its usual one, that its decoder can begin a rationale with."
+        return None
+
     def encode_prompts(
         self,
         texts: Sequence[str],  # what the student reads
@@ -135,6 +140,14 @@ class StudentModel(ABC):
         "Add up the cross-entropy over each target's tokens, all parts in one pass. `NotImplementedError` where a kind cannot be trained."
         return sum_losses(self._target_logits(prompts, targets), targets)
 
+    def part_losses_for(
+        self,
+        batches: Iterable[Sequence[Sequence[Any]]],  # all that will come: what `part_losses` takes of each
+        dtype: torch.dtype,  # of the linear layers: float32 or bfloat16
+    ) -> Callable[..., torch.Tensor]:  # as `part_losses`
+        "Prepare `part_losses` for batches that are known beforehand, where that makes them faster."
+        return self.part_losses
+
     def part_losses_and_peaks(
         self,
         prompts: Sequence[list[int]],  # from `encode_prompts`, at least one
@@ -150,12 +163,14 @@ class StudentModel(ABC):
         self,
         prompts: Sequence[list[int]],  # from `encode_prompts`
         max_new_tokens: int,  # an answer that is longer is truncated
+        start: int | None = None,  # `rationale_start`, which is no part of the answer; None: the usual one
     ) -> Answers:  # in the order of `prompts`
         "Write answers with the most likely token each time, in batches of like length."
         texts, truncated = [""] * len(prompts), [False] * len(prompts)
+        begins = {} if start is None else {"start": start}
         with asked(self.model):
             for places in in_batches(prompts):
-                written = self._written([prompts[place] for place in places], max_new_tokens)
+                written = self._written([prompts[place] for place in places], max_new_tokens, **begins)
                 unended = (written != self.tokenizer.eos_token_id).all(dim=1).tolist()
                 answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
                 for place, text, is_truncated in zip(places, answers, unended, strict=True):

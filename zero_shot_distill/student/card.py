@@ -21,7 +21,7 @@ from ..prompt.by_label import by_label_rows, trivial_answers
 from ..prompt.display import percent_text
 from .causal import SEPARATOR, CausalStudent
 from .data import input_limit
-from .method import METHODS, PREFIXES, SEPARATORS, answer_tokens
+from .method import METHODS, SEPARATORS, answer_tokens
 from .model import quiet_transformers
 from .score import StudentScore, measured_rows
 from .seq2seq import Seq2SeqStudent
@@ -33,12 +33,13 @@ if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
 # %% ../../nbs/5_student/05_card.ipynb #c44666c5
 def _asks(student: Student) -> list[tuple[str, int, str]]:  # prefix, tokens of the answer, what it is
     method, n_label, n_rationale = student.config.method, student.max_answer_tokens, student.config.max_rationale_tokens
+    prefixes = METHODS[method].prefixes
     if order := METHODS[method].in_one_answer:
         said = ("the label", "a rationale") if order == "label first" else ("a rationale", "the label")
         both = f"{said[0]}, `{SEPARATORS[order]}` and {said[1]}"
-        return [(PREFIXES["label"], answer_tokens(method, n_label, n_rationale, explain=True), both)]
-    asks = [(PREFIXES["label"], n_label, "the label")]
-    return asks + ([(PREFIXES["rationale"], n_rationale, "a rationale")] if student.n_rationales else [])
+        return [(prefixes["label"], answer_tokens(method, n_label, n_rationale, explain=True), both)]
+    asks = [(prefixes["label"], n_label, "the label")]
+    return asks + ([(prefixes["rationale"], n_rationale, "a rationale")] if student.n_rationales else [])
 
 
 class _Form(NamedTuple):
@@ -49,7 +50,8 @@ class _Form(NamedTuple):
     last: list[int]  # after it
     max_tokens: int  # all of it
     options: str = ""  # further arguments of `generate`
-    cut: str = ""  # takes the prompt away from what is returned
+    cut: str = ""  # takes away from what is returned what is no part of the answer
+    starts: tuple[int, ...] = ()  # tokens that the decoder begins a label and a rationale with; empty: a prefix tells them apart
 
 
 def _form(student: Student, folder: Path) -> _Form:
@@ -59,6 +61,9 @@ def _form(student: Student, folder: Path) -> _Form:
         model = SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
     reader = (Seq2SeqStudent if model.config.is_encoder_decoder else CausalStudent)(model, tokenizer)
     around, limit = reader.encode_prompts([""])[0], input_limit(reader, student.config, student.max_answer_tokens)
+    if student.rationale_start is not None:
+        starts = (model.config.decoder_start_token_id, student.rationale_start)
+        return _Form("AutoModelForSeq2SeqLM", [], around, limit, ", decoder_start_token_id=start", "[1:]", starts)
     if model.config.is_encoder_decoder:
         return _Form("AutoModelForSeq2SeqLM", [], around, limit)
     n_last = len(tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"])
@@ -74,7 +79,10 @@ def plain_code(
     "Write the lines that load and ask a student with transformers alone."
     form = _form(student, folder)
     fields = ", ".join(f'{name}="..."' for name in student.task.fields)
-    asks = ", ".join(f"({json.dumps(prefix)}, {n_tokens})" for prefix, n_tokens, _ in _asks(student))
+    asked = _asks(student)
+    told, prompt = ("start", "text") if form.starts else ("prefix", "prefix + text")
+    given = form.starts or [json.dumps(prefix) for prefix, *_ in asked]
+    asks = ", ".join(f"({one}, {n_tokens})" for one, (_, n_tokens, _) in zip(given, asked, strict=True))
     n_text = form.max_tokens - len(form.first) - len(form.last)
     first = f"{form.first} + " if form.first else ""
     return f"""\
@@ -85,8 +93,8 @@ folder = {json.dumps(student.path.name)}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {form.model_class}.from_pretrained(folder, dtype="float32")
 text = {json.dumps(student.task.student_input, ensure_ascii=False)}.format({fields})
-for prefix, n_tokens in [{asks}]:
-    ids = {first}tokenizer(prefix + text, add_special_tokens=False).input_ids[:{n_text}] + {form.last}
+for {told}, n_tokens in [{asks}]:
+    ids = {first}tokenizer({prompt}, add_special_tokens=False).input_ids[:{n_text}] + {form.last}
     written = model.generate(tensor([ids]), max_new_tokens=n_tokens, do_sample=False, num_beams=1{form.options})[0]{form.cut}
     print(tokenizer.decode(written, skip_special_tokens=True))"""
 
@@ -131,7 +139,10 @@ def student_card(
     from huggingface_hub import ModelCard
 
     shares = {"agreement with the teacher's labels": student.valid_share("teacher"), "gold accuracy": student.valid_share("gold")}
-    asks = [(prefix, f"{what}, of at most {n_tokens} tokens") for prefix, n_tokens, what in _asks(student)]
+    asked, start = _asks(student), student.rationale_start
+    how = [f"After the prefix {code(prefix)}" for prefix, *_ in asked]
+    how = how if start is None else ["Asked with the text alone", f"With token {start} as the first that its decoder reads,"]
+    asks = [(begins, f"{what}, of at most {n_tokens} tokens") for begins, (_, n_tokens, what) in zip(how, asked, strict=True)]
     card = ModelCard.from_template(
         _card_data(student, score),
         template_path=str(definitions_dir() / "cards" / "student.md"),

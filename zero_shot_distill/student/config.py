@@ -119,7 +119,7 @@ class TrainingConfig:
     "How one student is trained; `UnusableInput` names a value that is out of range."
 
     method: Literal[
-        "standard", "step-by-step", "rationale-then-label", "label-then-rationale", "mutual-information"
+        "standard", "step-by-step", "rationale-then-label", "label-then-rationale", "mutual-information", "shared-encoder"
     ]  # see `student.method`
     labels: Literal["gold", "teacher"]  # whose labels; rationales are the teacher's either way
     # weight of the label loss where label and rationale are learned apart; the rationale loss has the rest
@@ -138,7 +138,7 @@ class TrainingConfig:
     # what a row with a label and no rationale teaches; mask: its label alone; blank: an empty rationale, too; drop: nothing, by any method
     missing_rationale: Literal["mask", "blank", "drop"] = "mask"
     # trains on rationales that were spoilt on purpose, see `student.rationales`; off: as the teacher gave them
-    rationale_control: Literal["off", "shuffled", "other-row", "length-matched", "first-words", "empty"] = "off"
+    rationale_control: Literal["off", "shuffled", "other-row", "length-matched", "first-words", "empty", "wrong-label"] = "off"
     first_words: int = _setting(5, ge=1)  # that the control first-words keeps
     min_confidence: float = _setting(0.0, ge=0, le=1)  # rows below it are left out, and counted; 0: all rows are used
     weigh_by_confidence: bool = False  # each row counts as much as the teacher was sure of its label

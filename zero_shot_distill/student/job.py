@@ -31,8 +31,8 @@ from .chance import chance_level
 from .checkpoint import Checkpoints
 from .confidence import confident_rows
 from .config import StudentError, TrainingConfig, UnusableInput
-from .data import encode_rows
-from .method import METHODS, PREFIXES
+from .data import encode_rows, rationale_start
+from .method import METHODS
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
 from .origin import git_commit, hardware
@@ -56,7 +56,7 @@ def _save(
         save_weights(staging, weights, weights_dir)
         bare = asdict(replace(student, test_rows=(), test_annotations=()))
         content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_annotations")}
-        content |= {"task": student.task.model_dump(mode="json"), "prefixes": PREFIXES}
+        content |= {"task": student.task.model_dump(mode="json"), "prefixes": METHODS[student.config.method].prefixes}
         write_json(staging / "student.json", content)
         write_card(student, staging)
         if student.path.exists():
@@ -70,6 +70,9 @@ def _save(
         shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/5_student/06_job.ipynb #52e6f61d
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     "What students are trained from: the same for every method, seed and setting."
@@ -116,6 +119,10 @@ class TrainingJob:
                 lost = f", {encoded.n_unencodable} more have one that its tokenizer cannot write" if encoded.n_unencodable else ""
                 raise UnusableInput(f"no {part} row has a {config.labels} label ({encoded.n_dropped} left out{lost})")
         explains = METHODS[config.method].explains
+        if explains and config.rationale_control == "wrong-label" and not self.task.labels:
+            _log.warning(
+                f"rationale_control wrong-label: answers of task {self.task.name!r} are no closed set, so this is nearly the same as other-row"
+            )
         if explains and not train.n_rationales:
             raise UnusableInput("no training row has a rationale; train with the standard method")
         if self.task.labels and len(set(train.labels)) == 1:
@@ -169,12 +176,9 @@ def _require_space(out_dir: Path, n_parameters: int) -> None:
         )
 
 # %% ../../nbs/5_student/06_job.ipynb #e714424d
-_log = logging.getLogger(__name__)
-
-
 def _learn(
     job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
-) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `Student`
     "Train with one seed."
     loaded = load_student_model(Path(job.weights_dir), config.dropout)
     if isinstance(loaded, OnnxStudent):
@@ -185,7 +189,7 @@ def _learn(
         result = fit(loaded, rows, config, checkpoints, on_progress)
     chance = chance_level(job.task, rows.valid.labels)
     at_chance = is_at_chance(result.best.valid_accuracy, len(rows.valid.rows), chance, len(result.history))
-    return result, counts | {"chance": chance, "at_chance": at_chance}
+    return result, counts | {"chance": chance, "at_chance": at_chance, "rationale_start": rationale_start(loaded, config.method)}
 
 
 def _memory_advice(config: TrainingConfig) -> str:
@@ -199,7 +203,7 @@ def _memory_advice(config: TrainingConfig) -> str:
 
 def _learn_or_restart(
     job: TrainingJob, config: TrainingConfig, out_dir: Path, on_progress: OnProgress | None
-) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `TrainingReport`
+) -> tuple[TrainResult, dict[str, Any]]:  # and fields of a `Student`
     "Train; where that never leaves chance, try as many further seeds as the settings allow. The last one tried is kept."
     fingerprint = job.fingerprint(config)
     places = [Checkpoints.beside(out_dir, f"{fingerprint} {n}") for n in range(config.restarts + 1)]

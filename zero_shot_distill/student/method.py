@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREFIXES', 'METHODS', 'OF_SOME_METHODS', 'SEPARATORS', 'SEPARATOR_TOKENS', 'Method', 'own_settings', 'methods_table',
-           'TextPart', 'Part', 'label_prompt', 'text_parts', 'split_answer', 'answer_tokens', 'is_label_cut']
+           'TextPart', 'Part', 'prompt_for', 'text_parts', 'split_answer', 'answer_tokens', 'is_label_cut']
 
 # %% ../../nbs/5_student/02_method.ipynb #8d1b68b6
 import re
@@ -31,6 +31,12 @@ class Method:
     explains: bool  # whether rationales are learned, so that the student can be asked for one
     in_one_answer: Literal["", "label first", "rationale first"] = ""  # where label and rationale are one answer
     relates: bool = False  # whether a third loss draws the two answers to a row together, with the weight `beta`
+    shares_input: bool = False  # whether both are asked of the bare text, and the decoder's first token tells which is wanted
+
+    @property
+    def prefixes(self) -> Mapping[str, str]:  # "label" and "rationale"
+        "Say what comes before a text to ask for either."
+        return dict.fromkeys(PREFIXES, "") if self.shares_input else PREFIXES
 
     @property
     def has_two_losses(self) -> bool:
@@ -68,6 +74,14 @@ METHODS: Mapping[str, Method] = {
         "ANLI 51.2 %, CommonsenseQA 63.9 %, SVAMP 68 %",
         True,
         relates=True,
+    ),
+    "shared-encoder": Method(
+        "shared encoder",
+        "as step-by-step, without prefixes: the decoder's first token tells which is wanted, so the input is encoded once for both",
+        "loss of Hsieh et al. 2023 (arXiv 2305.02301); a decoder's first token says what to write as in mBART (Liu et al. 2020, arXiv 2001.08210), "
+        "where it names the language; to put the two together is ours",
+        True,
+        shares_input=True,
     ),
 }
 
@@ -120,13 +134,16 @@ class Part:
     target: list[int]
     kind: Literal["label", "rationale"]
     weight: float = 1.0  # of its tokens, within the loss of its kind
+    start: int | None = None  # token that the decoder begins with; None: its usual one
 
 
-def label_prompt(
+def prompt_for(
+    method: str,  # one of `METHODS`
+    kind: Literal["label", "rationale"],
     text: str,  # of the row
 ) -> str:
-    "Write what a student is asked to get its label: the same by every method."
-    return PREFIXES["label"] + text
+    "Write what a student reads to answer with a label, or with a rationale that is no part of that answer."
+    return METHODS[method].prefixes[kind] + text
 
 
 def text_parts(
@@ -137,13 +154,13 @@ def text_parts(
 ) -> list[TextPart]:  # at least one; the first holds the label
     "List what a row teaches."
     how = METHODS[method]
-    asked = label_prompt(text)
+    asked = prompt_for(method, "label", text)
     if how.in_one_answer:
         separator = SEPARATORS[how.in_one_answer]
         if how.in_one_answer == "label first":
             return [TextPart(asked, f"{label} {separator} {rationale or ''}".strip(), "label", ends=rationale is not None)]
         return [TextPart(asked, f"{rationale or ''} {separator} {label}".strip(), "label")]
-    explained = [TextPart(PREFIXES["rationale"] + text, rationale, "rationale")] if how.explains and rationale is not None else []
+    explained = [TextPart(prompt_for(method, "rationale", text), rationale, "rationale")] if how.explains and rationale is not None else []
     return [TextPart(asked, label, "label"), *explained]
 
 # %% ../../nbs/5_student/02_method.ipynb #3107100d
@@ -152,7 +169,7 @@ _WRITTEN = {place: re.compile(rf"\b{separator[:-1]}\s*:", re.IGNORECASE) for pla
 
 def split_answer(
     method: str,  # one of `METHODS`
-    text: str,  # as written after `label_prompt`
+    text: str,  # as written after the prompt for a label
 ) -> tuple[str, str]:  # label and rationale, each maybe empty
     "Cut an answer into the text of its label and the text of its rationale."
     place = METHODS[method].in_one_answer
@@ -170,7 +187,7 @@ def answer_tokens(
     rationale_tokens: int,  # that a rationale may have
     explain: bool,  # whether the rationale is wanted too, where it is in the same answer
 ) -> int:
-    "Count the tokens that an answer to `label_prompt` may have."
+    "Count the tokens that an answer to the prompt for a label may have."
     place = METHODS[method].in_one_answer
     if not place:
         return label_tokens

@@ -57,19 +57,20 @@ class OnnxModel(NamedTuple):
     def begun(
         self,
         n: int,  # answers
+        start: int | None = None,  # token id; None: the one that the model begins with
     ) -> np.ndarray:  # (n, 1)
-        "Begin answers with the token that the model begins with."
-        return np.full((n, 1), self.config.decoder_start_token_id, dtype=np.int64)
+        "Begin answers."
+        return np.full((n, 1), self.config.decoder_start_token_id if start is None else start, dtype=np.int64)
 
 # %% ../../nbs/5_student/03_onnx.ipynb #14530373
 @dataclass(frozen=True)
 class OnnxStudent(StudentModel):
     "An ONNX model and its tokenizer; it cannot be trained."
 
-    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
+    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int, start: int | None = None) -> torch.Tensor:
         end, filler = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         encoded, mask = self.model.encode(prompts)
-        written, ended = self.model.begun(len(prompts)), np.zeros(len(prompts), dtype=bool)
+        written, ended = self.model.begun(len(prompts), start), np.zeros(len(prompts), dtype=bool)
         for _ in range(max_new_tokens):
             token = np.where(ended, filler, self.model.logits(written, encoded, mask)[:, -1].argmax(axis=1))
             written, ended = np.concatenate([written, token[:, None]], axis=1), ended | (token == end)

@@ -7,7 +7,8 @@ __all__ = ['spoil_rationales', 'nested_share', 'rows_to_teach']
 
 # %% ../../nbs/5_student/02_rationales.ipynb #ddbb6e39
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..annotate.rows import AnnotatedRow
@@ -23,17 +24,48 @@ def _shuffled(text: str, drawn: random.Random) -> str:
     return " ".join(mixed)
 
 
-def _of_other_rows(
-    rows: Sequence[AnnotatedRow],  # each with a rationale
-    order: Callable[[AnnotatedRow], tuple],  # neighbours in this order exchange their rationales
-) -> dict[str, str]:  # id -> rationale of another row
-    "Exchange rationales in pairs; of an odd number, the last three go round."
-    ids = [row.id for row in sorted(rows, key=order)]
-    of = {row.id: row.rationale for row in rows}
+def _in_pairs(
+    ids: Sequence[str],  # at least two
+) -> dict[str, str]:  # id -> id of another row
+    "Let neighbours exchange their rationales; of an odd number, the last three go round."
     n_paired = len(ids) - 3 if len(ids) % 2 else len(ids)
     giver = {ids[place]: ids[place ^ 1] for place in range(n_paired)}
-    giver |= {one: ids[n_paired:][(place + 1) % 3] for place, one in enumerate(ids[n_paired:])}
-    return {one: of[other] for one, other in giver.items()}
+    return giver | {one: ids[n_paired:][(place + 1) % 3] for place, one in enumerate(ids[n_paired:])}
+
+
+def _between_labels(
+    ids: Sequence[str],  # in an order that was drawn
+    label_of: Mapping[str, str],  # of at least two kinds
+    drawn: random.Random,
+) -> dict[str, str]:  # id -> id of a row with another label
+    "Let rows of different labels exchange their rationales; each is given once, unless one label has more than half of the rows."
+    most, n_most = Counter(label_of[one] for one in ids).most_common(1)[0]
+    if 2 * n_most > len(ids):
+        large, rest = ([one for one in ids if (label_of[one] == most) == is_most] for is_most in (True, False))
+        return {one: rest[place % len(rest)] for place, one in enumerate(large)} | dict(zip(rest, large, strict=False))
+    givers = list(ids)
+    drawn.shuffle(givers)
+    for place, one in enumerate(ids):
+        # With no label on more than half of the rows there is always one to swap with that suits both.
+        while label_of[givers[place]] == label_of[one]:
+            other = drawn.randrange(len(ids))
+            if label_of[one] not in (label_of[ids[other]], label_of[givers[other]]):
+                givers[place], givers[other] = givers[other], givers[place]
+    return dict(zip(ids, givers, strict=True))
+
+# %% ../../nbs/5_student/02_rationales.ipynb #f26aca86
+def _givers(rows: Sequence[AnnotatedRow], control: str, seed: int, label_of: Mapping[str, str]) -> dict[str, str]:
+    "Say whose rationale each row gets: id -> id."
+    if len(rows) < 2:
+        raise UnusableInput(f"rationale_control {control}: needs two rows with a rationale, there are {len(rows)}")
+    drawn = {row.id: random.Random(f"{seed} {row.id}").random() for row in rows}
+    n_words = {row.id: len(row.rationale.split()) if control == "length-matched" else 0 for row in rows}
+    ids = sorted(drawn, key=lambda one: (n_words[one], drawn[one]))
+    if control != "wrong-label":
+        return _in_pairs(ids)
+    if len({label_of[one] for one in ids}) < 2:
+        raise UnusableInput(f"rationale_control {control}: all rows with a rationale have the label {label_of[ids[0]]!r}; take other-row")
+    return _between_labels(ids, label_of, random.Random(f"wrong-label {seed}"))
 
 
 def spoil_rationales(
@@ -41,22 +73,22 @@ def spoil_rationales(
     control: str,  # a `rationale_control` of `TrainingConfig`
     seed: int,
     first_words: int = 5,  # that the control first-words keeps
-) -> list[AnnotatedRow]:  # in the same order; `UnusableInput` where a control needs more rows
+    labels: str = "teacher",  # whose labels the control wrong-label goes by, "teacher" or "gold"; rows without one stay as they are
+) -> list[AnnotatedRow]:  # in the same order; `UnusableInput` where a control needs more rows, or more labels
     """Spoil the rationales of rows in one way; rows without one stay as they are.
 
     `shuffled` permutes the words of each, `other-row` gives each row that of another, drawn, `length-matched` that of another
-    with as many words or nearly so, `first-words` keeps the first few words, `empty` leaves none, so that the student learns
-    to end at once.
+    with as many words or nearly so, `wrong-label` that of another with another label, so that it speaks for a wrong one,
+    `first-words` keeps the first few words, `empty` leaves none, so that the student learns to end at once.
     """
     explained = [row for row in rows if row.rationale]
     if control == "off":
         return list(rows)
-    if control in ("other-row", "length-matched"):
-        if len(explained) < 2:
-            raise UnusableInput(f"rationale_control {control}: needs two rows with a rationale, there are {len(explained)}")
-        drawn = {row.id: random.Random(f"{seed} {row.id}").random() for row in explained}
-        n_words = {row.id: len(row.rationale.split()) if control == "length-matched" else 0 for row in explained}
-        new = _of_other_rows(explained, lambda row: (n_words[row.id], drawn[row.id]))
+    if control in ("other-row", "length-matched", "wrong-label"):
+        label_of = {row.id: row.gold if labels == "gold" else row.label for row in explained}
+        of = {row.id: row.rationale for row in explained}
+        others = [row for row in explained if control != "wrong-label" or label_of[row.id] is not None]
+        new = of | {one: of[other] for one, other in _givers(others, control, seed, label_of).items()}
     elif control == "shuffled":
         new = {row.id: _shuffled(row.rationale, random.Random(f"{seed} {row.id}")) for row in explained}
     else:
@@ -87,4 +119,5 @@ def rows_to_teach(
     if config.rationale_control != "off":
         read = [replace(row, more_rationales=()) for row in read]  # a control compares one rationale with one
     kept = [row for row in read if row.rationale] if config.missing_rationale == "drop" else read
-    return spoil_rationales(kept, config.rationale_control, config.seed, config.first_words), len(read) - len(kept)
+    spoilt = spoil_rationales(kept, config.rationale_control, config.seed, config.first_words, config.labels)
+    return spoilt, len(read) - len(kept)

@@ -6,8 +6,10 @@
 __all__ = ['Seq2SeqStudent']
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #6c43bda7
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .base import StudentModel, pad, sum_by_part, sum_losses
+from .captured import CapturedLosses, PassShape
 from .t5 import is_packable, packed_encode, packed_logits, packed_losses
 
 # %% ../../nbs/5_student/03_seq2seq.ipynb #cc548c43
@@ -22,15 +25,6 @@ def _padded(sequences: Sequence[list[int]], filler: int, device: torch.device) -
     "Put token lists into one tensor, and say which of its places are real."
     mask = pad([[1] * len(ids) for ids in sequences], 0, device)
     return pad(sequences, filler, device), mask
-
-
-def _plain_logits(model: PreTrainedModel, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
-    "Compute the logits at every place of a target, target after target, by the model's own forward pass."
-    ids, mask = _padded(prompts, model.config.pad_token_id, model.device)
-    wanted = pad(targets, -100, model.device)
-    shifted = model.prepare_decoder_input_ids_from_labels(wanted)
-    logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=shifted, use_cache=False).logits
-    return logits[wanted != -100].float()
 
 
 def _encoded(model: PreTrainedModel, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,27 +36,97 @@ def _encoded(model: PreTrainedModel, prompts: Sequence[list[int]]) -> tuple[torc
     padded = pad_sequence(rows[: segments.n_tokens].split(segments.lengths), batch_first=True)
     return torch.nn.functional.pad(padded, (0, 0, 0, ids.shape[1] - padded.shape[1])), mask
 
+
+def _places(prompts: Sequence[list[int]]) -> dict[tuple[int, ...], list[int]]:
+    "List the places of each prompt; equal ones are encoded once."
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, ids in enumerate(prompts):
+        places.setdefault(tuple(ids), []).append(place)
+    return places
+
+
+def _plain_logits(
+    model: PreTrainedModel, prompts: Sequence[list[int]], targets: Sequence[list[int]], starts: Sequence[int | None] = ()
+) -> torch.Tensor:
+    "Compute the logits at every place of a target, target after target, by the model's own forward pass."
+    places = _places(prompts)
+    encoded, mask = _encoded(model, list(map(list, places)))
+    row_of = {place: row for row, some in enumerate(places.values()) for place in some}
+    rows = torch.tensor([row_of[place] for place in range(len(prompts))], device=model.device)
+    wanted = pad(targets, -100, model.device)
+    shifted = model.prepare_decoder_input_ids_from_labels(wanted)
+    for place, start in enumerate(starts):
+        shifted[place, 0] = shifted[place, 0] if start is None else start
+    read = {"encoder_outputs": BaseModelOutput(last_hidden_state=encoded[rows]), "attention_mask": mask[rows]}
+    return model(**read, decoder_input_ids=shifted, use_cache=False).logits[wanted != -100].float()
+
 # %% ../../nbs/5_student/03_seq2seq.ipynb #279a731f
+def _by_prompt(
+    prompts: Sequence[list[int]], targets: Sequence[list[int]]
+) -> tuple[list[list[int]], list[list[list[int]]], list[int]]:  # prompts, the targets of each, and the place of each target among all
+    "Put the targets of equal prompts together."
+    places = _places(prompts)
+    own = [[targets[place] for place in some] for some in places.values()]
+    return list(map(list, places)), own, [place for some in places.values() for place in some]
+
+
+def _sums_by_prompt(
+    token_losses: Callable[..., torch.Tensor],  # as `packed_losses`, without the model
+    prompts: Sequence[list[int]],
+    targets: Sequence[list[int]],
+    starts: Sequence[int | None] = (),
+) -> torch.Tensor:  # (n,)
+    "Add up the cross-entropy over each target's tokens, with each prompt encoded once."
+    once, own, order = _by_prompt(prompts, targets)
+    losses = token_losses(once, own, [starts[place] for place in order] if starts else ())
+    sums = sum_by_part(losses, [targets[place] for place in order])
+    return sums[torch.tensor(order, device=sums.device).argsort()]
+
+
 @dataclass(frozen=True)
 class Seq2SeqStudent(StudentModel):
     "A model with an encoder and a decoder, and what turns its texts into token ids."
+
+    @property
+    def rationale_start(self) -> int:
+        """Name a token, other than its usual one, that its decoder can begin a rationale with.
+
+        A T5 has sentinels, which its training put before words that were left out of a text (Raffel et al. 2020, arXiv 1910.10683, section 3.1.4).
+        Where there are none, it is a token that a decoder never reads: the mask, or the end.
+        """
+        known, usual = self.tokenizer.get_vocab(), self.model.config.decoder_start_token_id
+        names = ("<extra_id_0>", self.tokenizer.mask_token, self.tokenizer.eos_token, self.tokenizer.bos_token)
+        return next(known[name] for name in names if known.get(name, usual) != usual)
 
     def part_losses(
         self,
         prompts: Sequence[list[int]],  # from `encode_prompts`, at least one
         targets: Sequence[list[int]],  # from `encode_targets`, one a prompt
+        starts: Sequence[int | None] = (),  # token that the decoder begins each target with, None: its usual one; empty: that for all
     ) -> torch.Tensor:  # (n,) float32, to go backward from
-        "Add up the cross-entropy over each target's tokens, all parts in one pass."
-        if is_packable(self.model):
-            return sum_by_part(packed_losses(self.model, prompts, [[ids] for ids in targets]), targets)
-        return super().part_losses(prompts, targets)
+        "Add up the cross-entropy over each target's tokens, all parts in one pass; equal prompts are encoded once."
+        if not is_packable(self.model):
+            return sum_losses(_plain_logits(self.model, prompts, targets, starts), targets)
+        return _sums_by_prompt(partial(packed_losses, self.model), prompts, targets, starts)
+
+    def part_losses_for(
+        self,
+        batches: Iterable[Sequence[Sequence[Any]]],  # all that will come: what `part_losses` takes of each
+        dtype: torch.dtype,  # of the linear layers: float32 or bfloat16
+    ) -> Callable[..., torch.Tensor]:  # as `part_losses`
+        "On a GPU, run a T5's pass as a CUDA graph, in which the largest batch has room."
+        if self.model.device.type != "cuda" or not is_packable(self.model):
+            return self.part_losses
+        shape = PassShape.of(_by_prompt(prompts, targets)[:2] for prompts, targets, *_ in batches)
+        return partial(_sums_by_prompt, CapturedLosses(self.model, shape, dtype))
 
     def _target_logits(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor:
         return (packed_logits if is_packable(self.model) else _plain_logits)(self.model, prompts, targets)
 
-    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int) -> torch.Tensor:
+    def _written(self, prompts: Sequence[list[int]], max_new_tokens: int, start: int | None = None) -> torch.Tensor:
         encoded, mask = _encoded(self.model, prompts)
         kept = {"attention_mask": mask, "max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1}
+        kept |= {} if start is None else {"decoder_start_token_id": start}
         return self.model.generate(encoder_outputs=BaseModelOutput(last_hidden_state=encoded), **kept)[:, 1:]
 
     def _likelihoods(self, prompts: Sequence[list[int]], candidates: Sequence[Sequence[list[int]]]) -> torch.Tensor:

@@ -44,6 +44,7 @@ class Student(TrainingReport):
     task: Task  # what it answers; without the task's splits
     annotation: str = ""  # that it was trained on; empty: not named, as in students of before
     weights_licence: str = ""  # of what it was trained from; empty: not stated
+    rationale_start: int | None = None  # token that its decoder begins a rationale with; None: as it begins a label
     test_rows: Sequence[Example] = field(default=(), repr=False, compare=False)  # what `evaluate` measures on; not stored
     test_annotations: Sequence[AnnotatedRow] = field(
         default=(), repr=False, compare=False

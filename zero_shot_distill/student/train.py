@@ -31,9 +31,9 @@ from .base import StudentModel, asked, in_batches
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, TrainingConfig, UnusableInput, first_line
 from .data import EncodedRows, read_answer
-from .loss import PlannedShares, Share, StepLoss, alpha_of, beta_of, training_loss
+from .loss import PlannedShares, Share, StepLoss, alpha_of, asked_of, beta_of, training_loss
 from .method import answer_tokens, split_answer
-from .model import resolve_precision, rounded_weights
+from .model import resolve_precision, rounded_weights, without_cudnn_attention
 from .record import TrainingPoint
 from ..task.task import Task
 
@@ -227,10 +227,11 @@ class _PartLosses(torch.nn.Module):
 
     def __init__(self, student: StudentModel, with_peaks: bool):
         super().__init__()
-        self.weights, self.student, self.with_peaks = student.model, student, with_peaks
+        self.weights = student.model
+        self.losses = student.part_losses_and_peaks if with_peaks else student.part_losses
 
-    def forward(self, prompts: Sequence[list[int]], targets: Sequence[list[int]]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        return (self.student.part_losses_and_peaks if self.with_peaks else self.student.part_losses)(prompts, targets)
+    def forward(self, *parts: Sequence[Any]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # what both take: see `training_loss`
+        return self.losses(*parts)
 
 
 def _arguments(config: TrainingConfig, folder: Path) -> TrainingArguments:
@@ -263,16 +264,22 @@ class _StudentTrainer(Trainer):
     def __init__(self, student: StudentModel, rows: LearningRows, config: TrainingConfig, checkpoints: Checkpoints, kept: TrainingState):
         self.student, self.rows, self.config, self.checkpoints, self.kept = student, rows, config, checkpoints, kept
         self.losses, self.stop = _Losses(kept), StopRequest()
-        module = _PartLosses(student, with_peaks=beta_of(config) is not None)
+        module = _PartLosses(student, with_peaks=(with_peaks := beta_of(config) is not None))
         optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
         schedule = get_linear_schedule_with_warmup(optimiser, 0, config.steps)
         super().__init__(module, _arguments(config, checkpoints.folder), optimizers=(optimiser, schedule))
         self.remove_callback(PrinterCallback)
+        # Several processes wrap the model once more. A graph's gradients lie where its next pass writes: they cannot be added up.
+        if self.args.world_size == config.accumulate == 1 and not with_peaks:
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            module.losses = student.part_losses_for((asked_of(share) for share in self._shares()), dtype)
+
+    def _shares(self) -> PlannedShares:
+        return PlannedShares(self.rows.train.rows, self.config, self.args.process_index, self.args.world_size)
 
     def get_train_dataloader(self) -> DataLoader:
-        shares = PlannedShares(self.rows.train.rows, self.config, self.args.process_index, self.args.world_size)
         # Its own generator: a loader draws a number when it begins, which a training that goes on would draw once more.
-        return DataLoader(shares, batch_size=1, collate_fn=lambda one: {"share": one[0]}, generator=torch.Generator())
+        return DataLoader(self._shares(), batch_size=1, collate_fn=lambda one: {"share": one[0]}, generator=torch.Generator())
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Share], *_: Any, **__: Any) -> torch.Tensor:
         loss = training_loss(model, inputs["share"], alpha_of(self.config), beta_of(self.config))
@@ -336,7 +343,7 @@ def fit(
     kept = TrainingState.load(found) if found else TrainingState()
     kept.precision = kept.precision or resolve_precision(config.precision)
     config = replace(config, precision=kept.precision)
-    with own_random_numbers(), tempfile.TemporaryDirectory() as scratch:
+    with own_random_numbers(), without_cudnn_attention(), tempfile.TemporaryDirectory() as scratch:
         where = checkpoints or Checkpoints(Path(scratch) / "none", "", math.inf)
         try:
             trainer = _make_trainer(student, rows, config, where, kept)

@@ -36,7 +36,7 @@ def _budget(group: StudentGroup) -> str:
     rows = " / ".join(f"{n_train} rows, {n_rationales} rationales" for n_train, n_rationales in counts)
     return f"{run.config.steps} steps of {run.config.batch_size}; {rows}"
 
-
+# %% ../../nbs/7_study/05_claims.ipynb #05_clas1
 @dataclass(frozen=True)
 class Comparison:
     "A claim and the students of one study that decide it."
@@ -107,18 +107,6 @@ class Comparison:
         return f"{self.p_adjusted:.2g}" if self.p_adjusted == self.p_adjusted else "–"
 
     @property
-    def text(self) -> str:
-        "Say what came of it in a few lines."
-        found, run = self.difference, self.study.runs[0]
-        decide = "" if self.deciding_seeds == "decided" else f"; seeds that would decide: {self.deciding_seeds}"
-        lines = [
-            f"{run.task}, {short_name(run.student)}: {self.verdict}, {write_points(found, ' points')}, claimed {self.claim.asks}",
-            f"  {found.n} rows, {found.n_seeds[0]} and {found.n_seeds[1]} seeds, seen from {self.seen_from} points, Holm p {self.p_text}{decide}",
-            f"  {self.training}".replace("\n", " "),
-        ]
-        return "\n".join(lines + ([f"  {self.notes}"] if self.notes else []))
-
-    @property
     def records(self) -> tuple[str, ...]:
         "Name the records that it rests on."
         return tuple(run.run_id for group in (self.a, self.b) for run in group.runs)
@@ -171,6 +159,32 @@ def _comparisons(claim: Claim, runs: Iterable[RunRecord]) -> list[Comparison]:  
             found.append(Comparison(claim, study, a, b))
     return found
 
+# %% ../../nbs/7_study/05_claims.ipynb #05_clas3
+def _comparison_text(one: Comparison) -> str:
+    "Say what came of a comparison in a few lines."
+    found, run = one.difference, one.study.runs[0]
+    decide = "" if one.deciding_seeds == "decided" else f"; seeds that would decide: {one.deciding_seeds}"
+    lines = [
+        f"{run.task}, {short_name(run.student)}: {one.verdict}, {write_points(found, ' points')}, claimed {one.claim.asks}",
+        f"  {found.n} rows, {found.n_seeds[0]} and {found.n_seeds[1]} seeds, seen from {one.seen_from} points, Holm p {one.p_text}{decide}",
+        f"  {one.training}".replace("\n", " "),
+    ]
+    return "\n".join(lines + ([f"  {one.notes}"] if one.notes else []))
+
+
+def _comparison_row(one: Comparison) -> dict[str, str]:
+    "Give what came of a comparison."
+    found = one.difference
+    return {
+        "claim": f"{one.claim.id}\n{one.study.task}, {short_name(one.study.runs[0].student)}",
+        "verdict": one.verdict + (f"\n{one.notes}" if one.notes else ""),
+        "difference, points": f"{write_points(found)}\nclaimed: {one.claim.asks}\nseen from: {one.seen_from}",
+        "rows, seeds": f"{found.n} rows\n{found.n_seeds[0]} and {found.n_seeds[1]} seeds",
+        "Holm p": one.p_text,
+        "seeds that would decide": one.deciding_seeds,
+        "training of each student": one.training,
+    }
+
 # %% ../../nbs/7_study/05_claims.ipynb #05_cla0010
 ClaimVerdict = Literal["holds", "fails", "undetermined", "not measured here"]
 
@@ -204,22 +218,6 @@ class JudgedClaim:
             "what is claimed": f"{self.claim.claim}\n{self.claim.source}",
             "shown again by": self.claim.experiment,
         }
-
-
-def _comparison_row(one: Comparison) -> dict[str, str]:
-    "Give what came of a comparison."
-    found = one.difference
-    return {
-        "claim": one.claim.id,
-        "on": f"{one.study.task}\n{short_name(one.study.runs[0].student)}",
-        "verdict": one.verdict + (f"\n{one.notes}" if one.notes else ""),
-        "difference, points": f"{write_points(found)}\nclaimed: {one.claim.asks}",
-        "rows, seeds": f"{found.n} rows\n{found.n_seeds[0]} and {found.n_seeds[1]} seeds",
-        "seen from": one.seen_from,
-        "Holm p": one.p_text,
-        "seeds that would decide": one.deciding_seeds,
-        "training of each student": one.training,
-    }
 
 # %% ../../nbs/7_study/05_claims.ipynb #05_cla0011
 _NOTE = (
@@ -304,13 +302,13 @@ class JudgedClaims:
                 f"{one.claim.id}: {row['verdict']}".replace("\n", ", "),
                 fill(one.claim.claim, 96, initial_indent="  ", subsequent_indent="  "),
             ]
-            lines += [indent(f"- {comparison.text}".replace("\n", "\n  "), "  ") for comparison in one.comparisons]
+            lines += [indent(f"- {_comparison_text(of)}".replace("\n", "\n  "), "  ") for of in one.comparisons]
         return "\n".join([*lines, "", fill(_NOTE, 98)])
 
     def __repr__(self) -> str:
         return self.text
 
-
+# %% ../../nbs/7_study/05_claims.ipynb #05_clas2
 def judge_claims(
     claims: Claims,  # from `load_claims`
     runs: Iterable[RunRecord],  # the students; from `study.comparable.read_records`

@@ -35,6 +35,7 @@ METHOD_LOOKS: Mapping[str, tuple[str, str]] = {
     "label-then-rationale": (GREEN, "^"),
     "rationale-then-label": ("#CC79A7", "v"),
     "mutual-information": ("#56B4E9", "D"),
+    "shared-encoder": ("#E69F00", "P"),
 }
 FIGURE_SETTINGS = sns.axes_style("ticks") | {
     "font.size": 11,  # at 7 inches wide and 700 pixels shown, 15 pixels

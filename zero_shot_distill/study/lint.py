@@ -13,6 +13,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ..core.display import result_html
+from ..student.record import NoRecords
 from .findings import Fault, Finding, listed
 from zero_shot_distill.study.lint_rows import (
     empty_rationales,
@@ -125,11 +126,16 @@ class LintReport:
 def lint(
     paths: Sequence[Path],  # work directories, folders of records, clones of the thesis repository, or files
     task: Task | None = None,  # whose rows are looked through, too
-) -> LintReport:  # `RecordsError` where a path is not there
+) -> LintReport:  # `RecordsError` where a path is not there, `NoRecords` where it holds nothing that can be looked at
     "Look for faults of protocol."
     findings, n_files = [], 0
     for place, path in enumerate(paths or ([None] if task else [])):
         found = read_material(Path(path)) if path is not None else Material()
+        if path is not None and not found.n_files:
+            raise NoRecords(
+                f"{path}: nothing to look through: no run record, annotation, prompt, task, response store or table of the thesis; "
+                "give a work directory, or a file of one of these kinds"
+            )
         if task is not None and not place:
             found.tasks[Path(f"{task.name}.yaml")] = task
         n_files += found.n_files

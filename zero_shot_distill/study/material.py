@@ -71,9 +71,9 @@ class Material:
 
     @property
     def n_files(self) -> int:
-        "Count what was found."
+        "Count what was found, readable or not."
         n_rows = sum(len(splits) for splits in self.annotations.values())
-        lists = (self.runs, self.templates, self.tables, self.replies, self.stores)
+        lists = (self.runs, self.templates, self.tables, self.replies, self.stores, self.unread)
         maps = (self.reports, self.prompts, self.infos, self.mixes, self.pipelines, self.tasks, self.metadata, self.gold)
         return n_rows + sum(map(len, lists)) + sum(map(len, maps))
 

@@ -72,7 +72,7 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ margin: 0; background: #fff; color: #222; font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }}
-main {{ max-width: 920px; margin: 0 auto; padding: 16px 20px 64px; }}
+main {{ max-width: 1080px; margin: 0 auto; padding: 16px 20px 64px; }}
 h1 {{ font-size: 2em; line-height: 1.2; margin: 0.6em 0 0.3em; }}
 h2 {{ font-size: 1.35em; margin: 1.9em 0 0.4em; padding-top: 0.5em; border-top: 1px solid #ddd; }}
 blockquote {{ margin: 0 0 1em; font-size: 1.15em; color: #555; }}

@@ -115,7 +115,7 @@ class Sweep(BaseModel):
             configs |= dict.fromkeys(of_seed)
         return list(configs)
 
-
+# %% ../../nbs/7_study/04_sweep.ipynb #sw0000s1
 def _weights_named(path: Path, name: str) -> str:
     "Find weights as a sweep file names them: OWNER/NAME is a model of the hub where no such folder is beside the file."
     return name if is_hub_id(name) and not (path.parent / name).exists() else resolve_path(path, name)

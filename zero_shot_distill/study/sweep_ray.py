@@ -6,7 +6,6 @@
 __all__ = ['Trained', 'train_apart', 'train_all_on_ray']
 
 # %% ../../nbs/7_study/05_sweep_ray.ipynb #sr000003
-import os
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.files import write_text
+from ..core.on_ray import ray_cluster
 from ..core.progress import Progress
-from ..student.config import UnusableInput, first_line
+from ..student.config import first_line
 from ..student.training_rows import TrainingRows, weights_for
 from .sweep import PlannedRun, SweepEnd
 
@@ -30,8 +30,8 @@ class Trained:
 
 
 def train_apart(
-    rows: TrainingRows,
     run: PlannedRun,
+    rows: TrainingRows,
     n_threads: int,
 ) -> Trained:
     "Train and measure one student in a folder that is removed afterwards."
@@ -50,9 +50,6 @@ def train_apart(
         return Trained(fault=first_line(error), trace=traceback.format_exc())
 
 # %% ../../nbs/7_study/05_sweep_ray.ipynb #sr000007
-_RETRIES = 3  # of a student whose process or machine died
-
-
 def _keep(trained: Trained, run: PlannedRun, folders: tuple[Path, str]) -> SweepEnd:
     "Write the record of a student, or its traceback."
     record, fault = run.record_path(folders[0]), run.fault_path(*folders)
@@ -71,40 +68,18 @@ def train_all_on_ray(
     folders: tuple[Path, str],  # as of `train_all`
     n_threads: int = 1,  # processors that a student takes
     on_end: Callable[[SweepEnd], None] | None = None,  # called for each student as it ends
-) -> list[SweepEnd]:  # those that were trained now; `UnusableInput` where Ray is not installed, or its cluster cannot be reached
+) -> list[SweepEnd]:  # those that were trained now; `ClusterError` where Ray is not installed, or its cluster cannot be reached
     "Train the students that have no record yet on the cluster that `RAY_ADDRESS` names; without it, on one that Ray starts here."
-    try:
-        import ray
-    except ImportError:
-        raise UnusableInput("ray is not installed; pip install 'zero_shot_distill[ray]'") from None
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
-    to_do = [run for run in planned if not run.record_path(folders[0]).is_file()]
     ends: list[SweepEnd] = []
-    is_ours = not ray.is_initialized()
-    waiting = {}
-    try:
-        if is_ours:
-            ray.init(log_to_driver=False, logging_level="error")
-        train = ray.remote(train_apart).options(num_cpus=n_threads, max_retries=_RETRIES)
-        shared = ray.put(rows)
-        waiting = {train.remote(shared, run, n_threads): run for run in to_do}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            try:
-                trained = ray.get(done)
-            except ray.exceptions.RayError as error:
-                trained = Trained(fault=first_line(error), trace=traceback.format_exc())
-            ends.append(_keep(trained, waiting.pop(done), folders))
-            if on_end:
-                on_end(ends[-1])
-    except ConnectionError as error:
-        raise UnusableInput(
-            f"RAY_ADDRESS: no Ray cluster answers ({first_line(error)}); start one with ray start --head, or unset it"
-        ) from error
-    finally:
-        for left in waiting:
-            ray.cancel(left, force=True)
-        if is_ours:
-            ray.shutdown()
+
+    def keep(run: PlannedRun, trained: Trained | Exception) -> None:
+        if isinstance(trained, Exception):
+            trained = Trained(fault=first_line(trained), trace="".join(traceback.format_exception(trained)))
+        ends.append(_keep(trained, run, folders))
+        if on_end:
+            on_end(ends[-1])
+
+    with ray_cluster(n_threads) as cluster:
+        to_do = [run for run in planned if not run.record_path(folders[0]).is_file()]
+        cluster.run(train_apart, to_do, keep, (rows, n_threads))
     return ends

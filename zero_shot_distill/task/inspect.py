@@ -226,7 +226,7 @@ def _balance(label_counts: dict[str, dict[str, int]]) -> Iterator[Finding]:
         few = {label: n for label, n in counts.items() if 0 < n < FEW_ROWS}
         if few:
             what = f"{split} has fewer than {FEW_ROWS} rows with {_listed([f'{label} ({n})' for label, n in few.items()])}."
-            fix = "Add some, or join the label with another one: that few teach little and measure little."
+            fix = "Add some, or join the label with another one: so few rows teach and measure little."
             yield Finding("few-rows", split, sum(few.values()), what, fix)
     for split, counts in label_counts.items():
         n_labelled, most = sum(counts.values()), max(counts, key=counts.__getitem__)

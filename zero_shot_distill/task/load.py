@@ -152,7 +152,7 @@ def _published(task: Task, split: str) -> tuple[Path, list[tuple[int, Row]]]:
             path, is_copy = fetch_split(task.hub, place.hub), False
         except DataError as error:
             wanted = data_dir() / task.name / f"{place.copies[0] if place.shuffle else split}.jsonl"
-            way_out = f"or put its rows into {wanted} (or .json, .csv, .parquet; ZSD_DATA sets the folder)"
+            way_out = f"try again with a network, or put its rows into {wanted} (or .json, .csv, .parquet; ZSD_DATA sets the folder)"
             raise DataError(f"task {task.name!r}: {error}; {way_out}") from error.__cause__
     rows = list(read_rows(path))
     if place.sort_by:

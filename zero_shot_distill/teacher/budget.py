@@ -8,8 +8,9 @@ __all__ = ['BudgetError', 'reply_limit', 'Budget']
 # %% ../../nbs/2_teacher/03_budget.ipynb #f6883013
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..core.definition import ZsdError
@@ -44,12 +45,16 @@ def reply_limit(
     return max(limits) * (sampling.get("n") or 1) if limits else None
 
 
-def _most_completion_tokens(request: Request) -> int:
-    "Read the limit that the request sets."
-    limit = reply_limit(dict(request.sampling))
-    if limit is None:
-        raise BudgetError("the reply's length has no limit, so its cost has none: set max_tokens or max_completion_tokens for a budget")
-    return limit
+class _Size(NamedTuple):
+    "What decides the most that an attempt can cost. A budget keeps it in place of the request, which is much larger."
+
+    model: str
+    n_prompt: int  # tokens, at most
+    n_reply: int | None  # likewise; None: no limit
+
+    @classmethod
+    def of(cls, request: Request) -> "_Size":
+        return cls(sys.intern(request.model), _most_prompt_tokens(request), reply_limit(dict(request.sampling)))
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #51452939
 class _Rates:
@@ -94,15 +99,16 @@ _NO_COST = _Cost()
 _RESERVED, _UNCONFIRMED = (1, 2), (3, 4)  # places in a `_Cost`: by chat, in a batch
 
 
-def _limits_of(request: Request, rates: _Rates) -> tuple[int, int, int]:
+def _limits_of(size: _Size, rates: _Rates) -> tuple[int, int, int]:
     "Return one attempt, its prompt tokens and its completion tokens, at most."
-    n_prompt = _most_prompt_tokens(request)
     longest = rates.price.longest_prompt
-    if longest is not None and n_prompt > longest:
+    if longest is not None and size.n_prompt > longest:
         raise BudgetError(
-            f"a prompt may be longer than {longest} tokens, from which on {request.model} has another price than the one known; shorten it for a budget"
+            f"a prompt may be longer than {longest} tokens, from which on {size.model} has another price than the one known; shorten it for a budget"
         )
-    return 1, n_prompt, _most_completion_tokens(request) if rates.output else 0
+    if rates.output and size.n_reply is None:
+        raise BudgetError("the reply's length has no limit, so its cost has none: set max_tokens or max_completion_tokens for a budget")
+    return 1, size.n_prompt, size.n_reply if rates.output else 0
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #88771ae9
 class _Account:
@@ -110,22 +116,22 @@ class _Account:
 
     def __init__(self, rates: tuple[_Rates, _Rates]):  # by chat, in a batch
         self._rates = rates
-        self.watched: dict[str, Request] = {}
+        self.watched: dict[str, _Size] = {}
         self._before: dict[str, _Cost] = {}  # what was spent before and does not count
         self._costs: dict[str, _Cost] = {}  # what counts
         self.charged = 0  # 1e-12 US dollars
         self._worst = [[0, 0, 0] for _ in _NO_COST]  # for each place in a `_Cost`: attempts, their prompt tokens, their completion tokens
         self.allowance = [0, 0]  # prompt and completion tokens that replies have had beyond their limit
 
-    def watch(self, requests: dict[str, Request], found: dict[str, Spending], counts_earlier: bool) -> None:
+    def watch(self, sizes: dict[str, _Size], found: dict[str, Spending], counts_earlier: bool) -> None:
         "Count these requests from now on."
-        self.watched |= requests
+        self.watched |= sizes
         for key, spending in found.items():
             if counts_earlier:
                 self._before.pop(key, None)
             elif key not in self._costs:
                 self._before[key] = self._cost_of(key, spending)._replace(reserved=0, reserved_in_batch=0)
-        self.update(requests, found)
+        self.update(sizes, found)
 
     def update(self, keys: Iterable[str], found: dict[str, Spending]) -> None:
         "Put what the store knows now in the place of what was known."
@@ -169,11 +175,10 @@ class _Account:
 
     def _learn(self, key: str, reply: Response) -> None:
         "Raise the allowance where a reply counts more tokens than its limit."
-        request = self.watched[key]
-        over = [reply.prompt_tokens - _most_prompt_tokens(request), 0]
-        if self._rates[0].output:
-            with suppress(BudgetError):  # no limit: it cannot be passed
-                over[1] = reply.completion_tokens - _most_completion_tokens(request)
+        size = self.watched[key]
+        over = [reply.prompt_tokens - size.n_prompt, 0]
+        if self._rates[0].output and size.n_reply is not None:  # without a limit none can be passed
+            over[1] = reply.completion_tokens - size.n_reply
         self.allowance = [max(pair) for pair in zip(self.allowance, over, strict=True)]
 
     def most_usd(self, places: tuple[int, int]) -> float:
@@ -194,6 +199,9 @@ class _Account:
         return [key for key, cost in self._costs.items() if cost.reserved]
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #7c5e5bd7
+_N_BLOCK = 500  # requests that are looked up at a time
+
+
 class _Costs:
     "Follows what some requests have cost and may cost, in all processes."
 
@@ -249,15 +257,16 @@ class _Costs:
 
     def watch(
         self,
-        requests: Iterable[Request],  # whose cost counts
+        requests: Iterable[Request],  # whose cost counts; any number, taken in blocks
         store: ResponseStore,
         counts_earlier: bool = True,  # False: what was spent on them before does not count, only what is under way now and what follows
     ) -> None:
         "Count what some requests have cost in earlier runs and cost in other processes."
-        by_key = {request.key: request for request in requests}
         if self._seen is None:
             self._seen, _ = store.changes_since(None)
-        self._account.watch(by_key, store.spending(by_key), counts_earlier)
+        remaining = iter(requests)
+        while sizes := {request.key: _Size.of(request) for request in islice(remaining, _N_BLOCK)}:
+            self._account.watch(sizes, store.spending(sizes), counts_earlier)
 
     def refresh(self, store: ResponseStore) -> None:
         "Read what any process has spent or reserved since the last time."
@@ -266,7 +275,7 @@ class _Costs:
         self._account.update(keys, store.spending(keys))
 
     def _limits(self, request: Request) -> tuple[int, int, int]:
-        return _limits_of(request, self._rates[self._in_batch])
+        return _limits_of(_Size.of(request), self._rates[self._in_batch])
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #933212be
 class Budget(_Costs):

@@ -109,6 +109,13 @@ class PerMinute:
         self._burst = self._level = max(limit / 60, 1.0)  # a second's worth may go at once
         self._filled_at = 0.0
 
+    def change(
+        self,
+        limit: float,  # units, from now on
+    ) -> None:
+        "Keep to another limit; what was used in the last minute counts."
+        self.limit, self._burst = limit, max(limit / 60, 1.0)
+
     def wait_s(
         self,
         now: float,
@@ -282,6 +289,16 @@ class RateLimit:
         self._told = (ToldLimit("requests"), ToldLimit("tokens"))
         self._paused_until = float("-inf")
         self._refused: deque[bool] = deque(maxlen=20)  # whether the last requests met a 429 or a timeout
+
+    def keep_to(
+        self,
+        requests_per_minute: float | None,  # another number than before, or the same
+        tokens_per_minute: float | None,  # likewise
+    ) -> None:
+        "Follow limits of the user that have changed, e.g. because others share them no longer."
+        for limit, counts_tokens in self._limits:
+            if (amount := tokens_per_minute if counts_tokens else requests_per_minute) and amount != limit.limit:
+                limit.change(amount)
 
     def wait_s(
         self,

@@ -87,9 +87,10 @@ class _Turns:
     "Stores, claims, sends and gives out, one turn at a time."
 
     def __init__(self, teacher: Teacher, requests: RequestQueue, store: ResponseStore, options: AskOptions, retry: RetryPolicy):
-        self._store, self._queue, self._retry = store, requests, retry
+        self._teacher, self._store, self._queue, self._retry = teacher, store, requests, retry
         self._store_thread = _StoreThread(store, options)
         rate_limit = RateLimit(teacher.n_parallel, teacher.adapts, teacher.requests_per_minute, teacher.tokens_per_minute)
+        self._rate_limit = rate_limit
         self._outgoing = Outgoing(teacher, requests, rate_limit, retry, options.budget)
         self._incoming = Incoming(requests, rate_limit, retry, options.price)
         self._wake = asyncio.Event()
@@ -105,6 +106,7 @@ class _Turns:
             self._is_ending |= self._incoming.take(*arrival)
         if self._outgoing.is_short:
             await self._store_thread.refresh_budget()
+        self._rate_limit.keep_to(self._teacher.requests_per_minute, self._teacher.tokens_per_minute)
         chosen = [] if self._is_ending else self._outgoing.choose(len(self._attempts))
         if chosen:
             await self._attempts.open()

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -258,6 +259,17 @@ class HostedTeacher(Teacher):
     def no_answer_message(self, cause: str) -> str:
         "Say why there is no answer, and what to check."
         return f"{self.where}: cannot be reached ({cause}); check OPENAI_BASE_URL and that the server runs, then run again"
+
+    def shared_by(
+        self,
+        n: int,  # processes that ask at the same time, this one included
+    ) -> "HostedTeacher":
+        "Return the same teacher, not connected, with the n-th part of each limit, so that all processes together keep to them."
+        part = copy(self)
+        part._client, part.n_parallel = None, max(1, self.n_parallel // n)
+        part.requests_per_minute = self.requests_per_minute and self.requests_per_minute / n
+        part.tokens_per_minute = self.tokens_per_minute and self.tokens_per_minute / n
+        return part
 
     def close(self) -> None:
         "Close the connections."

@@ -118,9 +118,10 @@ class ImportReport:
         if len(self.skipped) < _MAX_SKIPPED:
             self.skipped.append(str(what))
 
-    def lines(self) -> list[str]:  # lines for a terminal
-        "Write the report: what was taken, what was not found, what was skipped and why."
-        found = {  # one, several -> how many
+    @property
+    def found(self) -> dict[tuple[str, str], int]:  # name of one, and of several -> how many
+        "Count what there was, by kind."
+        return {
             ("reply", "replies"): self.n_taken + self.n_aside + self.n_known,
             ("template", "templates"): self.n_templates,
             ("mix", "mixes"): len(self.mixes),
@@ -130,6 +131,10 @@ class ImportReport:
             ("meta-prompt", "meta-prompts"): len(self.meta_prompts),
             ("gold label", "gold labels"): self.gold.total(),
         }
+
+    def lines(self) -> list[str]:  # lines for a terminal
+        "Write the report: what was taken, what was not found, what was skipped and why."
+        found = self.found
         shown = [f"{n:,} {names[n != 1]}" for names, n in found.items() if n]
         told = [
             f"{self.path}: {', '.join(shown) or 'nothing of the thesis'}",
