@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from zero_shot_distill.annotate.rows import annotated_row
 from zero_shot_distill.prompt.parse import ParseError, ReadFault, Reply, parse_reply
 from zero_shot_distill.prompt.replies import read_text
 from zero_shot_distill.prompt.template import PromptTemplate
+from zero_shot_distill.prompt.visible import visible
 from zero_shot_distill.task.task import Example, Task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data") / "replies" / "cases.jsonl"
@@ -325,3 +327,55 @@ def test_hidden_reasoning_is_the_rationale_only_where_the_template_says_so():
         ("ham", None, "label-first"),
         ("ham", "A friend wrote this, and it asks for nothing.", "label-first, rationale from hidden reasoning"),
     ]
+
+
+JUNK = (
+    "= 3 ",
+    "a ",
+    "A) ",
+    "- a\n",
+    "neutral ",
+    "the answer is ",
+    "not ",
+    "\\frac{1}{2} ",
+    "<b>",
+    "<s>",
+    "Hm.</think>",
+    '{"a": ',
+    "{} ",
+    '"label": "neutral", ',
+)
+
+
+def n_calls(task: Task, row: Example, read_as: str, reply: str) -> int:
+    "Count the functions that are called while a reply is read."
+    n = 0
+
+    def count(frame, event, argument):
+        nonlocal n
+        n += event in {"call", "c_call"}
+
+    template = PromptTemplate(id="t", user_message="{text}", read=read_as)
+    sys.setprofile(count)
+    try:
+        parse_reply(reply, template, task, example=row)
+    except ParseError:
+        pass
+    finally:
+        sys.setprofile(None)
+    return n
+
+
+@pytest.mark.parametrize("read_as", ["label-first", "label-last", "json"])
+def test_twice_the_junk_is_at_most_twice_the_work(read_as):
+    task, row = given({"choices": ["table", "restaurant", "cupboard", "kitchen drawer", "sink"]})
+    for junk in JUNK:
+        short, long = (n_calls(task, row, read_as, junk * (n // len(junk))) for n in (4_000, 8_000))
+        assert long <= 2.2 * short + 500, (junk, short, long)
+
+
+def test_reasoning_that_ends_again_and_again_is_kept_once():
+    reply = "Hm.</think>" * 1_000 + "Neutral."
+    seen = visible(reply)
+    assert len(seen.hidden) < len(reply)
+    assert (seen.text.strip(), seen.said.strip()) == ("Neutral.", "Neutral.")

@@ -367,12 +367,14 @@ def _annotate(run: _Run, winner: str, job: "AnnotationJob", client: "TeacherClie
     from zero_shot_distill.annotate.announce import announce_job
     from zero_shot_distill.annotate.job import run_annotation
     from zero_shot_distill.annotate.release import write_release
+    from zero_shot_distill.annotate.shards import take_in_left
 
     if run.mix:
         run.progress.message(f"  mix {Path(run.pipeline.annotate.mix).name}: {describe_mix(run.mix)}")
     folder = run.work_dir / "annotations" / job.id
     files = [folder / f"{split}.jsonl" for split in job.rows]
     before = [path.read_bytes() for path in files if path.is_file()]
+    take_in_left(run.work_dir, job.id, client.store, run.progress)
     announce_job(job, client, run.progress)
     if client.options.budget:
         client.options.budget.watch(_requests(run, _prompt_pairs(run, _confirmed(run)), client), client.store)

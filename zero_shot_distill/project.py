@@ -21,6 +21,7 @@ from .annotate.forecast import Forecast, forecast
 from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
+from .annotate.shards import take_in_left
 from .core.files import definitions_dir
 from .prompt.choose import Choice, ContestJob, choose_prompt
 from .prompt.collect import requests_for, run_experiment
@@ -340,6 +341,7 @@ class Project(SearchProject):
         names = [name for name in (part.strip() for part in splits.split(",")) if name]
         wanted = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, rows)
         job, client = self._job(mix, wanted, explanation_rate, seed, AskPlan(budget_usd, self.via))
+        take_in_left(self.work_dir, job.id, client.store, self.progress)
         report = run_annotation(job, client, self.work_dir, self.progress)
         write_release(job, report)
         return TrainableAnnotation(report, self)

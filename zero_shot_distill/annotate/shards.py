@@ -92,7 +92,7 @@ class Shard:
         write_text(self._path("ended"), "")
 
 # %% ../../nbs/4_annotate/08_shards.ipynb #2e2f8385
-_N_BLOCK = 500
+_N_BLOCK = 500  # questions that are looked up at a time
 
 
 def _planned(job: AnnotationJob) -> Iterator[tuple[PromptTemplate, Example, Mapping[str, Any]]]:
@@ -109,7 +109,7 @@ def write_shards(
     folder: Path,  # of this run, as `run_folder` gives it
     n_shards: int,
 ) -> list[Shard]:  # those that have something to ask
-    "Share out the questions that have no reply, by the hash of their key. Memory does not grow with their number."
+    "Share out the questions that have no reply, by the hash of their key. Only which they are is held in memory, not their words."
     job.check_client(client)
     counts = [0] * n_shards
     with ExitStack() as files:

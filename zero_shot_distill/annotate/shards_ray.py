@@ -19,8 +19,7 @@ from ..teacher.teacher import HostedTeacher
 # %% ../../nbs/4_annotate/09_shards_ray.ipynb #7d8d818b
 def _budget_of_a_shard(job: AnnotationJob, client: TeacherClient, n_shards: int) -> float | None:  # US dollars; None: no cap
     "Share what is left of the budget."
-    budget = client.options.budget
-    if budget is None:
+    if (budget := client.options.budget) is None:
         return None
     budget.watch(job.requests(), client.store)
     return budget.left_usd / n_shards
@@ -35,15 +34,16 @@ def ask_on_ray(
 ) -> None:  # `ClusterError` where there is no cluster; raises as `TeacherClient.ask` after merging what came
     """Ask what an annotation needs and the store does not hold, on the cluster that `RAY_ADDRESS` names or on one that Ray starts here.
 
-    `run_annotation` then asks the rest: further rationales where some rows have none, and questions that failed or that a shard's part of the budget did not
-    reach. A shard whose process or machine dies is gone on with elsewhere, from what it has stored, three times at most.
+    `run_annotation` then asks the rest: further rationales where some rows have none, what is asked once more (`retry_outcomes`), and questions that failed or that a
+    shard's part of the budget did not reach. A shard whose process or machine dies is gone on with elsewhere, from what it has stored, three times at most.
     """
     if not isinstance(client.teacher, HostedTeacher):
         raise JobError(f"{client.teacher.where}: a cluster asks a hosted model, which all its machines reach; name one")
     with ray_cluster() as cluster, run_folder(work_dir, job.id) as folder:
         shards = write_shards(job, client, folder, n_shards)
-        n_at_once = min(len(shards), cluster.n_places)
-        budget_usd = _budget_of_a_shard(job, client, len(shards)) if shards else None
+        if not shards:
+            return
+        n_at_once, budget_usd = min(len(shards), cluster.n_places), _budget_of_a_shard(job, client, len(shards))
         options = ShardOptions(client.teacher.shared_by(1), len(shards), n_at_once, client.options.price, budget_usd)
         total, faults = sum(shard.n_requests for shard in shards), []
         progress.message(f"  {total:,} questions in {len(shards)} shards on Ray, {n_at_once} at a time")

@@ -7,8 +7,9 @@ __all__ = ['Mention', 'Forms', 'forms_of', 'labels_not_read']
 
 # %% ../../nbs/3_prompt/02_forms.ipynb #ca12e6a9
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from operator import attrgetter
+from typing import NamedTuple
 
 import regex
 
@@ -35,7 +36,7 @@ def _edge(character: str) -> str:
     if regex.match(rf"[{_NO_SPACES}]", character):
         return ""
     own = r"\p{Hangul}" if regex.match(r"\p{Hangul}", character) else ""
-    return rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{_NO_SPACES}\p{{Hangul}}]{own}]"
+    return rf"(?-i:[[\p{{L}}\p{{N}}\p{{M}}]--[{_NO_SPACES}\p{{Hangul}}]{own}])"  # a set is looked up many times faster where case counts
 
 
 def _pattern(form: str) -> str:
@@ -53,12 +54,11 @@ def _pattern(form: str) -> str:
     if last.isdigit():
         tail += r"(?![.,:/]\d|\s?%|-\d)"
     elif last.isalnum():
-        tail += r"(?![+#]|\.[\p{Latin}\p{N}]|--(?:\s|$))"
+        tail += r"(?![+#]|\.(?-i:[\p{Latin}\p{N}])|--(?:\s|$))"
     return f"{head}{pattern}{tail}"
 
 # %% ../../nbs/3_prompt/02_forms.ipynb #29446f88
-@dataclass(frozen=True)
-class Mention:
+class Mention(NamedTuple):
     "A label's words in a text."
 
     label: str | None  # None: letter and words name different choices
@@ -86,7 +86,8 @@ class _Letters:
         labels: Mapping[str, str],  # key of words -> label
         texts: Sequence[str],  # words that may stand behind a letter, the longest first
     ):
-        self._choices, self._labels = choices, labels
+        self._labels = labels
+        self._by_mark = {mark: label for n, label in enumerate(choices) for mark in (str(n + 1), chr(ord("a") + n))}
         self._reach = 4 * max(map(len, texts), default=0) + 40  # a search to the end of the text takes long
         last = chr(ord("a") + len(choices) - 1)
         marks = [] if any(len(key) == 1 and key.isalpha() for key in labels) else [f"[a-{last}]"]
@@ -95,8 +96,11 @@ class _Letters:
         mark = "|".join(marks) or "(?!)"
         words = "|".join(map(_pattern, texts))
         word = rf"[[\p{{L}}\p{{N}}]--[{_NO_SPACES}]]"
-        sign = rf"(?<!{word})(?<!['.,$€£/-])(?P<mark>{mark})(?!{word}|['%]|[.,:/-]\d|-\p{{L}}|\.{word})"
-        self._behind = regex.compile(rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?P<words>{words})", regex.IGNORECASE | regex.V1)
+        sign = rf"(?={mark})(?-i:(?<!{word})(?<!['.,$€£/-]))(?P<mark>{mark})(?-i:(?!{word}|['%]|[.,:/-]\d|-\p{{L}}|\.{word}))"
+        begin = "".join(map(regex.escape, sorted({same_characters(text).strip()[0].casefold()[0] for text in texts})))  # of the words
+        self._behind = regex.compile(
+            rf"[)\]]?[ ]*[).:\]=/–—-]?[ \"'“„«*]*(?=[\x00{begin}]|[^\x00-\x7f])(?P<words>{words})", regex.IGNORECASE | regex.V1
+        )
         self._sign = regex.compile(sign, regex.IGNORECASE | regex.V1)
 
     def find(self, text: str) -> list[Mention]:
@@ -106,7 +110,7 @@ class _Letters:
             mark, start = match["mark"], match.start()
             if start < end:
                 continue
-            by_mark = self._choices[int(mark) - 1 if mark.isdigit() else ord(mark.lower()) - ord("a")]
+            by_mark = self._by_mark[mark.lower()]
             behind = self._behind.match(text, match.end(), match.end() + self._reach)
             if behind is None:
                 found.append(Mention(by_mark, *match.span(), is_letter=True))
@@ -173,7 +177,7 @@ class Forms:
         "List the labels, or the choices."
         return self.labels or tuple(self._choices)
 
-    @property
+    @cached_property
     def has_degrees(self) -> bool:
         "Tell whether a label with a word before it is another label, as *mostly true* is."
         keys = [_key(label) for label in self.all_labels]
@@ -202,7 +206,7 @@ class Forms:
         by_letter = self._letters.find(text)
         combined = [mention for mention in by_letter if not mention.is_letter]
         taken = combined + _apart(found, combined, len(text))
-        return sorted(taken + _apart([one for one in by_letter if one.is_letter], taken, len(text)), key=lambda one: one.start)
+        return sorted(taken + _apart([one for one in by_letter if one.is_letter], taken, len(text)), key=attrgetter("start"))
 
     def _mention(self, words: str, start: int, end: int) -> Mention:
         key = _key(words)

@@ -6,9 +6,9 @@
 __all__ = ['Value', 'Object', 'find_objects', 'parts_of']
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #8af5e396
-import ast
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -40,14 +40,17 @@ _ESCAPED = regex.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", regex.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
+_KNOWN = {"true": True, "false": False, "null": None, "none": None}
+_NUMBER = regex.compile(r"-?\d{1,300}(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?")
+
+
 def _literal(word: str) -> Any:
     "Read a word without quotation marks."
-    known = {"true": True, "false": False, "null": None, "none": None}
-    if word.lower() in known:
-        return known[word.lower()]
-    if regex.fullmatch(r"-?\d{1,300}(?:\.\d{1,300})?(?:[eE][-+]?\d{1,3})?", word):
-        return ast.literal_eval(word.lstrip("0") or "0") if "." not in word and not word.startswith("-") else float(word)
-    return word
+    if word.lower() in _KNOWN:
+        return _KNOWN[word.lower()]
+    if word.isdecimal() and len(word) <= 300:
+        return int(word)
+    return float(word) if _NUMBER.fullmatch(word) else word
 
 
 def _unescaped(text: str) -> str:
@@ -80,10 +83,12 @@ _AFTER_ITEM = regex.compile(r"\s*[,\]]")
 _MAX_DEPTH = 20
 
 
+_BREAK_BEFORE = regex.compile(r"(?r)\n\s*")  # read backwards, from where a text ends
+
+
 def _follows_break(text: str, place: int) -> bool:
     "Tell whether a line begins at a place: a comma may be missing only there."
-    before = text[:place]
-    return "\n" in before[len(before.rstrip()) :]
+    return _BREAK_BEFORE.match(text, 0, place) is not None
 
 # %% ../../nbs/3_prompt/02_objects.ipynb #ec61ac28
 class _Reader:
@@ -93,9 +98,11 @@ class _Reader:
 
     def _skip(self) -> str:
         "Go to the next sign; returns it."
-        self.place = _SPACE.match(self.text, self.place).end()
-        if self.place >= len(self.text):
-            raise _CutOffError
+        sign = self.text[self.place : self.place + 1]
+        if not sign or sign == "/" or sign.isspace():
+            self.place = _SPACE.match(self.text, self.place).end()
+            if self.place >= len(self.text):
+                raise _CutOffError
         return self.text[self.place]
 
     def value(self, depth: int, ends: regex.Pattern) -> Any:
@@ -228,9 +235,20 @@ _REASON_KEYS = regex.compile(
 _WORD_ENDS = regex.compile(r"(?<=[a-z])(?=[A-Z])|[_\-\s]+")
 
 
+@lru_cache(maxsize=4096)
 def _name(key: str) -> str:
     "Write a key in the form in which keys are compared."
     return " ".join(_WORD_ENDS.sub(" ", key).lower().split())
+
+
+@lru_cache(maxsize=4096)
+def _is_label(key: str) -> bool:
+    return _LABEL_KEYS.fullmatch(_name(key)) is not None
+
+
+@lru_cache(maxsize=4096)
+def _is_reason(key: str) -> bool:
+    return _REASON_KEYS.fullmatch(_name(key)) is not None
 
 
 def _texts(value: Any) -> list[Value]:
@@ -239,7 +257,7 @@ def _texts(value: Any) -> list[Value]:
         return [value] if value.is_whole and value.content is not None else []
     if isinstance(value, list):
         return _texts(value[0]) if len(value) == 1 else []
-    inner = [part for key, part in value.items if regex.fullmatch(r"value|name|text|label|answer|class|choice", _name(key))]
+    inner = [part for key, part in value.items if _name(key) in {"value", "name", "text", "label", "answer", "class", "choice"}]
     return _texts(inner[0]) if len(inner) == 1 else []
 
 
@@ -252,17 +270,16 @@ def parts_of(
     "Find the label and the rationale in an object, or in the one object within it."
     wanted = {_name(key) for key in label_keys}
     own = [(key, value) for key, value in found.items if _name(key) in wanted or (wanted and _CORRECTED.match(_name(key)))]
-    named = own or [(key, value) for key, value in found.items if _LABEL_KEYS.fullmatch(_name(key))]
+    named = own or [(key, value) for key, value in found.items if _is_label(key)]
     labels = [text for _, value in named for text in _texts(value)]
     if depth and len(named) == 1 and isinstance(named[0][1], Object):  # a wrapper that is called as a label is
         inner_labels, inner_reason = parts_of(named[0][1], label_keys, reason_keys, 0)
         if inner_labels:
             return inner_labels, inner_reason or next(
-                (value for key, value in found.items if isinstance(value, Value) and _REASON_KEYS.fullmatch(_name(key))), None
+                (value for key, value in found.items if isinstance(value, Value) and _is_reason(key)), None
             )
-    reasons = [
-        value for key, value in found.items if (_name(key) in {_name(one) for one in reason_keys} or _REASON_KEYS.fullmatch(_name(key)))
-    ]
+    own_reasons = {_name(key) for key in reason_keys}
+    reasons = [value for key, value in found.items if _name(key) in own_reasons or _is_reason(key)]
     reason = next((value for value in reasons if isinstance(value, Value) and isinstance(value.content, str)), None)
     if labels or not depth:
         return labels, reason

@@ -7,8 +7,8 @@ __all__ = ['ITEM', 'own_marker', 'Places', 'Page']
 
 # %% ../../nbs/3_prompt/02_page.ipynb #423af72d
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
+from itertools import islice, pairwise
 
 import regex
 
@@ -24,7 +24,7 @@ def own_marker(
     if not words:
         return None
     colon = r"[\"'”]*[ ]*(?::|=|(?=\n)|\s+(?:is|ist|est|es)\b:?)" if after.rstrip().endswith((":", "：")) else r"[ ]*:?"
-    return regex.compile(r"(?<![\p{L}\p{N}])" + r"\s+".join(words) + colon, regex.IGNORECASE)
+    return regex.compile(r"(?-i:(?<![\p{L}\p{N}]))" + r"\s+".join(words) + colon, regex.IGNORECASE)
 
 # %% ../../nbs/3_prompt/02_page.ipynb #d07a8ace
 class Places:
@@ -66,6 +66,25 @@ _BRACKET = regex.compile(r"\s*\([^()\n]{0,40}\)(?=\s*[,;/&]|\s+(?:and|or)\b)")  
 _SCORED = regex.compile(r"[\"'”)\]]*\s*[:=(-]\s*(?:\d|true\b|false\b)", regex.IGNORECASE)
 
 
+def _is_meant(text: str, mention: Mention, is_list: bool) -> bool:
+    "Tell whether a mention may be one of a label."
+    return not _is_determiner(text, mention) and not (is_list and _numbers_item(text, mention))
+
+
+def _ends(mentions: list[Mention], is_meant: Callable[[Mention], bool]) -> tuple[list[Mention], tuple[int, int] | None]:
+    "Keep the mentions that are meant, of more than 120 the first and the last 60; returns them, and between which places others were left out."
+    first, last = (
+        list(islice(filter(is_meant, mentions), _MAX_MENTIONS)),
+        list(islice(filter(is_meant, reversed(mentions)), _MAX_MENTIONS))[::-1],
+    )
+    if len(first) < _MAX_MENTIONS:
+        return first, None
+    middle = first[-1].end, last[0].start
+    others = [one for one in last if one.start > first[-1].start]
+    is_cut = any(first[-1].start < one.start < last[0].start and is_meant(one) for one in mentions)
+    return first + others, middle if is_cut else None
+
+
 def _blank_echo(line: regex.Match) -> str:
     "Blank a line that repeats the question, up to the name of an answer in it."
     marker = phrases.MARKER.search(line[0], 1)
@@ -87,21 +106,19 @@ class Page:
         self.own = own_marker(after)
         marks = [(match.start(), match.end(), 4) for match in self.own.finditer(text)] if self.own else []
         taken = {place for start, end, _ in marks for place in range(start, end)}
-        for match in phrases.MARKER.finditer(text):
+        for match in phrases.find_markers(text):
             if match.start() not in taken and match.end() - 1 not in taken:
                 marks.append((match.start(), match.end(), 0 if phrases.WEAK_MARKER.fullmatch(match[0]) else 3))
         self.markers = sorted(marks)
-        self.is_list = sum(ITEM.match(line) is not None for line in text.split("\n")) > 1
-        self.mentions = [one for one in forms.find(text) if not _is_determiner(text, one)]
-        if self.is_list:
-            self.mentions = [one for one in self.mentions if not _numbers_item(text, one)]
-        if len(self.mentions) > 2 * _MAX_MENTIONS:
-            self.mentions = self.mentions[:_MAX_MENTIONS] + self.mentions[-_MAX_MENTIONS:]
-            ends = self.mentions[_MAX_MENTIONS - 1].end, self.mentions[_MAX_MENTIONS].start
-            self.markers = [marker for marker in self.markers if not ends[0] < marker[0] < ends[1]]
+        items = (line for line in text.split("\n") if ITEM.match(line))
+        self.is_list = next(items, None) is not None and next(items, None) is not None
+        self.mentions, middle = _ends(forms.find(text), lambda one: _is_meant(text, one, self.is_list))
+        if middle:
+            self.markers = [marker for marker in self.markers if not middle[0] < marker[0] < middle[1]]
         self.markers = self.markers[:_MAX_MENTIONS] + self.markers[_MAX_MENTIONS:][-_MAX_MENTIONS:]
         within = {place for one in self.mentions for place in range(one.start + 1, one.end + (text[one.end - 1] != "\n"))}
         ends = {match.end() for match in _SENTENCE_END.finditer(text)} | {match.end() for match in regex.finditer(r"\n", text)}
+        self._marker_at = {marker[1]: marker for marker in reversed(self.markers)}  # the first of several counts
         self.breaks = sorted({0, len(text)} | (ends - within))
         self.starts = sorted({*self.breaks, *(end for _, end, _ in self.markers)})
         first_word = regex.search(r"[\p{L}\p{N}]", text)
@@ -112,8 +129,12 @@ class Page:
 
     def sentence_of(self, place: int) -> tuple[int, int]:
         "Find the sentence of a place: from its beginning, or the marker in it, to its end."
-        end = bisect_right(self.breaks, place)
-        return self.starts[bisect_right(self.starts, place) - 1], self.breaks[end] if end < len(self.breaks) else len(self.text)
+        return self.starts[bisect_right(self.starts, place) - 1], self.break_behind(place)
+
+    def break_behind(self, place: int) -> int:
+        "Find the end of the sentence, or of the text, behind a place."
+        number = bisect_right(self.breaks, place)
+        return self.breaks[number] if number < len(self.breaks) else len(self.text)
 
     def _options(self) -> dict[Mention, list[Mention]]:
         "Find the mentions that are options: two labels or more with nothing but an *or* between them."
@@ -130,7 +151,7 @@ class Page:
 
     def marker_before(self, sentence: int) -> tuple[int, int, int] | None:
         "Find the marker behind which a sentence begins."
-        return next((marker for marker in self.markers if marker[1] == sentence), None)
+        return self._marker_at.get(sentence)
 
     def is_first(self, sentence: int) -> bool:
         "Tell whether a sentence is the first that says anything."

@@ -7,21 +7,41 @@ __all__ = ['NAME', 'MARKER', 'NAMES_BEFORE', 'WEAK_MARKER', 'HEADING', 'ECHO', '
            'UNFINISHED', 'ANSWER_CUE', 'CUE', 'FRONTED', 'AFTER_NEGATION', 'FRAMES', 'COLON_CUE', 'VERB_CUE',
            'NEGATION', 'SPOILER', 'CLAUSE_BREAK', 'JOIN', 'FOLLOWER', 'IS_THE_ANSWER', 'IS_BEST_FOR', 'IS_CORRECT',
            'BECAUSE', 'FRESH_SENTENCE', 'REJECTED', 'TAKEN_BACK', 'SEEMED', 'APPOSITION', 'DECLINES', 'DEGREE', 'NOUN',
-           'DOUBTED', 'CHANGED_MIND']
+           'DOUBTED', 'CHANGED_MIND', 'AtEnd', 'find_markers']
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #c2695fba
+from collections.abc import Iterator
+
 import regex
 
 _F = regex.IGNORECASE | regex.V1
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #61af4390
 _LETTER, _WORD = r"\p{L}", r"[\p{L}\p{N}]"
-_START, _END = rf"(?<!{_LETTER})", rf"(?!{_WORD})"  # of a word
+# Sets of letters have no case, and are looked up many times faster where case counts.
+_START, _END = rf"(?-i:(?<!{_LETTER}))", rf"(?-i:(?!{_WORD}))"  # of a word
 
 
 def _either(*lines: str) -> str:
     "Write lines of expressions, separated by |, as one choice."
     return f"(?:{'|'.join(lines)})"
+
+# %% ../../nbs/3_prompt/02_phrases.ipynb #f791459f
+class AtEnd:
+    """Find an expression that reaches to the end of a text.
+
+    Most texts end in something else. A search backwards from the end sees that at once, where one forwards tries every place.
+    """
+
+    def __init__(
+        self,
+        expression: str,  # with `$` at the end of each way in which it matches
+    ):
+        self._forwards, self._backwards = regex.compile(expression, _F), regex.compile(f"(?r){expression}", _F)
+
+    def search(self, text: str) -> regex.Match | None:
+        "Find the match that begins first."
+        return self._forwards.search(text) if self._backwards.match(text) else None
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #93ffb191
 _BEFORE_NAME = _either(
@@ -59,16 +79,34 @@ NAME = regex.compile(rf"(?<!{_WORD}){_NAME}{_END}", _F)
 # "Label (of three): " with the colon in one of its forms.
 _DETAIL = r"\((?![^()\n]*\b(?:wrong|incorrect|not|other|alternative|rejected|example|sample|gold|student)\b)[^()\n]{1,80}\)"
 _COLON = _either(r":|=(?!=)|->|→|=>", r"(?<=(?:^|\n)[^\n]{0,30})\s[-–—](?=\s)", r"(?:is|ist|est|es|lautet|是|为|為|は)\s*:")
+_MAY_BEGIN = r"(?-i:(?=[A-Za-z]\p{L}|[^\x00-\x7f]))"  # a name: a cheap test before a hundred words are tried
 MARKER = regex.compile(
-    rf"(?<![\p{{Latin}}\p{{N}}_]|{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:{_NAME}\s*){{1,2}}(?:{_DETAIL}\s*)?)[\"'”*]*[ ]*{_COLON}",
+    rf"{_MAY_BEGIN}(?-i:(?<![\p{{Latin}}\p{{N}}_]))(?<!{_OTHER}\s)(?P<name>(?:{_BEFORE_NAME}\s*){{0,5}}(?:{_NAME}\s*){{1,2}}(?:{_DETAIL}\s*)?)[\"'”*]*[ ]*{_COLON}",
     _F,
 )
+_MAX_NAME = 300  # characters, with the blanks between its words
+_COLON_SIGN = regex.compile(r"[:=>→–—-]")  # one is in each form of a colon
+
+
+def find_markers(
+    text: str,  # as `visible` gives it
+) -> Iterator[regex.Match]:  # of `MARKER`, in order
+    "Find the names of an answer, only right before the sign of a colon: a text has many words and few such signs."
+    begin = end = 0
+    for sign in _COLON_SIGN.finditer(text):
+        if sign.start() - end > _MAX_NAME:
+            yield from MARKER.finditer(text, begin, end)
+            begin = sign.start() - _MAX_NAME
+        end = sign.end() + 1  # with the sign behind it, at which the expression looks
+    yield from MARKER.finditer(text, begin, end)
+
+
 # The names with which a statement begins, one behind the other: "Answer: The final answer is".
 NAMES_BEFORE = regex.compile(rf"(?:(?<!{_WORD}){_NAMES}[\"'”*_]*(?:\s*[:=]|\s{_IS}\b:?)[^\p{{L}}\p{{N}}.!?]*)+$", _F)
 WEAK_MARKER = regex.compile(rf"(?:{_BEFORE_NAME}\s*){{0,5}}{_WEAK_NAME}\s*:?\s*", _F)
 # A line that is nothing but such a name.
 HEADING = regex.compile(
-    rf"(?m)^[^\S\n\p{{L}}]*(?:\d[.)]\s*)?(?P<name>{_NAMES}(?:\s+{_IS})?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)", _F
+    rf"(?m)^(?-i:[^\S\n\p{{L}}]*)(?:\d[.)]\s*)?{_MAY_BEGIN}(?P<name>{_NAMES}(?:\s+{_IS})?)(?P<colon>[ ]*:)?[ \"'”]*(?P<gap>\n\s*)(?=\S)", _F
 )
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #95d35e79
@@ -97,16 +135,16 @@ REASON = regex.compile(rf"[\s\"'”)\]]*(?:the\s+)?(?:(?:short|brief|step[- ]by[
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #0692e7d1
 # What may stand between the words that state an answer and the answer: "it is *most likely a* ...", "the answer is *option* B".
-_DETERMINER = _either(
-    r"a|an|the|that of|of|one of|case of|clearly|most likely|most probably|probably|likely|definitely|certainly|therefore|thus|indeed|simply",
-    r"obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear|an example of|an instance of",
+_DETERMINER = _either(  # none is two others: a text of n such pairs could be taken in 2 to the n ways
+    r"a|an|the|that of|of|one|case of|clearly|probably|likely|definitely|certainly|therefore|thus|indeed|simply",
+    r"obviously|just|only|best described as|most|more|rather|quite|very likely|actually|still|also|hence|clear",
     r"instance of|example of|labell?ed(?: as)?|(?:flagged|marked) as|classified as|considered|called|option|choice|letter|number|category|class|label",
     r"mainly|primarily|predominantly|overwhelmingly|generally",
     r"ein|eine|einen|einer|der|die|das|eindeutig|wohl|klar|vermutlich|wahrscheinlich",  # German
     r"un|une|le|la|l'|probablement|clairement|el|una|probablemente",  # French, Spanish
     r":|\"|'|“|„|«|「|『|【|\(|\[",
 )
-_DET = rf"(?:\s*{_DETERMINER}{_END}\s*)*"
+_DET = rf"(?:(?:\s*{_DETERMINER}{_END}){{1,8}}\s*)?"
 # What is said to be an answer: "*this review* is negative".
 _SUBJECT_NOUN = _either(
     r"it|this|that|here|which|what we have|hypothesis|statement|guess|claim|caption|sentence|pair|inference|review|message|e?-?mail|text",
@@ -133,7 +171,9 @@ _SAY = _either(
     r"classify (?:it|this|that|the)(?: \w+)? as|label (?:it|this|that|the)(?: \w+)?(?: as)?|mark (?:it|this) as|call (?:it|this)|consider (?:it|this)",
     r"rate (?:it|this)(?: as)?|(?:give|assign) (?:it|this)|(?:judge|believe|find|deem) (?:it|this|the \w+)(?: as| to be)?",
 )
-_SAYING = rf"(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?{_SAY}(?:\s+(?:that|it is|it's|this is|that it is|that this is|for))*"
+_SAYING = (
+    rf"(?:i|we)(?:'d|'ll|'m| would| will| am| have to| must| can| should)?\s+(?:\w+ly\s+)?{_SAY}(?:\s+(?:that|it is|it's|this is|for))*"
+)
 _FOREIGN = _either(
     r"(?:das|dies|es|antwort|lautet|antwort lautet|aussage|hypothese|label|text|bewertung|nachricht) ist|antwort lautet",  # German
     r"ist (?:die|das|der|diese[rs]?) (?:bewertung|rezension|aussage|antwort|stimmung|text|nachricht|label|klasse|kategorie|hypothese|kommentar)",
@@ -170,10 +210,9 @@ _WOULD_BE = _either(
     r"is|would be|should be|would (?:most )?(?:likely|typically|probably|usually|generally) be|is likely(?: to be)?|seems to be|will be"
 )
 _PLACE = r"(?:to|in|on|at|by|from|with|(?:to )?(?:look|go|search|get|find|use|be)(?: (?:in|at|to|for|on))?)"
-LONG_CUE = regex.compile(
+LONG_CUE = AtEnd(
     rf"{_START}(?<!{_OTHER}\s)(?P<name>{_NAME}|selection|pick|solution|location|place|response)"
-    rf"(?:\s+(?P<to>{_TO}(?!{_LETTER}){_NOT_ENDED}{{0,250}}?[^;!\n,]))??,?\s+{_WOULD_BE}(?:\s*:)?{_DET}(?:\s{_PLACE}{_DET})?\s*$",
-    _F,
+    rf"(?:\s+(?P<to>{_TO}(?!{_LETTER}){_NOT_ENDED}{{0,250}}?[^;!\n,]))??,?\s+{_WOULD_BE}(?:\s*:)?{_DET}(?:\s{_PLACE}{_DET})?\s*$"
 )
 UNFINISHED = regex.compile(
     r"\b(?:if|whether|that|because|which|who|what|where|when|as|since|not|than|think|thinks|though|although|while|it|this|he|she|they|there)(?:\s+[\w']+){0,1}\W*$",
@@ -185,10 +224,9 @@ _OF_NAME = _either(
     r"between [^.:;\n]{3,60}?|of (?:the|this) [^.:;\n]{3,50}?|would be|should be",
 )
 _IS_THAT = rf"(?:{_BE}|\s+(?:would be|should be|ist|lautet|est|es|هي|هو))(?:\s+(?:that|it is|this is|as follows))*\s*[:=]?"
-ANSWER_CUE = regex.compile(
+ANSWER_CUE = AtEnd(
     rf"{_START}(?<!{_OTHER}\s){_NAME}(?:\s+{_OF_NAME})?(?:{_IS_THAT}|\s*[:=]){_DET}\s*$"
-    r"|(?:正解|答え|回答|ラベル|判定|感情)は\s*$|(?:정답|답변|답|라벨|레이블|감정)(?:은|는)[\s(]*$",
-    _F,
+    r"|(?:正解|答え|回答|ラベル|判定|感情)は\s*$|(?:정답|답변|답|라벨|레이블|감정)(?:은|는)[\s(]*$"
 )
 # "So", "making it", "that leaves".
 _CONCLUDES = _either(
@@ -198,9 +236,8 @@ _CONCLUDES = _either(
     r"donc|also|daher|deshalb|folglich|por lo tanto|поэтому|значит",
     r"(?<=^\s*)(?:looks|seems|sounds|appears|reads)(?: (?:like|as|to be))?",
 )
-CUE = regex.compile(
-    rf"(?:{_START}(?:{_SUBJECT}{_BE}|{_SAYING}|{_FOREIGN}|{_CONCLUDES}(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?)|{_NO_SPACE_CUE}),?{_DET}\s*$",
-    _F,
+CUE = AtEnd(
+    rf"(?:{_START}(?:{_SUBJECT}{_BE}|{_SAYING}|{_FOREIGN}|{_CONCLUDES}(?:,?\s+(?:yes|it is|it's|this is|that is|no,?))?)|{_NO_SPACE_CUE}),?{_DET}\s*$"
 )
 FRONTED = regex.compile(
     rf"\s*(?:based on|given|according to|considering)\b[^.;:\n]{{1,100}},{_DET}\s*", _F
@@ -231,9 +268,8 @@ FRAMES = tuple(
     )
 )
 COLON_CUE = regex.compile(rf":{_DET}\s*$")
-VERB_CUE = regex.compile(  # "the evidence supports"
-    r"(?:premise|fact|text|passage|statement|sentence|evidence|it|this|that|which|hypothesis|context|report|source|scene|first|document|study|article)\s+(?:clearly|directly|fully|also|thus|therefore)?\s*$",
-    _F,
+VERB_CUE = AtEnd(  # "the evidence supports"
+    r"(?:premise|fact|text|passage|statement|sentence|evidence|it|this|that|which|hypothesis|context|report|source|scene|first|document|study|article)\s+(?:clearly|directly|fully|also|thus|therefore)?\s*$"
 )
 
 # %% ../../nbs/3_prompt/02_phrases.ipynb #f742026d
@@ -365,9 +401,8 @@ DECLINES = regex.compile(  # "No, I can't help with that."
     r"|(?:but )?i (?:can't|cannot|can not|won't|will not|couldn't|am unable|am not able|'m unable|don't know|do not know))\b",
     _F,
 )
-DEGREE = regex.compile(  # "very negative", where no label is called so
-    rf"(?<!{_LETTER})(?:very|strongly|overwhelmingly|extremely|highly|decidedly|undoubtedly|unmistakably|clear|strong|logical|textual|direct|definite|obvious|outright|straightforward|sehr|très|muy)\s+$",
-    _F,
+DEGREE = AtEnd(  # "very negative", where no label is called so
+    rf"{_START}(?:very|strongly|overwhelmingly|extremely|highly|decidedly|undoubtedly|unmistakably|clear|strong|logical|textual|direct|definite|obvious|outright|straightforward|sehr|très|muy)\s+$"
 )
 # Behind a label *no* or *none*: "no answer", "None of the evidence", "No. 5".
 NOUN = regex.compile(

@@ -39,6 +39,10 @@ _BAD_COLON = regex.compile(
 )
 _IS_ANSWER = regex.compile(rf"[\"'”)\]\s]*(?:{phrases.IS_THE_ANSWER.pattern}|{phrases.IS_CORRECT.pattern})", regex.IGNORECASE | regex.V1)
 _PREDICATE = regex.compile(r"(?:cannot|can't|can|could|must|may|might|is|are|does|has)\b", regex.IGNORECASE)
+_ACTS = regex.compile(r"\b(?:i|we|one)\s+$", regex.IGNORECASE)  # "I love it"
+_IF = regex.compile(r"\bif\b", regex.IGNORECASE)
+_RULED_OUT = regex.compile(r"\b(?:neither|nor|weder|ni)\b|\bnot\b.*\bnot\b", regex.IGNORECASE)
+_OPENS, _CLOSES = regex.compile(r"[(（]\s*$"), regex.compile(r"\s*[)）]")
 _OF_ANSWERS = frozenset(
     ["correct", "right", "best", "final", "overall", "likely", "wrong", "incorrect", "previous", "first", "second", "last", "other"]
 )
@@ -74,15 +78,16 @@ def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, in
     "Say how strongly the words before a mention state it (0: not at all), where they begin, and whether they name an answer."
     lead = page.text[sentence : mention.start]
     if not page.forms.has_degrees:  # "very negative"
-        lead = phrases.DEGREE.sub("", lead[-_MAX_LEAD - 1 :])
+        lead = lead[-_MAX_LEAD - 1 :]
+        lead = lead[: degree.start()] if (degree := phrases.DEGREE.search(lead)) else lead
     if len(lead) > _MAX_LEAD:  # no sentence is so long, and nobody waits for it
         return 0, sentence, False
     if phrases.HEAD.fullmatch(lead):
-        is_verb = mention.n_words == 1 and regex.search(r"\b(?:i|we|one)\s+$", lead, regex.IGNORECASE)  # "I love it"
+        is_verb = mention.n_words == 1 and _ACTS.search(lead)
         return 0 if is_verb else 2, sentence, False
     if (cue := phrases.LONG_CUE.search(lead)) and not phrases.UNFINISHED.search(cue["to"] or ""):
         begin = max((match.end() for match in phrases.CLAUSE_BREAK.finditer(lead, 0, cue.start() + 1)), default=0)
-        is_conditional = page.forms.has_choices and regex.search(r"\bif\b", lead[: cue.start()], regex.IGNORECASE)
+        is_conditional = page.forms.has_choices and _IF.search(lead[: cue.start()])
         if not phrases.SPOILER.search(lead[begin : cue.start()]) and not _UNREAL.match(lead) and not is_conditional:
             return 2, sentence + begin, True
     if _is_framed(page, mention, sentence):
@@ -104,7 +109,7 @@ def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, in
         return 1, sentence, False
     if colon := phrases.COLON_CUE.search(lead):
         before = lead[: colon.start()]
-        is_ruled_out = regex.search(r"\b(?:neither|nor|weder|ni)\b|\bnot\b.*\bnot\b", before, regex.IGNORECASE)
+        is_ruled_out = _RULED_OUT.search(before)
         if is_ruled_out or (
             not any(sentence <= one.start < mention.start for one in page.listed)
             and len(before.split()) > 3
@@ -116,8 +121,8 @@ def _lead_strength(page: Page, mention: Mention, sentence: int) -> tuple[int, in
         return 1, sentence, False
     if (
         not page.forms.has_choices
-        and regex.search(r"[(（]\s*$", lead)
-        and regex.match(r"\s*[)）]", page.text[mention.end :])
+        and _OPENS.search(lead)
+        and _CLOSES.match(page.text, mention.end)
         and not phrases.SPOILER.search(lead)
         and not phrases.NEGATION.search(lead)
     ):
@@ -135,6 +140,8 @@ _IN_PART = regex.compile(
 )
 _DENIED = regex.compile(r"(?:\bnot|n't|\bnever)(?: an?| the)?\s*$", regex.IGNORECASE)
 _SCORE = regex.compile(r"(?:[01]?[.,]\d+|\d{1,3} ?%)\s*(?:\n|$)")  # "negative 0.9"
+_OR_ELSE = regex.compile(r"\?[\s\"'”]*(?:or|oder|ou|maybe|perhaps)\b", regex.IGNORECASE)
+_JOINED, _JOINED_SENTENCE = regex.compile(r"[.:,][\p{L}\p{N}]"), regex.compile(r"\.[\p{Han}\p{Hiragana}\p{Katakana}]")
 _STRICT = regex.compile(
     r"(?:because|since|as|given|due|here|weil|da|denn|parce que|car|porque)(?![\p{L}])|因为|ので|です|だ|的|。|입니다|이다",
     regex.IGNORECASE,
@@ -159,13 +166,9 @@ def _goes_on(page: Page, mention: Mention, sentence: int, is_marked: bool) -> bo
     if not tail or tail[0] in "\n" or _SCORE.match(tail):
         return True
     if tail[0] == "?":
-        return is_marked and not regex.match(r"\?[\s\"'”]*(?:or|oder|ou|maybe|perhaps)\b", tail, regex.IGNORECASE)
+        return is_marked and not _OR_ELSE.match(tail)
     if tail[0] in ".,;:!…(–—[|":
-        return (
-            not regex.match(r"[.:,][\p{L}\p{N}]", tail)
-            or (tail[0] != "." and not tail[1].isdigit())
-            or bool(regex.match(r"\.[\p{Han}\p{Hiragana}\p{Katakana}]", tail))
-        )
+        return not _JOINED.match(tail) or (tail[0] != "." and not tail[1].isdigit()) or _JOINED_SENTENCE.match(tail) is not None
     if tail[0] == "-":
         return tail[1:2].isspace() or tail[1:2] == "-"
     if not tail[0].isalnum():
@@ -187,6 +190,8 @@ def _goes_on(page: Page, mention: Mention, sentence: int, is_marked: bool) -> bo
 
 # %% ../../nbs/3_prompt/02_reader.ipynb #2199bd59
 _NEXT_WORD = regex.compile(r"[\s,;:(–—-]*([\p{L}']+)(?=\s*(?:[.,;:)!?\n]|$))")
+_BRACKET_OPENS, _BRACKET_CLOSES = regex.compile(r"\s*[(\[]\s*[\"']*"), regex.compile(r"[\s\"']*[)\]]")
+_OF_LETTER, _WORDS_END = regex.compile(r"[).]\s*"), regex.compile(r"\s*(?:[.)\n]|$)")
 
 
 def _is_line_start(page: Page, sentence: int) -> bool:
@@ -213,13 +218,15 @@ def _is_called_otherwise(page: Page, mention: Mention) -> bool:
     other = next((one for one in page.mentions if one.start >= mention.end), None)
     if other is None or other.label == mention.label:
         return False
-    between, rest = page.text[mention.end : other.start], page.text[other.end :]
-    in_brackets = regex.fullmatch(r"\s*[(\[]\s*[\"']*", between) and regex.match(r"[\s\"']*[)\]]", rest)
-    is_lettered = len(own) == 1 and regex.fullmatch(r"[).]\s*", between) and regex.match(r"\s*(?:[.)\n]|$)", rest)
+    between = page.text[mention.end : other.start]
+    in_brackets = _BRACKET_OPENS.fullmatch(between) and _BRACKET_CLOSES.match(page.text, other.end)
+    is_lettered = len(own) == 1 and _OF_LETTER.fullmatch(between) and _WORDS_END.match(page.text, other.end)
     return bool(in_brackets or is_lettered)
 
 # %% ../../nbs/3_prompt/02_reader.ipynb #a6f8e935
 _MAX_NEAR = 20  # characters between a letter and the words of its choice
+_NAMES_NEXT = regex.compile(r"[\s)\].]*[(\[,:=/–—-]+\s*(?:an?\s|the\s)?[\s\"']*")
+_ASKS = regex.compile(r"[^\n.]{0,3}\?")
 _LETTER_GOES_ON = regex.compile(r"[\"'”)\]]*(?:[).:,;]|\s+(?:because|since|as)\b|\s*[-–—])")
 _OPTION = regex.compile(r"\b(?:option|choice|answer|letter|number)\s+[(\[\"']*$", regex.IGNORECASE)
 _LETTER_ENDS = regex.compile(r"[\"'”)\]]*(?:[.,;](?=\s|$)|\s*$|\n|,?\s+(?:because|since|as)\b|\s+[–—-]\s)")
@@ -240,7 +247,7 @@ def _statement(page: Page, mention: Mention) -> Statement | None:
         place = replace(place, strength=marker[2] or 3, lead=marker[0], is_named=True)
     if mention in page.listed:
         group = page.listed[mention]
-        is_echo = {one.label for one in group} >= set(page.forms.all_labels) or regex.match(r"[^\n.]{0,3}\?", page.text[group[-1].end :])
+        is_echo = {one.label for one in group} >= set(page.forms.all_labels) or _ASKS.match(page.text, group[-1].end)
         return None if is_echo or strength < 2 else replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     is_bare = mention.is_letter and not marker and not is_named and not is_alone and not _OPTION.search(page.text, sentence, mention.start)
     is_bare = is_bare and not _IS_ANSWER.match(page.text, mention.end)
@@ -259,9 +266,7 @@ def _statement(page: Page, mention: Mention) -> Statement | None:
     if mention.is_letter:  # "B (pond)"
         near = [other for other in page.mentions if mention.end < other.start <= mention.end + _MAX_NEAR and not other.is_letter]
         named = [other for other in near if other.label != mention.label]
-        if any(
-            regex.fullmatch(r"[\s)\].]*[(\[,:=/–—-]+\s*(?:an?\s|the\s)?[\s\"']*", page.text[mention.end : other.start]) for other in named
-        ):
+        if any(_NAMES_NEXT.fullmatch(page.text, mention.end, other.start) for other in named):
             return replace(place, label=None, fault=ReadFault.AMBIGUOUS)
     # A sentence that begins with a label may be about it, unless it is the first, or nothing else, or gives the reason.
     is_head = strength == 2 and not is_named and not marker and not _IS_ANSWER.match(page.text, mention.end)
@@ -289,13 +294,14 @@ def statements(
 ) -> list[Statement]:  # in order
     "List the places of a text that state a label, or should."
     page = Page(text, forms, after, echoes)
-    mentions = [one for one in page.mentions if not any(start <= one.start < end for start, end, _ in page.markers)]
+    marks = {place for start, end, _ in page.markers for place in range(start, end)}
+    mentions = [one for one in page.mentions if one.start not in marks]
     found = [stated for mention in mentions if (stated := _statement(page, mention))]
     for place, (start, end, strength) in enumerate(page.markers):
         following = page.markers[place + 1][0] if place + 1 < len(page.markers) else -1
         if following >= 0 and not any(character.isalnum() for character in page.text[end:following]):
             continue  # "Here is my answer: Label: neutral"
-        last = next(place for place in [*page.breaks, len(page.text)] if place > end or place == len(page.text))
+        last = page.break_behind(end)
         if any(end <= stated.start < max(last, end + 1) for stated in found):
             continue
         within = [mention for mention in page.mentions if end <= mention.start < last]

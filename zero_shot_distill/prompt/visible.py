@@ -9,6 +9,7 @@ __all__ = ['same_characters', 'Visible', 'visible']
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import regex
 
@@ -83,17 +84,23 @@ _CHANNEL = regex.compile(
     r"<\|channel\|>\s*(?P<name>analysis|commentary|thought|final|response)[^<]*?(?:<\|message\|>|(?=\s*\S))", regex.IGNORECASE
 )
 _BARE_CHANNEL = regex.compile(r"\A\s*analysis(?=[A-Z\"'“])")
+_TURN_NAME = regex.compile(r"\s*(?i:assistant|model)[^\S\n]*[\n:]")
 _TURN = regex.compile(r"<\|[\w ]{1,30}\|>|</?s>|<(?:end|start)_of_turn>(?:model\b)?|\[/?INST\]|<[eb]os>|<｜[^<>｜]{1,30}｜>")
 
 
-def _blank(text: str, start: int, end: int) -> str:
-    "Leave a line break in place of a part."
-    return text[:start] + " " * (end - start - 1) + "\n" * (end > start) + text[end:]
+def _blank(text: str, *spans: tuple[int, int]) -> str:
+    "Leave a line break in place of each part; the parts are in order and apart."
+    kept, done = [], 0
+    for start, end in spans:
+        kept += [text[done:start], " " * (end - start - 1), "\n" * (end > start)]
+        done = end
+    return "".join([*kept, text[done:]])
 
 
 def _without_blocks(text: str) -> tuple[str, list[tuple[int, int]]]:
     "Blank the blocks of hidden reasoning; returns the places of what was hidden."
-    hidden, depth, begun, begun_tag = [], 0, 0, 0
+    hidden: list[tuple[int, int, int, int]] = []
+    depth, begun, begun_tag = 0, 0, 0
     for match in _BLOCK.finditer(text):
         closes = bool(match["close"]) or (match["name"] or "").lower().startswith("end_of")
         if not closes:
@@ -101,15 +108,14 @@ def _without_blocks(text: str) -> tuple[str, list[tuple[int, int]]]:
                 begun, begun_tag = match.end(), match.start()
             depth += 1
         else:
-            # An end without a beginning: the prompt itself began the block.
-            hidden.append((begun_tag if depth else 0, begun if depth else 0, match.start(), match.end()))
+            if depth == 0:  # an end without a beginning: the prompt itself began the block
+                hidden = [(0, 0, *match.span())]
+            elif depth == 1:
+                hidden.append((begun_tag, begun, *match.span()))
             depth = max(depth - 1, 0)
-            if depth:
-                hidden.pop()
     if depth:
         raise UnreadError(ReadFault.UNCLOSED_REASONING)
-    for start, _, _, end in hidden:
-        text = _blank(text, start, end)
+    text = _blank(text, *((start, end) for start, _, _, end in hidden))
     return text, [(first, last) for _, first, last, _ in hidden]
 
 
@@ -120,22 +126,27 @@ def _without_channels(text: str) -> tuple[str, list[tuple[int, int]]]:
         final = [part for part in parts if part["name"].lower() in {"final", "response"}]
         if not final:
             raise UnreadError(ReadFault.UNCLOSED_REASONING)
-        return _blank(text, 0, final[-1].end()), [(parts[0].end(), final[-1].start())]
+        return _blank(text, (0, final[-1].end())), [(parts[0].end(), final[-1].start())]
     if _BARE_CHANNEL.match(text):
         place = text.rfind("assistantfinal")
         if place < 0:
             raise UnreadError(ReadFault.UNCLOSED_REASONING)
-        return _blank(text, 0, place + len("assistantfinal")), [(len("analysis"), place)]
+        return _blank(text, (0, place + len("assistantfinal"))), [(len("analysis"), place)]
     return text, []
 
 
 def _one_turn(text: str) -> str:
     "End a text where its turn ends: what comes after was written by the same model for somebody else."
+    said, marks, done = "", [], 0
     for match in _TURN.finditer(text):
-        if text[: match.start()].strip() and not regex.fullmatch(r"\s*(?:assistant|model)\s*", text[: match.start()]):
-            return text[: match.start()]
-        text = _blank(text, *match.span())
-    return regex.sub(r"\A\s*(?i:assistant|model)[^\S\n]*[\n:]", lambda head: " " * (len(head[0]) - 1) + "\n", text)
+        said += text[done : match.start()].strip()
+        if said not in {"", "assistant", "model"}:
+            return _blank(text[: match.start()], *marks)
+        marks.append(match.span())
+        done = match.end()
+    text = _blank(text, *marks)
+    name = _TURN_NAME.match(text)
+    return _blank(text, name.span()) if name else text
 
 # %% ../../nbs/3_prompt/02_visible.ipynb #820219ca
 _TAG = regex.compile(r"<(?P<close>/)?(?P<name>[A-Za-z][\w-]*)(?:\s[^<>]*)?/?>")
@@ -157,34 +168,39 @@ _INLINE = regex.compile(
 _BREAKS = {"br", "p", "div", "li", "tr", "td", "th", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table"}
 
 
-def _replaced(pattern: regex.Pattern, text: str, kept: str, with_break: bool = False) -> str:
-    def blank(match: regex.Match) -> str:
-        if kept and any(mark in kept for mark in match[0].strip()):
-            return match[0]
-        if with_break:
-            return " " * (len(match[0]) - 1) + "\n"
-        return "".join("\n" if sign == "\n" else " " for sign in match[0]) if "\n" in match[0] else " " * len(match[0])
+def _replaced(pattern: regex.Pattern, text: str, kept: str) -> str:
+    "Blank marks, but for those with a sign that is kept."
 
-    return pattern.sub(blank, text)
+    @cache
+    def blank(marks: str) -> str:
+        if kept and any(mark in kept for mark in marks.strip()):
+            return marks
+        return "".join("\n" if sign == "\n" else " " for sign in marks)
+
+    return pattern.sub(lambda match: blank(match[0]), text)
 
 
 def _without_tags(text: str, kept: str) -> str:
     "Blank HTML tags; `<answer>` becomes `answer:` at the beginning of a line."
 
-    closed = {match["name"].lower() for match in _TAG.finditer(text) if match["close"]}
+    if "<" in kept or "<" not in text:
+        return text
+    tags = {match[0]: match for match in _TAG.finditer(text)}
+    closed = {match["name"].lower() for match in tags.values() if match["close"]}
 
-    def blank(match: regex.Match) -> str:
-        name, n = match["name"].lower(), len(match[0])
+    def blank(tag: regex.Match) -> str:
+        name, n = tag["name"].lower(), len(tag[0])
         is_letter = n == 3 and name not in {"p", *closed}  # <D>
-        if is_letter or (n > len(name) + 2 and not set(match[0]) & {"=", "/"}):  # <not spam>
-            return f" {match[0][1:-1]} "
-        if match["close"]:
+        if is_letter or (n > len(name) + 2 and not set(tag[0]) & {"=", "/"}):  # <not spam>
+            return f" {tag[0][1:-1]} "
+        if tag["close"]:
             return " " * (n - 1) + ("\n" if name in _BREAKS or "answer" in name or "label" in name else " ")
         if n == len(name) + 2 and n > 3 and name not in _BREAKS | {"strong", "span", "code", "mark", "em", "sub", "sup"}:
             return "\n" + name.replace("_", " ").replace("-", " ") + ":"
         return " " * (n - 1) + ("\n" if name in _BREAKS else " ")
 
-    return text if "<" in kept else _TAG.sub(blank, text)
+    blanks = {words: blank(tag) for words, tag in tags.items()}
+    return _TAG.sub(lambda tag: blanks[tag[0]], text)
 
 
 def _without_marks(text: str, kept: str, numbers: bool) -> str:
@@ -262,9 +278,10 @@ def visible(
     reasoning = " ".join(reply[places[first] : places[last]].strip() for first, last in hidden)
     shown = _one_turn(text)
     said = list(reply[: places[len(shown)]])
-    for place, (before, after) in enumerate(zip(whole, shown, strict=False)):
-        width = places[place + 1] - places[place]  # 0: the same sign goes on
-        if before != after and width:
-            said[places[place] : places[place + 1]] = after.ljust(width)
+    if not whole.startswith(shown):
+        for place, (before, after) in enumerate(zip(whole, shown, strict=False)):
+            width = places[place + 1] - places[place]  # 0: the same sign goes on
+            if before != after and width:
+                said[places[place] : places[place + 1]] = after.ljust(width)
     plain, kept_places = _without_long_runs(_without_marks(shown, kept, numbers), places[: len(shown) + 1])
     return Visible(plain, kept_places, "".join(said), reasoning)
