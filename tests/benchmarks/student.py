@@ -42,7 +42,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from zero_shot_distill.student.model import load_student_model, quiet_transformers
-from zero_shot_distill.student.seq2seq import Seq2SeqStudent
+from zero_shot_distill.student.seq2seq import Seq2SeqStudent, prepared_losses
 from zero_shot_distill.weights.pull import pull
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -246,7 +246,7 @@ class Captured(Way):
         "Make what goes over all rows once each time it is called."
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         student.model.train()
-        losses = student.part_losses_for([parts_of(batch) for batch in in_batches(rows, size)], dtype)
+        losses = prepared_losses(student, [parts_of(batch) for batch in in_batches(rows, size)], dtype)
         return replace(OURS, dtype=self.dtype, loss=lambda _, batch: mean_loss(losses, batch)).start(student, rows, size)
 
 

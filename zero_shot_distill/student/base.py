@@ -9,7 +9,7 @@ __all__ = ['LENGTH_MULTIPLE', 'tokenize', 'pad', 'join_parts', 'sum_by_part', 's
 # %% ../../nbs/5_student/01_base.ipynb #b2465a90
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,14 +139,6 @@ class StudentModel(ABC):
     ) -> torch.Tensor:  # (n,) float32, to go backward from
         "Add up the cross-entropy over each target's tokens, all parts in one pass. `NotImplementedError` where a kind cannot be trained."
         return sum_losses(self._target_logits(prompts, targets), targets)
-
-    def part_losses_for(
-        self,
-        batches: Iterable[Sequence[Sequence[Any]]],  # all that will come: what `part_losses` takes of each
-        dtype: torch.dtype,  # of the linear layers: float32 or bfloat16
-    ) -> Callable[..., torch.Tensor]:  # as `part_losses`
-        "Prepare `part_losses` for batches that are known beforehand, where that makes them faster."
-        return self.part_losses
 
     def part_losses_and_peaks(
         self,

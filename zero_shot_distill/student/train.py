@@ -35,6 +35,7 @@ from .loss import PlannedShares, Share, StepLoss, alpha_of, asked_of, beta_of, t
 from .method import answer_tokens, split_answer
 from .model import resolve_precision, rounded_weights, without_cudnn_attention
 from .record import TrainingPoint
+from .seq2seq import prepared_losses
 from ..task.task import Task
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class _StudentTrainer(Trainer):
         # Several processes wrap the model once more. A graph's gradients lie where its next pass writes: they cannot be added up.
         if self.args.world_size == config.accumulate == 1 and not with_peaks:
             dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-            module.losses = student.part_losses_for((asked_of(share) for share in self._shares()), dtype)
+            module.losses = prepared_losses(student, (asked_of(share) for share in self._shares()), dtype)
 
     def _shares(self) -> PlannedShares:
         return PlannedShares(self.rows.train.rows, self.config, self.args.process_index, self.args.world_size)

@@ -265,7 +265,7 @@ class Reservation:
     def __init__(self, sent_at: float, entries: list[tuple[PerMinute, list[float]]], used: list[float]):
         self.sent_at, self.entries, self.used = sent_at, entries, used
 
-
+# %% ../../nbs/2_teacher/05_rate_limit.ipynb #e4979048
 class RateLimit:
     "Says when the next request may be sent: by the window, the limits of the user and of the provider, and pauses."
 
