@@ -284,14 +284,23 @@ def _last_alone(text: str) -> StatedAmount | None:
         return StatedAmount(None, begin, begin, len(stripped), False, error.fault)
 
 # %% ../../nbs/3_prompt/02_amounts.ipynb #cefa9f5f
-_MARKS = regex.compile(
-    rf"{phrases.MARKER.pattern}|####|\b(?:answer|final result)\s+(?:\w+\s+){{0,3}}?(?:is|equals|would be|comes to)\b\s*:?|\b(?:antwort|ergebnis) (?:ist|lautet)\b:?|\bréponse est\b:?|\brespuesta es\b:?|答案是|答えは",
+_OTHER_MARKS = regex.compile(
+    r"####|\b(?:answer|final result)\s+(?:\w+\s+){0,3}?(?:is|equals|would be|comes to)\b\s*:?|\b(?:antwort|ergebnis) (?:ist|lautet)\b:?|\bréponse est\b:?|\brespuesta es\b:?|答案是|答えは",
     regex.IGNORECASE | regex.V1,
 )
 _MAX_PLACES = 60  # at either end of a reply; one with more repeats itself
 
 
 _MAX_CLAUSE = 200  # characters before the name of an answer
+
+
+def _find_marks(text: str) -> list[regex.Match]:
+    "Find the words behind which a number is stated; of two that overlap, those that begin first."
+    found: list[regex.Match] = []
+    for mark in sorted([*phrases.find_markers(text), *_OTHER_MARKS.finditer(text)], key=lambda mark: mark.start()):
+        if not found or mark.start() >= found[-1].end():
+            found.append(mark)
+    return found
 
 
 def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
@@ -302,7 +311,7 @@ def _stated(text: str, after: str, is_first: bool) -> list[StatedAmount]:
     own = own_marker(after)
     found = list(own.finditer(text)) if own else []
     is_own = bool(found)
-    found = found or list(_MARKS.finditer(text))
+    found = found or _find_marks(text)
     places = [(match.start(), match.end(), match[0]) for match in found]
     places = places[:_MAX_PLACES] + places[_MAX_PLACES:][-_MAX_PLACES:]
     stated = []
