@@ -264,10 +264,8 @@ def test_a_label_that_comes_first_needs_no_rationale_to_be_read(tiny, tmp_path):
     assert len(short.text) < len(long.text)
 
 
-def test_a_shared_encoder_is_stopped_and_asked_like_any_other(tiny, tmp_path):
-    "What begins its rationales is kept, and what begins its labels is as it was; a student without an encoder is refused before it is trained."
-    rows = [replace(row, more_rationales=("it is an animal",)) for row in ROWS]
-    config = replace(MOIST, method="shared-encoder", rationale_share=0.5, accumulate=2)
+def broken_and_whole(tiny, rows, config, tmp_path):
+    "Train a student that a signal stops at its fifth step and that goes on, and one that is not stopped."
 
     def stop(done: int, total: int) -> None:
         if done == 5:
@@ -275,7 +273,14 @@ def test_a_shared_encoder_is_stopped_and_asked_like_any_other(tiny, tmp_path):
 
     with pytest.raises(SystemExit):
         train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / "broken", stop)
-    one, two = (train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / name) for name in ("broken", "whole"))
+    return [train_student(tiny, "tiny T5", rows, VALID, TASK, config, tmp_path / name) for name in ("broken", "whole")]
+
+
+def test_a_shared_encoder_is_stopped_and_asked_like_any_other(tiny, tmp_path):
+    "What begins its rationales is kept, and what begins its labels is as it was; a student without an encoder is refused before it is trained."
+    rows = [replace(row, more_rationales=("it is an animal",)) for row in ROWS]
+    config = replace(MOIST, method="shared-encoder", rationale_share=0.5, accumulate=2)
+    one, two = broken_and_whole(tiny, rows, config, tmp_path)
     assert same(one, two)
     assert one.n_rationales == 6
     kept = json.loads((one.path / "student.json").read_text())
@@ -312,14 +317,7 @@ def test_controls_are_drawn_from_the_seed(tiny, brief, tmp_path, control):
 def test_one_of_several_rationales_is_drawn_each_time(tiny, unbroken, tmp_path):
     "From the seed: a training that was stopped draws the same."
     rows = [replace(row, more_rationales=("it is an animal", "it may be a pet")) for row in ROWS]
-
-    def stop(done: int, total: int) -> None:
-        if done == 5:
-            signal.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(SystemExit):
-        train_student(tiny, "tiny T5", rows, VALID, TASK, MOIST, tmp_path / "broken", stop)
-    one, two = (train_student(tiny, "tiny T5", rows, VALID, TASK, MOIST, tmp_path / name) for name in ("broken", "whole"))
+    one, two = broken_and_whole(tiny, rows, MOIST, tmp_path)
     assert same(one, two)
     assert weights_of(one.path) != weights_of(unbroken.path)
 

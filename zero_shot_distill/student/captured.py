@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from transformers import T5ForConditionalGeneration
 
-from .packed import ROWS_MULTIPLE, PaddedRows, vocabulary_loss
-from .t5 import bias_by_distance, for_head, run_stack
+from .packed import PaddedRows, Segments, vocabulary_loss
+from .t5 import bias_by_distance, decoder_inputs, for_head, run_stack
 
 # %% ../../nbs/5_student/03_captured.ipynb #634c896a
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class PassShape:
         asked, wanted = [len(ids) for ids in prompts], [[len(ids) for ids in own] for own in targets]
         flat = [n for own in wanted for n in own]
         return len(asked), len(flat), sum(asked), sum(flat), max(asked), max(flat), max(map(sum, wanted))
-
-    @staticmethod
-    def n_rows(n_tokens: int) -> int:  # at least one row more than tokens, for what fills up
-        "Count the rows of a packed tensor."
-        return (n_tokens // ROWS_MULTIPLE + 1) * ROWS_MULTIPLE
 
 # %% ../../nbs/5_student/03_captured.ipynb #7b351aba
 class _FixedRows(PaddedRows):
@@ -95,11 +90,10 @@ class _FixedPass(torch.nn.Module):
         self, prompts: Sequence[list[int]], targets: Sequence[Sequence[list[int]]], starts: Sequence[int | None] = ()
     ) -> list[torch.Tensor]:
         "Lay out what `forward` takes."
-        config, shape, flat = self.model.config, self.shape, [ids for own in targets for ids in own]
-        begun = [config.decoder_start_token_id if start is None else start for start in starts or [None] * len(flat)]
-        shifted = [[start, *ids[:-1]] for start, ids in zip(begun, flat, strict=True)]
+        shape, flat = self.shape, [ids for own in targets for ids in own]
+        parts = prompts, decoder_inputs(self.model, flat, starts), flat
         n_tokens = shape.prompt_tokens, shape.target_tokens, shape.target_tokens
-        tokens = [self._filled(texts, n) for texts, n in zip((prompts, shifted, flat), n_tokens, strict=True)]
+        tokens = [self._filled(texts, n) for texts, n in zip(parts, n_tokens, strict=True)]
         lengths = [len(ids) for ids in prompts], [len(ids) for ids in flat], [sum(map(len, own)) for own in targets]
         n_texts = shape.n_prompts, shape.n_targets, shape.n_prompts
         return tokens + [torch.tensor(some + [0] * (n - len(some))) for some, n in zip(lengths, n_texts, strict=True)]
@@ -107,7 +101,7 @@ class _FixedPass(torch.nn.Module):
     def _filled(self, texts: Sequence[list[int]], n_tokens: int) -> torch.Tensor:
         "Lay texts one after the other, in the rows that so many tokens need."
         flat = [token for ids in texts for token in ids]
-        return torch.tensor(flat + [self.model.config.pad_token_id] * (self.shape.n_rows(n_tokens) - len(flat)))
+        return torch.tensor(flat + [self.model.config.pad_token_id] * (Segments([n_tokens]).n_rows - len(flat)))
 
     def forward(
         self,

@@ -63,7 +63,7 @@ def resolve_precision(
 # %% ../../nbs/5_student/03_model.ipynb #becde706
 @contextmanager
 def without_cudnn_attention() -> Iterator[None]:
-    "Keep torch's attention from running by cuDNN, whose backward pass gave NaN on an H100; how it was before is how it is afterwards."
+    "Keep torch's attention from running by cuDNN, whose backward pass is reported to give NaN on an H100; afterwards it is as before."
     # https://github.com/pytorch/pytorch/issues/196678; where there is no GPU, the flag has no effect.
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -133,7 +133,7 @@ def lint(
         found = read_material(Path(path)) if path is not None else Material()
         if path is not None and not found.n_files:
             raise NoRecords(
-                f"{path}: nothing to look through: no run record, annotation, prompt, task, response store or table of the thesis; "
+                f"{path}: nothing to look through: no run record, annotation, prompt, task, response store or table of the thesis (experiment_tracking.csv); "
                 "give a work directory, or a file of one of these kinds"
             )
         if task is not None and not place:
