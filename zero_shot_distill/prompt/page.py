@@ -91,7 +91,7 @@ def _blank_echo(line: regex.Match) -> str:
     n = marker.start() if marker else len(line[0])
     return regex.sub(r"[^\n]", " ", line[0][:n]) + line[0][n:]
 
-
+# %% ../../nbs/3_prompt/02_page.ipynb #pagecls1
 class Page:
     "A text with its markers, sentences and mentions."
 
