@@ -75,8 +75,9 @@ def test_one_that_finds_no_data_is_left_out_and_where_none_finds_any_it_is_told(
     assert "  none: left out; mine: no record of a student; train some with zsd sweep or zsd train\n" in done.err
     assert "left out: mine: no record of a student" in " ".join(done.out.split())
     assert sorted(path.name for path in (tmp_path / "zsd-work" / "figures" / "executed").glob("none.*")) == ["none.left_out.txt"]
-    alone = figures(tmp_path, "none.ipynb", "--runs", "mine", "--quiet")
-    assert alone.status == 2
+    alone = figures(tmp_path, "none.ipynb", "--runs", "mine", "--quiet", "--work-dir", "new/er")
+    assert (alone.status, alone.out) == (2, "")
+    assert not (tmp_path / "new").exists()  # nothing to show, nothing left
     assert alone.last_line.startswith("zsd: no experiment has anything to show; none: mine: no record of a student")
     # A record that is there and damaged is a failure.
     (tmp_path / "mine" / "one.json").write_text("{")

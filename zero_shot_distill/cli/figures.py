@@ -40,11 +40,12 @@ def figures(
 
     Example: `zsd figures --runs zsd-work --task svamp --workers 2`
     """
-    from zero_shot_distill.study.experiments import find_notebooks, in_checkout, make_figures, plan_figures
-    from zero_shot_distill.study.gallery import write_index
+    from zero_shot_distill.study.experiments import find_notebooks, forget, in_checkout, make_figures, plan_figures
+    from zero_shot_distill.study.gallery import has_any, write_index
 
     folder = Path("figures") if runs is None and in_checkout() else common.work_dir / "figures"
     progress = common.progress
+    new_folders = [path for path in (folder / "executed", folder, *folder.parents) if not path.exists()]
     planned, left_out = plan_figures(find_notebooks(names or ()), folder, runs, task)
     for name, reason in left_out.items():
         progress.message(f"{name}: left out; {reason}")
@@ -61,8 +62,15 @@ def figures(
             on_progress(n_done, len(planned))
 
         ends = make_figures(to_do, workers, on_end)
-    index = write_index(folder)
-    _show(planned, index, common.as_json)
+    if all(one.left_out for one in planned):
+        first, reason = next(iter(({one.name: one.left_out for one in planned} | left_out).items()))
+        if not has_any(folder):
+            forget(planned, new_folders)
+        elif planned:
+            write_index(folder)
+        print(f"zsd: no experiment has anything to show; {first}: {reason}", file=sys.stderr)
+        sys.exit(2)
+    _show(planned, write_index(folder), common.as_json)
     if failed := [end.experiment.name for end in ends if end.fault]:
         print(
             f"zsd: {len(failed)} of {len(planned)} experiments failed: {', '.join(failed)}; their tracebacks are in {folder / 'executed'}; "
@@ -70,10 +78,6 @@ def figures(
             file=sys.stderr,
         )
         sys.exit(1)
-    if all(one.left_out for one in planned):
-        first, reason = next(iter(({one.name: one.left_out for one in planned} | left_out).items()))
-        print(f"zsd: no experiment has anything to show; {first}: {reason}", file=sys.stderr)
-        sys.exit(2)
 
 # %% ../../nbs/9_cli/05_figures.ipynb #7e560fd3
 def _show(planned: "list[Experiment]", index: Path, as_json: bool) -> None:

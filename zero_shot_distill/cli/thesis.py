@@ -40,13 +40,13 @@ def import_thesis(
 
     if not path.exists():  # before a store is made for nothing
         raise thesis_import.ThesisError(f"{path}: no such file or folder; name a clone of the thesis repository, or a part of one")
+    outputs, tried = import_palm_outputs(path, work_dir), thesis_import.first_found(path)
+    if not outputs and not any(tried.found.values()):
+        skipped = f" that can be used ({tried.skipped[0]})" if tried.skipped else ""
+        raise thesis_import.ThesisError(f"{path}: nothing of the thesis{skipped}; name a clone of its repository, or a part of one")
     folder = ImportedFolder.of(work_dir)
     with ResponseStore(work_dir / "responses.sqlite") as store, Progress(quiet).bar("importing (files)") as on_progress:
         report = thesis_import.import_thesis(path, store, folder, model, on_progress)
-    outputs = import_palm_outputs(path, work_dir)
-    if not outputs and not any(report.found.values()):
-        skipped = f" that can be used ({report.skipped[0]})" if report.skipped else ""
-        raise thesis_import.ThesisError(f"{path}: nothing of the thesis{skipped}; name a clone of its repository, or a part of one")
     if not as_json:
         print("\n".join([*report.lines(), *map(str, outputs)]))
         _say_what_next(folder, work_dir)
