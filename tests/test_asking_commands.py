@@ -160,3 +160,25 @@ def test_annotate_shows_what_the_teacher_did_by_label(tmp_path):
 )
 def test_mistakes(tmp_path: Path, arguments, status, parts):
     is_one_line(zsd(tmp_path, *arguments), status, *parts)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("annotate", *TASK, "--mix", "nope"),
+        ("annotate", *MIX, "--splits", "nope"),
+        ("annotate", *MIX, "--explanation-rate", "0.5", "--explanation-rate-of-existing", "0.5"),
+        ("forecast", *TASK, "--mix", "nope"),
+        ("forecast", *MIX, "--splits", "train,valid"),
+        ("experiment", *TASK, "--templates", "nope"),
+        ("experiment", *TASK, "--samples", "9999"),
+        ("select", *TASK, "--templates", "nope"),
+        ("select", *TASK, "--samples", "9999"),
+        ("opro", *TASK, "--templates", "nope"),
+        ("opro", *TASK, "--samples", "9999"),
+    ],
+)
+def test_a_mistake_is_told_before_weights_are_fetched(tmp_path, arguments):
+    done = zsd(tmp_path, *arguments, env=environment(ZSD_CACHE=str(tmp_path / "cache")))
+    is_one_line(done, 2)
+    assert not (tmp_path / "cache").exists()

@@ -8,11 +8,10 @@ __all__ = ['Engine', 'N_SHARDS', 'JobOptions', 'forecast', 'annotate']
 # %% ../../nbs/9_cli/02_annotate.ipynb #0772bb2d
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,7 +38,7 @@ from ..prompt.library import describe_mix, find_mix, find_templates
 from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
 from ..task.task import load_task
-from ..teacher.settings import open_teacher
+from ..teacher.settings import TeacherSettings, open_teacher
 from ..thesis.imported import ImportedFolder
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -94,12 +93,11 @@ class JobOptions:
 
     def job(
         self,
-        model: str,  # whose replies
-        sampling: Mapping[str, Any],  # sampling parameters of the requests
+        settings: TeacherSettings,
         common: CommonOptions,  # the work directory may hold imported templates and mixes
         profile: str = "ours",  # whose rules of reading count
-    ) -> "AnnotationJob":
-        "Look up what the options name. A mix is described in a message, where it is more than one template."
+    ) -> "AnnotationJob":  # of the first teacher that the settings name: only opening it says which of several weights can be had
+        "Look up what the options name, which is done before weights are fetched. A mix is described in a message, where it is more than one template."
         from zero_shot_distill.annotate.choice import RowChoice
         from zero_shot_distill.annotate.job import AnnotationJob
         from zero_shot_distill.annotate.release import check_split_names
@@ -113,11 +111,12 @@ class JobOptions:
         mix = find_mix(self.mix, templates, None if self.prompts else common.work_dir)
         if self.mix.isdecimal() or mix != PromptMix.single(self.mix):  # a number may be a mix's or a template's
             progress.message(f"mix {self.mix}: {describe_mix(mix)}")
+        model = settings.model or settings.weights[0]
         if any(templates[id].imported for id in (*mix.label, *mix.explanation)):
             bought = next(ImportedFolder.of(common.work_dir).models(task.name), None)
             if bought and bought != model:
                 progress.message(f"the imported replies are of {bought}: give --model {bought} to use them")
-        return AnnotationJob(task, rows, templates, mix, model, sampling, rate, profile, sure)
+        return AnnotationJob(task, rows, templates, mix, model, settings.sampling, rate, profile, sure)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #98212d2b
 @with_options
@@ -145,10 +144,11 @@ def forecast(
     from zero_shot_distill.teacher.connect import AskPlan, connect
     from zero_shot_distill.teacher.price import format_usd
 
-    opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
-    job = chosen.job(opened.teacher.model, settings.sampling, common)
+    job = chosen.job(settings, common)
     if len(job.rows) > 1:
         raise typer.BadParameter("give --splits one split at a time")
+    opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
+    job = replace(job, model=opened.teacher.model)
     with ResponseStore(common.store_path) as store, opened.teacher:
         client = connect(opened, store, job.sampling, AskPlan(budget_usd), progress.message)
         job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)
@@ -230,8 +230,9 @@ def annotate(
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
+    job = chosen.job(settings, common, profile)
     opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
-    job = chosen.job(opened.teacher.model, settings.sampling, common, profile)
+    job = replace(job, model=opened.teacher.model)
     with ResponseStore(common.store_path) as store, opened.teacher:
         from zero_shot_distill.thesis.evaluation import read_as_the_thesis
 
