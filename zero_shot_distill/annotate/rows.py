@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.definition import DataError
 from ..core.files import write_text
+from ..prompt.fault import ReadFault
 from ..prompt.replies import ReadReply
 from ..stats.cluster import effective_rows
 from ..stats.confusion import Confusion
@@ -59,6 +60,11 @@ class AnnotatedRow:
             raise DataError(
                 f"confidence {self.confidence!r} of kind {self.confidence_kind!r}; use 0 to 1, and {' or '.join(ConfidenceKind)}"
             )
+
+    @property
+    def is_open(self) -> bool:
+        "Tell whether the teacher has not replied and still may; a reply without a label is one."
+        return self.label is None and self.label_error.startswith(ReadFault.NO_RESPONSE)
 
     def to_dict(self) -> dict[str, Any]:
         "Write the row as JSON holds it. Fields that were added later are left out where they say nothing, so that such rows are as they were before."

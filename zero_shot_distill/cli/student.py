@@ -34,16 +34,23 @@ def student_rows(
 ) -> list[dict[str, Any]]:  # for `show_rows`
     "List every student, whatever came of it, then the trivial answers."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
+    from zero_shot_distill.prompt.display import share_text
     from zero_shot_distill.student.record import trivial_counts
 
     confusion, valid = trivial_counts(students)
     agreement, uneven = any(student.test.agreement for student in students), confusion is not None and confusion.is_uneven
+    few_gold = any(student.test.powered for student in students)
     rows = [
         {
             "student": f"{student.config.method}\n{student.config.labels} labels, seed {student.config.seed}",
             "rows": f"{student.n_train} train\n{student.test.n} test",
             **{title: text.partition("\n")[0] for title, text in student.valid_row(uneven).items()},
             **student.test.shares(agreement, uneven, " (test)", with_n=False),
+            **(
+                {"with teacher labels (test)": share_text(found, with_n=False) if (found := student.test.powered) else "–"}
+                if few_gold
+                else {}
+            ),
             "unread": student.test.n_unreadable,
             "s a step": f"{student.step_s:.2f}",
         }
@@ -164,6 +171,7 @@ def train(
     """Train students on an annotation or on your own rows, and measure them on test rows. What was stopped goes on, what is done is kept.
 
     Of a file a tenth each is held out to choose the checkpoint and to measure, with each label's share, rows that belong together on one side.
+    Of an annotation with test rows, those without a gold label narrow the interval of the accuracy by the teacher's labels.
 
     Example: `zsd train --annotations pocket_nli-0123456789ab --method step-by-step --seeds 0,1,2`
 

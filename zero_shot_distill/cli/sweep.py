@@ -92,7 +92,7 @@ def sweep(
         _about(found.name, planned, len(there), workers if engine == "processes" else None, seconds_left(planned, work_dir, workers))
     )
     if len(planned) > len(found.seeds):  # several ways of training, to be compared
-        progress.message(seen_sentence(len(rows.test), len(found.seeds)))
+        progress.message(seen_sentence(rows.n_test, len(found.seeds)))
     if is_dry:
         show_rows([_row(run, run in there) for run in planned], common.as_json)
         return

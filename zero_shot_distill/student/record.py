@@ -271,6 +271,11 @@ class RunRecord(TrainingReport):
         "Name the student by its method and its labels, for readers."
         return f"{METHODS[self.config.method].title}, {self.config.labels} labels"
 
+    @property
+    def notes(self) -> list[str]:  # a line each; empty: nothing
+        "Say what a reader of the figures must know of the training, and of the test rows."
+        return super().notes + self.test.notes
+
     def __repr__(self) -> str:
         return f"RunRecord({self.run_id}: {self.title}, seed {self.config.seed}, {self.test!r})"
 

@@ -17,6 +17,8 @@ from ..prompt.by_label import FEWEST_WARNED, by_label_rows, nearly_one_label, tr
 from ..prompt.display import percent_text, share_text
 from ..stats.confusion import Confusion
 from ..stats.interval import Interval, share_of
+from ..stats.ppi import PoweredShare
+from .few_gold import RowsWithoutGold
 from zero_shot_distill.student.measure import (
     AgainstTeacher,
     Calibration,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 class StudentResult:
     "What came of a finished student's test rows, which are the same rows in the same order for all students of a run."
 
-    n: int  # test rows
+    n: int  # test rows with a gold label
     n_correct: int  # right labels
     n_unreadable: int  # answers that are no label; counted as wrong
     accuracy: float  # share of right labels, 0 to 1
@@ -55,6 +57,7 @@ class StudentResult:
     # 1 or 0 for each row that the teacher labelled, too: whether its label is right; None for the others. Empty: as for `agrees`
     teacher_correct: tuple[int | None, ...] = ()
     rationales: RationaleScore | None = None  # of some of the rows; None: not asked for, or a record of before
+    without_gold: RowsWithoutGold | None = None  # test rows that are none of the `n`; None: there are none, or a record of before
     predicted: tuple[PredictedRow, ...] = field(default=(), compare=False)  # row by row; kept in a file of its own beside the record
 
     def __post_init__(self):
@@ -91,6 +94,11 @@ class StudentResult:
         known = [place for place, one in enumerate(self.agrees) if one is not None]
         groups = [self.groups[place] for place in known if self.groups]
         return share_of([bool(self.agrees[place]) for place in known], groups) if known else None
+
+    @property
+    def powered(self) -> PoweredShare | None:  # None: the teacher labelled no test row without a gold label
+        "Give the accuracy with the help of the teacher's labels of test rows without a gold label; never with a wider interval than `interval`."
+        return self.without_gold and self.without_gold.accuracy(self.correct, self.groups)
 
     @cached_property
     def calibration(self) -> Calibration | None:  # None: not scored
@@ -144,16 +152,26 @@ class StudentScore(StudentResult):
         found = nearly_one_label(self.confusion, self.n - self.n_unreadable) if self.n >= FEWEST_WARNED else ""
         return f"{found}: the student says little else" if found else ""
 
+    @property
+    def notes(self) -> list[str]:  # a line each; empty: nothing
+        "Say what a reader of the figures must know of test rows without a gold label."
+        return self.without_gold.notes(self.groups) if self.without_gold else []
+
     def __repr__(self) -> str:
         always = "".join(f", {name} {100 * share:.1f} %" for name, share in trivial_shares(self.confusion).items())
+        found = self.powered
+        helped = (
+            f"; with the teacher's labels of {found.n_rows - found.n:,} rows more {percent_text(found, 1)}, {found.gain}" if found else ""
+        )
         agreement = f"; {percent_text(self.agreement, 1)} of {self.agreement.n} teacher labels" if self.agreement else ""
         error = f"; calibration error {percent_text(self.calibration.error, 1)}" if self.calibration else ""
-        right = f"{self.n_correct} of {self.n} right: {percent_text(self.interval, 1)}{always}"
+        right = f"{self.n_correct} of {self.n} right: {percent_text(self.interval, 1)}{always}{helped}"
         return f"StudentScore({right}{agreement}{error}, {self.n_unreadable} unreadable)"
 
     def _repr_html_(self) -> str:
         counts = table_html(by_label_rows(self.confusion)) if self.confusion else ""
         counts += f"<p>WARNING: {escape(self.warning)}</p>" if self.warning else ""
+        counts += "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         more = "".join(f"<p>{escape(title)}</p>{table_html(rows)}" for title, rows in measured_rows(self).items())
         return styled(table_html(with_trivial_rows([{"": "this student"} | self.as_row()], self.confusion)) + counts + more)
 
@@ -163,6 +181,9 @@ def measured_rows(
 ) -> dict[str, list[dict[str, str]]]:  # title -> rows for `table_html`; what was not measured is not there
     "Lay out what was measured beside the accuracy."
     found = {}
+    if (others := score.without_gold) and others.agrees:
+        title = f"Accuracy with the help of the teacher's labels of {len(others.agrees):,} test rows without a gold label"
+        found[title] = [others.as_row(score.correct, score.groups)]
     if score.readings:
         found["Labels as the student writes them, and by their probability"] = readings_rows(score.readings, score.groups)
     if pair := score.against_teacher:
@@ -180,6 +201,13 @@ def _numbers(score: StudentResult) -> dict[str, Any]:
         shown |= {"balanced accuracy": balanced.value, "most frequent label": label, "its share": share.value}
     if score.agreement:
         shown |= {"teacher agreement": score.agreement.value, "rows with a teacher label": score.agreement.n}
+    if found := score.powered:
+        shown |= {
+            "accuracy with teacher labels": found.value,
+            "its low": found.low,
+            "its high": found.high,
+            "worth gold rows": found.n_worth,
+        }
     if score.calibration:
         shown |= {"accuracy of the most likely label": share_of(score.readings["scored"].correct).value}
         shown |= {"calibration error": score.calibration.error.value}

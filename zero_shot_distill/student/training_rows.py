@@ -35,9 +35,16 @@ class TrainingRows:
     task: Task
     train: Sequence[AnnotatedRow] = field(repr=False)
     valid: Sequence[AnnotatedRow] = field(repr=False)  # the checkpoint is chosen by these
-    test: Sequence[Example] = field(repr=False)  # with labels; the finished student is measured on these
+    test: Sequence[Example] = field(
+        repr=False
+    )  # the finished student is measured on those with a label; the others may help (`student.few_gold`)
     labels: str  # whose labels there are to learn from: "teacher" or "gold"
     test_annotations: Sequence[AnnotatedRow] = field(default=(), repr=False)  # the test rows, where the teacher annotated them
+
+    @property
+    def n_test(self) -> int:
+        "Count the test rows with a label."
+        return _n_labelled(self.test)
 
     def job(
         self,
@@ -48,14 +55,26 @@ class TrainingRows:
         return TrainingJob(weights.path, weights.title, self.task, *rows, annotation=self.id, weights_licence=weights.licence)
 
 
-def _labelled_test_rows(task: Task) -> list[Example]:
-    "Load the rows that a student is measured on."
-    test = [row for row in load_examples(task, "test") if row.label is not None] if "test" in task.splits else []
-    if not test:
+def _n_labelled(rows: Sequence[Example]) -> int:
+    return sum(row.label is not None for row in rows)
+
+
+def _test_rows(task: Task) -> list[Example]:
+    "Load the rows that a student is measured on, of which one at least has a label."
+    test = load_examples(task, "test") if "test" in task.splits else []
+    if all(row.label is None for row in test):
         raise UnusableInput(
             f"task {task.name!r}: no labelled row in a split 'test' to measure the student on; add one to the task's splits"
         )
     return test
+
+
+def _about_others(test: Sequence[Example], taught: Sequence[AnnotatedRow] = ()) -> str:  # empty: every test row has a label
+    "Say what becomes of the test rows without a label."
+    others, replied = [row.id for row in test if row.label is None], {row.id for row in taught if not row.is_open}
+    n_helping = sum(id in replied for id in others)
+    helping = f"; {n_helping:,} others without a label help by the teacher's" if n_helping else ""
+    return helping + (f"; {len(others) - n_helping:,} test rows without a label are left out" if len(others) > n_helping else "")
 
 # %% ../../nbs/5_student/07_training_rows.ipynb #ba2e5f07
 def rows_of_annotation(
@@ -69,9 +88,13 @@ def rows_of_annotation(
     loaded = load_task(task or of_task)
     if loaded.name != of_task:
         raise JobError(f"--task {task}: annotation {found.id} is of task {of_task!r}; name that one")
-    rows, test = found.rows, _labelled_test_rows(loaded)
-    about = f"annotation {found.id}: {len(rows['train']):,} train, {len(rows['valid']):,} valid rows; {len(test):,} test rows of the task"
-    return TrainingRows(found.id, about, loaded, rows["train"], rows["valid"], test, "teacher", rows.get("test", ()))
+    rows, test = found.rows, _test_rows(loaded)
+    taught = rows.get("test", ())
+    n_train, n_valid, n_test = len(rows["train"]), len(rows["valid"]), _n_labelled(test)
+    about = (
+        f"annotation {found.id}: {n_train:,} train, {n_valid:,} valid rows; {n_test:,} test rows of the task{_about_others(test, taught)}"
+    )
+    return TrainingRows(found.id, about, loaded, rows["train"], rows["valid"], test, "teacher", taught)
 
 
 def _open_annotation(name: str, work_dir: Path) -> Annotation:
@@ -109,9 +132,9 @@ def rows_of_file(
     else:
         loaded = _read_by(load_task(task), path)
     train, valid = ([_as_annotated(loaded, row) for row in load_examples(loaded, split)] for split in ("train", "valid"))
-    test = _labelled_test_rows(loaded)
+    test = _test_rows(loaded)
     id = f"{loaded.name}-{fingerprint(path, loaded.model_dump(mode='json', exclude={'splits'}))}"
-    return TrainingRows(id, _about(path, loaded, (len(train), len(valid), len(test))), loaded, train, valid, test, "gold")
+    return TrainingRows(id, _about(path, loaded, (train, valid), test), loaded, train, valid, test, "gold")
 
 
 def _read_by(task: Task, path: Path) -> Task:
@@ -131,13 +154,13 @@ def _as_annotated(task: Task, row: Example) -> AnnotatedRow:
     return AnnotatedRow(row.id, task.input_text(row), gold=row.label, label=None, rationale=row.rationale)
 
 
-def _about(path: Path, task: Task, n_rows: tuple[int, int, int]) -> str:
+def _about(path: Path, task: Task, learned: tuple[Sequence[AnnotatedRow], Sequence[AnnotatedRow]], test: Sequence[Example]) -> str:
     "Say which columns are used, and how many rows are for what."
     used = f"input {', '.join(task.fields.values())}; label {task.label_column}"
     used += f"; rationale {task.rationale_column}" if task.rationale_column else "; no rationales"
-    n_train, n_valid, n_test = n_rows
+    n_train, n_valid = map(len, learned)
     together = f", rows with one {task.group_field} together" if task.group_field else ""
-    return f"{path.name}: {used}. {n_train:,} rows to train on, {n_valid:,} valid, {n_test:,} test, each with its share of every label{together}"
+    return f"{path.name}: {used}. {n_train:,} rows to train on, {n_valid:,} valid, {_n_labelled(test):,} test, each with its share of every label{together}{_about_others(test)}"
 
 # %% ../../nbs/5_student/07_training_rows.ipynb #sw000002
 def training_rows(
