@@ -9,8 +9,8 @@ share no group. All proposers begin with the same templates on the same rows, an
 counted; stored replies count like new ones, so that a second run costs nothing and prints the same. `--parallel` runs searches side by side, for a server
 that answers many requests at once.
 
-DSPy's GEPA and promptolution's CAPO are not among the proposers: neither is installed with this project, and both ask through clients of their own,
-past the response store, so that their questions could not be counted in the same way.
+`--proposers opro,gepa,capo` also lets DSPy's GEPA and promptolution's CAPO search, where they are installed (`pip install dspy promptolution`, which this
+project does without). `opro_peers.py` says how: they ask the same teacher through the same store, and their questions are counted in the same way.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from opro_peers import PEERS, search_with_peer
 
 from zero_shot_distill.core.definition import ZsdError
 from zero_shot_distill.core.progress import Progress
@@ -74,7 +76,7 @@ def _search(setting: Setting, proposer: str, seed: int) -> PromptSearch:
         draw_contest(task, setting.settings.rows, setting.n_confirm, seed, setting.split),
         setting.settings,
         setting.objective,
-        proposer,
+        **({} if proposer in PEERS else {"proposer": proposer}),
         seed=seed,
         budget=SearchBudget(queries=setting.queries),
     )
@@ -89,20 +91,21 @@ def _search(setting: Setting, proposer: str, seed: int) -> PromptSearch:
             own = setting.optimiser.sampling if setting.optimiser.has_own_sampling else None
         client = connect(opened, store, setting.teacher.sampling)
         optimiser = connect(proposing, store, setting.settings.optimiser_sampling(setting.teacher.sampling, own))
+        if proposer in PEERS:
+            return search_with_peer(proposer, job, client, optimiser, progress)
         return search_prompt(job, client, optimiser, setting.work_dir, progress)
 
 
 def line(proposer: str, seed: int, found: PromptSearch, objective: SearchObjective) -> dict[str, Any]:
-    "One search in numbers: in-sample and confirmed shares in per cent, differences in points."
+    "One search in numbers: in-sample and confirmed shares in per cent, differences in points; without those of the best found where it found none."
     goal, tried = objective.goal, tried_by_id(found.steps)
     total, confirmed = SearchTotal.of(found), found.confirmation
-    best = next((one for one in found.ranked if one.id not in {start.id for start in found.steps[0].tried}), found.ranked[0])
+    best = next((one for one in found.ranked if one.id not in {start.id for start in found.steps[0].tried}), None)
     numbers: dict[str, Any] = {
         "proposer": proposer,
         "seed": seed,
         "incumbent": found.incumbent,
         "incumbent, in-sample": 100 * getattr(tried[found.incumbent].score, goal),
-        "best found, in-sample": 100 * getattr(best.score, goal),
         "queries": total.n_questions,
         "tokens": total.n_tokens,
         "usd": total.cost_usd,
@@ -111,15 +114,18 @@ def line(proposer: str, seed: int, found: PromptSearch, objective: SearchObjecti
         "chosen": found.chosen.id,
         "text": found.chosen.user_message,
     }
-    if confirmed and best.id in confirmed.scores:
+    if best:
+        numbers["best found, in-sample"] = 100 * getattr(best.score, goal)
+    if confirmed:
+        numbers["incumbent, confirmed"] = 100 * confirmed_share(found, found.incumbent).value
+        numbers["handed out"] = 100 * confirmed.difference(confirmed.chosen).value
+    if confirmed and best:
         gain, split = confirmed.difference(best.id), found.end.gain
         numbers |= {
-            "incumbent, confirmed": 100 * confirmed_share(found, found.incumbent).value,
             "best found, confirmed": 100 * confirmed_share(found, best.id).value,
             "difference": 100 * gain.value,
             "difference_low": 100 * gain.low,
             "difference_high": 100 * gain.high,
-            "handed out": 100 * confirmed.difference(confirmed.chosen).value,
             "format": 100 * split.format.value,
             "label": 100 * split.label.value,
         }
@@ -140,16 +146,13 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def single(numbers: dict[str, Any]) -> dict[str, Any]:
     "A search as a line of the first table."
-    difference = "-"
+    difference, shares = "-", ("incumbent, in-sample", "best found, in-sample", "incumbent, confirmed", "best found, confirmed")
     if "difference" in numbers:
         difference = f"{numbers['difference']:+.1f} [{numbers['difference_low']:+.1f}, {numbers['difference_high']:+.1f}]"
     return {
         "proposer": numbers["proposer"],
         "seed": numbers["seed"],
-        "incumbent, in-sample": f"{numbers['incumbent, in-sample']:.0f}",
-        "best found, in-sample": f"{numbers['best found, in-sample']:.0f}",
-        "incumbent, confirmed": f"{numbers.get('incumbent, confirmed', float('nan')):.0f}",
-        "best found, confirmed": f"{numbers.get('best found, confirmed', float('nan')):.0f}",
+        **{name: f"{numbers[name]:.0f}" if name in numbers else "-" for name in shares},
         "difference": difference,
         "handed out": numbers["chosen"],
         "queries": f"{numbers['queries']:,}",
@@ -168,7 +171,8 @@ def summary(proposer: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return f"{mean(values):+.1f}{spread}" if values else "-"
 
     for numbers in lines:
-        numbers["in-sample gain"] = numbers["best found, in-sample"] - numbers["incumbent, in-sample"]
+        if "best found, in-sample" in numbers:
+            numbers["in-sample gain"] = numbers["best found, in-sample"] - numbers["incumbent, in-sample"]
     return {
         "proposer": proposer,
         "seeds": len(lines),
@@ -187,7 +191,7 @@ def main() -> None:
     parser.add_argument("--task", default="pocket_nli")
     parser.add_argument("--teacher", type=Path, help="a teacher's YAML file; the embedded teacher by default")
     parser.add_argument("--optimiser", type=Path, help="another teacher's YAML file, which proposes")
-    parser.add_argument("--proposers", default=",".join(PROPOSERS), help="with commas between")
+    parser.add_argument("--proposers", default=",".join(PROPOSERS), help=f"with commas between; there are also {' and '.join(PEERS)}")
     parser.add_argument("--seeds", type=int, default=3, help="searches of each proposer")
     parser.add_argument("--queries", type=int, default=2000, help="questions of each search, proposals and confirmation counted")
     parser.add_argument("--preset", default="thesis", choices=PRESETS)
