@@ -29,6 +29,8 @@ def lint(
 ) -> None:
     """Look through records and data for faults of protocol: test rows used to choose, seeds left out, made-up figures, shared rows.
 
+    What was not looked at is said at the end: files of no known kind, rows that are not on this machine.
+
     Example: `zsd lint zsd-work --task pocket_nli --strict`
     """
     from zero_shot_distill.study.lint import lint as look
@@ -37,6 +39,7 @@ def lint(
     report = look(paths or ([] if task else [DEFAULT_WORK_DIR]), load_task(task) if task else None)
     if as_json:
         show_rows(report.frame.to_dict("records"), as_json=True)
+        print(*report.not_looked_at, sep="\n", end="\n" * bool(report.not_looked_at), file=sys.stderr)
     else:
         print(report.text)
     if report.findings and is_strict:

@@ -256,7 +256,15 @@ class RunRecord(TrainingReport):
         path: Path,  # a file of `write`, of this version or an earlier one
     ) -> "RunRecord":  # `RecordsError` where it is missing or malformed
         "Read a record."
-        content = read_json_file(path)
+        return cls.of(read_json_file(path), path)
+
+    @classmethod
+    def of(
+        cls,
+        content: Any,  # that `as_dict` gave, in this version or an earlier one
+        path: Path,  # where it was found, named in the error
+    ) -> "RunRecord":  # `RecordsError` where it is malformed
+        "Take a record from JSON values, such as one of the list that `zsd sweep --json` prints."
         if isinstance(content, dict):
             content = with_new_names(content)
             if isinstance(content.get("test"), dict):

@@ -6,6 +6,7 @@
 __all__ = ['Check', 'CHECKS', 'LintReport', 'lint']
 
 # %% ../../nbs/7_study/08_lint.ipynb #08_lin0004
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,28 @@ from typing import TYPE_CHECKING
 from ..core.display import result_html
 from ..student.record import NoRecords
 from .findings import Fault, Finding, listed
+from .known_rows import rows_of, task_of
+from zero_shot_distill.study.lint_choices import (
+    confirmed_in_sample,
+    contradictory_searches,
+    few_confirmation_rows,
+    missing_searches,
+    score_of_selection,
+    searched_prompt_in_use,
+    searches_on_test,
+    selection_in_test,
+    tiny_plans,
+)
+from .lint_prompts import label_in_question, label_in_template, rows_in_question, rows_in_template, rows_in_turns
 from zero_shot_distill.study.lint_rows import (
     empty_rationales,
     label_in_input,
-    label_in_question,
-    label_in_template,
     made_up_rationales,
     mixed_models,
     mixed_teachers,
-    rows_in_template,
-    score_of_selection,
-    selection_in_test,
+    shared_questions,
     shared_rows,
     shared_task_rows,
-    tiny_plans,
 )
 from zero_shot_distill.study.lint_students import (
     blank_rationales,
@@ -44,14 +53,18 @@ from zero_shot_distill.study.lint_students import (
     validated_on_test,
 )
 from zero_shot_distill.study.lint_tables import (
+    chance_of,
+    missing_runs,
     other_shares,
     rows_at_chance,
     rows_nobody_measured,
     tested_on_validation,
     unequal_batches,
+    unequal_budgets,
     unequal_tries,
 )
-from .material import Material, read_material
+from .material import Material, PassedOver
+from .read_material import read_material
 from ..task.task import Task
 
 if TYPE_CHECKING:
@@ -61,26 +74,34 @@ if TYPE_CHECKING:
 Check = Callable[[Material], Iterator[Finding]]
 
 CHECKS: Mapping[Fault, tuple[Check, ...]] = {
-    Fault.TEST_USED_TO_CHOOSE: (validated_on_test, selection_in_test, tested_on_validation),
-    Fault.CHOSEN_AND_REPORTED: (score_of_selection,),
-    Fault.BEST_OF_K: (left_out, missing_seeds, unequal_tries),
-    Fault.LABEL_IN_PROMPT: (label_in_template, rows_in_template, label_in_input, label_in_question),
-    Fault.PLACEHOLDER: (missing_fields, odd_durations, contradictions, copies, made_up_rationales, rows_nobody_measured),
-    Fault.SHARED_ROWS: (shared_rows, shared_task_rows),
-    Fault.TINY_VALIDATION: (tiny_validation, tiny_plans),
-    Fault.UNEQUAL_TRAINING: (unequal_training, other_shares, unequal_batches),
+    Fault.TEST_USED_TO_CHOOSE: (validated_on_test, selection_in_test, searches_on_test, tested_on_validation),
+    Fault.CHOSEN_AND_REPORTED: (score_of_selection, confirmed_in_sample, searched_prompt_in_use),
+    Fault.BEST_OF_K: (left_out, missing_seeds, missing_searches, unequal_tries, missing_runs),
+    Fault.LABEL_IN_PROMPT: (label_in_template, rows_in_template, rows_in_turns, label_in_question, rows_in_question, label_in_input),
+    Fault.PLACEHOLDER: (
+        *(missing_fields, odd_durations, contradictions, copies),
+        *(contradictory_searches, made_up_rationales, rows_nobody_measured),
+    ),
+    Fault.SHARED_ROWS: (shared_rows, shared_task_rows, shared_questions),
+    Fault.TINY_VALIDATION: (tiny_validation, few_confirmation_rows, tiny_plans),
+    Fault.UNEQUAL_TRAINING: (unequal_training, other_shares, unequal_batches, unequal_budgets),
     Fault.BLANK_RATIONALES: (blank_rationales, empty_rationales),
     Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models),
     Fault.AT_CHANCE: (runs_at_chance, rows_at_chance),
 }
 
 # %% ../../nbs/7_study/08_lint.ipynb #08_lin0010
+_N_EXAMPLES = 8  # of what was not looked at; the rest is counted
+
+
 @dataclass(frozen=True, repr=False)
 class LintReport:
     "What was found, and how much was looked at."
 
     findings: tuple[Finding, ...]
     n_files: int  # that are of a kind that is looked at
+    passed_over: tuple[PassedOver, ...] = ()  # what was not looked at, though it may hold data
+    n_other: int = 0  # files whose ending is of no data: code, text, pictures
 
     @property
     def sentence(self) -> str:
@@ -100,7 +121,23 @@ class LintReport:
             for one in of_kind:
                 lines += [f"  {one.file}", fill(one.what, 96, initial_indent="    ", subsequent_indent="    ")]
                 lines += [fill(listed(list(one.rows)), 96, initial_indent="    - ", subsequent_indent="      ")] if one.rows else []
-        return "\n".join([f"{self.sentence}.", *lines])
+        return "\n".join([f"{self.sentence}.", *lines, *(["", *self.not_looked_at] if self.not_looked_at else [])])
+
+    @property
+    def not_looked_at(self) -> list[str]:  # lines; empty: everything was
+        "Say what was not looked at, kind by kind, with examples."
+        unknown = [one.path for one in self.passed_over if not one.why]
+        lines = [fill(f"{one.path}: {one.why}", 100, initial_indent="  ", subsequent_indent="    ") for one in self.passed_over if one.why]
+        more = len(lines) - _N_EXAMPLES
+        lines = lines[:_N_EXAMPLES] + ([f"  and {more:,} more"] if more > 0 else [])
+        if unknown:
+            kinds = ", ".join(f"{n:,} {ending}" for ending, n in Counter(path.suffix or path.name for path in unknown).most_common())
+            examples = listed([str(path) for path in unknown])
+            said = f"{len(unknown):,} file{'s' * (len(unknown) != 1)} of no known kind ({kinds}): {examples}"
+            lines.append(fill(said, 100, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+        if self.n_other:
+            lines.append(f"  {self.n_other:,} file{'s' * (self.n_other != 1)} whose ending is of no data: code, text, pictures")
+        return ["Not looked at:", *lines] if lines else []
 
     def as_rows(self) -> list[dict[str, str]]:  # for a table
         "List the findings."
@@ -117,7 +154,8 @@ class LintReport:
 
     def _repr_html_(self) -> str:
         rows = [{**row, "file": Path(row["file"]).name} for row in self.as_rows()]
-        return result_html(self.sentence, rows, wide=["rows", "what was seen", "why it matters"])
+        note = " ".join(" ".join(self.not_looked_at).split())
+        return result_html(self.sentence, rows, note, wide=["rows", "what was seen", "why it matters"])
 
     def __repr__(self) -> str:
         return self.text
@@ -128,16 +166,45 @@ def lint(
     task: Task | None = None,  # whose rows are looked through, too
 ) -> LintReport:  # `RecordsError` where a path is not there, `NoRecords` where it holds nothing that can be looked at
     "Look for faults of protocol."
-    findings, n_files = [], 0
+    findings, passed_over, n_files, n_other = [], [], 0, 0
     for place, path in enumerate(paths or ([None] if task else [])):
         found = read_material(Path(path)) if path is not None else Material()
         if path is not None and not found.n_files:
-            raise NoRecords(
-                f"{path}: nothing to look through: no run record, annotation, prompt, task, response store or table of the thesis (experiment_tracking.csv); "
-                "give a work directory, or a file of one of these kinds"
-            )
+            raise NoRecords(_nothing(path, found))
         if task is not None and not place:
             found.tasks[Path(f"{task.name}.yaml")] = task
-        n_files += found.n_files
+        n_files, n_other = n_files + found.n_files, n_other + found.n_other
         findings += [finding for checks in CHECKS.values() for check in checks for finding in check(found)]
-    return LintReport(tuple(findings), n_files)
+        passed_over += [*found.passed_over, *_gaps(found)]
+    return LintReport(tuple(findings), n_files, tuple(passed_over), n_other)
+
+
+def _nothing(path: Path, found: Material) -> str:
+    "Say that there is nothing to look through, and what there is instead."
+    others = [one.path.name + (one.why and f" ({one.why})") for one in found.passed_over]
+    there = f" (there are {len(others)} files of no known kind: {listed(others[:3])})" if others else ""
+    return (
+        f"{path}: nothing to look through: no run record, annotation, prompt, prompt search, task, response store or table of students{there}; "
+        "give a work directory, or a file of one of these kinds"
+    )
+
+
+def _gaps(found: Material) -> Iterator[PassedOver]:
+    "Say what of the known files could not be looked at, for want of something that is not here."
+    places = {task.name: path for path, task in found.tasks.items()}
+    places |= {str(one.search.about["task"]): one.path for one in found.searches}
+    for name, path in places.items():
+        lacking = sorted(set(task.splits) - set(rows_of(name, found))) if (task := task_of(name, found)) else []
+        if lacking:
+            yield PassedOver(
+                path, f"{', '.join(lacking)} of {name}: rows that are not on this machine are not looked for in splits and prompts"
+            )
+        elif task is None:
+            yield PassedOver(path, f"there is no definition of task {name}, whose rows are not looked for in prompts; name one with --task")
+    for table in found.tables:
+        names = {row.run.dataset for row in table.rows} - {None}
+        if unknown := sorted(name for name in names if task_of(name, found) is None and chance_of(name, found) is None):
+            yield PassedOver(
+                table.path,
+                f"chance is not known of {', '.join(unknown)}, so students at chance are not found; name a definition with --task",
+            )

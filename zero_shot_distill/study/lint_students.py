@@ -16,7 +16,7 @@ from typing import Any
 from ..prompt.by_label import trivial_shares
 from ..stats.chance import is_at_chance, odd_values, round_values
 from ..student.method import METHODS, own_settings
-from ..student.record import RunRecord
+from ..student.record import RunRecord, predictions_path
 from .findings import Fault, Finding
 from .material import FoundRun, Material
 
@@ -51,7 +51,7 @@ def _compared(found: Material) -> list[list[FoundRun]]:
     groups: dict[tuple[Any, ...], list[FoundRun]] = {}
     for one in found.runs:
         run = one.run
-        groups.setdefault((one.path.parent, run.task, run.student, run.annotation, run.test.n, run.test.groups), []).append(one)
+        groups.setdefault((one.folder, run.task, run.student, run.annotation, run.test.n, run.test.groups), []).append(one)
     return list(groups.values())
 
 
@@ -64,13 +64,13 @@ def _by_arm(runs: Sequence[FoundRun]) -> dict[Arm, list[FoundRun]]:
 
 def _found(fault: Fault, runs: Sequence[FoundRun], what: str) -> Finding:
     "Make a finding about some records of a folder."
-    return Finding(fault, runs[0].path if len(runs) == 1 else runs[0].path.parent, tuple(one.run.run_id for one in runs), what)
+    return Finding(fault, runs[0].path if len(runs) == 1 else runs[0].folder, tuple(one.run.run_id for one in runs), what)
 
 # %% ../../nbs/7_study/06_lint_students.ipynb #06_lin0008
 def _folders(found: Material) -> list[list[FoundRun]]:
     folders: dict[Path, list[FoundRun]] = {}
     for one in found.runs:
-        folders.setdefault(one.path.parent, []).append(one)
+        folders.setdefault(one.folder, []).append(one)
     return list(folders.values())
 
 
@@ -129,16 +129,23 @@ def _contradiction(one: FoundRun) -> str:  # empty: none
 
 
 def contradictions(found: Material) -> Iterator[Finding]:
-    "Find records whose figures do not fit each other."
+    "Find records whose figures do not fit each other, or what the student said row by row."
     for one in found.runs:
         if why := _contradiction(one):
             yield _found(Fault.PLACEHOLDER, [one], f"The record contradicts itself: {why}.")
+        said = found.predictions.get(predictions_path(one.path.parent, one.run.run_id))
+        if said and (len(said), sum(bool(row["is_right"]) for row in said)) != (one.run.test.n, one.run.test.n_correct):
+            right = sum(bool(row["is_right"]) for row in said)
+            what = (
+                f"It has {one.run.test.n_correct} of {one.run.test.n} right; what the student said row by row has {right} of {len(said)}."
+            )
+            yield _found(Fault.PLACEHOLDER, [one], what)
 
 
 def copies(found: Material) -> Iterator[Finding]:
     "Find records that are another one under a new name: the same losses at every evaluation, or the same file."
     for runs in _folders(found):
-        renamed = [one for one in runs if one.path.stem != one.run.run_id]
+        renamed = [one for one in runs if not one.is_listed and one.path.stem != one.run.run_id]
         for one in renamed:
             yield _found(Fault.PLACEHOLDER, [one], f"The file is named {one.path.name}, its record is of {one.run.run_id}: a copy.")
         trained: dict[Any, list[FoundRun]] = {}
@@ -177,7 +184,7 @@ def missing_seeds(found: Material) -> Iterator[Finding]:
     "Find arms that lack some of the seeds of the others, other than the last ones."
     unread = {one.file.parent for one in found.unread}  # whose seeds are not known
     for runs in _compared(found):
-        if runs[0].path.parent in unread:
+        if runs[0].folder in unread:
             continue
         by_budget: dict[tuple[Any, ...], dict[Arm, list[FoundRun]]] = {}
         for arm, of in _by_arm(runs).items():

@@ -36,7 +36,7 @@ from zero_shot_distill.thesis.files import (
 )
 from .form import mix_in_our_form, templates_in_our_form
 from .imported import ImportedFolder, ImportedReply
-from .tracking import ThesisResult, ThesisRun, read_result, read_tracking
+from .tracking import ThesisResult, ThesisRun, is_tracking, read_result, read_tracking
 
 # %% ../../nbs/5_thesis/03_importer.ipynb #2a4ea51d
 def _imported(key: str, model: str, text: str, created_at: str) -> Response:
@@ -265,7 +265,7 @@ def _take(path: Path, report: ImportReport, store: ResponseStore, folder: Import
         _take_responses(path, report, store, folder)
     elif path.suffix in {".yaml", ".yml"}:
         _take_yaml(path, report, folder)
-    elif path.name == "experiment_tracking.csv":
+    elif is_tracking(path):
         for row in read_tracking(path):
             if isinstance(row, SkippedLine):
                 report.skip(row)
