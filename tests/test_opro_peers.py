@@ -27,6 +27,12 @@ def script(body: dict[str, Any], n: int) -> Scripted:
     content = body["messages"][-1]["content"]
     if any(premise in content and hypothesis in content for premise, hypothesis in LABEL_OF):
         return answers(body)
+    if "response_format" in body:
+        return Scripted(
+            400,
+            error="Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+            param="response_format",
+        )
     return Scripted(text=f"Scripted words {body['seed']}", prompt_tokens=30, completion_tokens=4)
 
 
@@ -110,6 +116,19 @@ def test_a_text_that_loses_a_placeholder_is_refused_without_a_question(searched)
     assert set(found.confirmation.scores) == {named.id, found.incumbent}
     assert named.score.n == N_ROWS
     assert line["refused"].startswith("4 of 5")
+
+
+def test_a_schema_that_the_server_does_not_take_is_left_out_and_nothing_counted_for_it(searched):
+    def asks_by_schema(peer: opro_peers.PeerSearch) -> list[str]:
+        schema = {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "object"}}}
+        for n in (1, 2):
+            (said,) = peer.propose([[{"role": "user", "content": "Proposal"}]], schema)
+            assert said.startswith("Scripted words")
+            assert peer.n_proposals == n
+        return []
+
+    _, line, n_received = searched(asks_by_schema)
+    assert n_received == line["queries"] + 1, "it is tried once"
 
 
 def test_it_is_confirmed_on_the_rows_of_our_searches(searched):

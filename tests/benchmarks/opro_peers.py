@@ -12,7 +12,8 @@ and promptolution 2.3.0). Both propose and choose by themselves, with their own 
   fit is not asked and ends the search; the confirmation of three prompts is kept back. The best two that a peer names are confirmed beside the incumbent;
 - the same rules for a prompt, told in the place where each library takes them: where the row stands, and how to reply.
 
-GEPA begins with the incumbent and reflects on selection rows, three at a time, as it also scores on them. CAPO crosses the texts of all templates that the search
+GEPA begins with the incumbent and reflects on selection rows, three at a time, as it also scores on them. It asks for its proposals in JSON, by a schema where the
+server takes one; a reply that is no such JSON counts as one without a prompt. CAPO crosses the texts of all templates that the search
 begins with; its races take a fifth of the selection rows a round, and the questions that ask its two best on all of these rows are kept back. It writes no
 examples into a prompt (`upper_shots=0`): a prompt that quotes rows is refused here.
 """
@@ -44,6 +45,8 @@ from zero_shot_distill.prompt.trajectory import Candidate, SearchError, Step, ra
 from zero_shot_distill.store.request import Request, Response
 from zero_shot_distill.task.task import Example
 from zero_shot_distill.teacher.client import TeacherClient
+from zero_shot_distill.teacher.completion import ErrorKind
+from zero_shot_distill.teacher.options import Asked
 from zero_shot_distill.teacher.price import total_usage
 
 
@@ -72,6 +75,7 @@ class PeerSearch:
         self._proposed: dict[str, Response] = {}
         self._shown: list[Example] = []
         self._is_shown = False  # to the optimiser, by now
+        self._takes_schema = True  # as long as the optimiser does not say otherwise
         self.begin = self._begin()
         self._incumbent = ranked([self.begin], job.objective)
         self.candidates: dict[str, Candidate] = {}  # by normal text; those that the search begins with first, the best of them foremost
@@ -138,23 +142,34 @@ class PeerSearch:
     def propose(
         self,
         questions: Sequence[Sequence[Mapping[str, str]]],  # chat messages of each
+        response_format: Mapping[str, Any]
+        | None = None,  # a JSON schema of the replies; a server that takes none is asked without, as for our templates
     ) -> list[str]:  # empty where there was no reply; `QuestionsUsedUp` where they do not fit
         "Ask the optimiser, all in one round; a seed makes each request its own, so that it is found again."
         with self._kept_error():
             self._take(len(questions))
-            sampling, model = self.optimiser.sampling, self.optimiser.model
-            seeds = [random.Random(f"{self.job.seed} {self.name} {self.n_proposals + place}") for place in range(len(questions))]
-            requests = [
-                Request.build(model, messages, **{**sampling, "seed": seed.getrandbits(31)})
-                for messages, seed in zip(questions, seeds, strict=True)
-            ]
-            asked = self.optimiser.ask(requests)
+            ordinals = range(self.n_proposals, self.n_proposals + len(questions))
+            seeds = [random.Random(f"{self.job.seed} {self.name} {ordinal}").getrandbits(31) for ordinal in ordinals]
+            asked, requests = self._ask_optimiser(
+                questions, seeds, {"response_format": response_format} if response_format and self._takes_schema else {}
+            )
+            if any(failure.kind is ErrorKind.SCHEMA for failure in asked.failures.values()):
+                self._takes_schema = False
+                asked, requests = self._ask_optimiser(questions, seeds, {})
             self.n_proposals += len(requests)
             self.on_progress(self.n_questions, self.limit, next(map(str, asked.failures.values()), ""))
             self._is_shown = True
             self._proposed |= asked.responses
             found = [asked.responses.get(request.key) for request in requests]
             return [response.text if response else "" for response in found]
+
+    def _ask_optimiser(
+        self, questions: Sequence[Sequence[Mapping[str, str]]], seeds: Sequence[int], changes: Mapping[str, Any]
+    ) -> tuple[Asked, list[Request]]:
+        "Ask for proposals with sampling parameters that are other than the optimiser's."
+        sampling, model = {**self.optimiser.sampling, **changes}, self.optimiser.model
+        requests = [Request.build(model, said, **{**sampling, "seed": seed}) for said, seed in zip(questions, seeds, strict=True)]
+        return self.optimiser.ask(requests), requests
 
     def best(
         self,
@@ -278,11 +293,17 @@ def search_with_gepa(peer: PeerSearch) -> list[str]:  # texts, by their score on
     class Optimiser:
         "Answer GEPA's questions for a new prompt, as an engine of DSPy."
 
+        supports_response_schema = True
+        supported_params = ("response_format",)
+
         def complete(self, request: Any) -> Any:
             messages = [{"role": message.role, "content": message.text or ""} for message in request.messages]
             if request.system:
                 messages.insert(0, {"role": "system", "content": request.system})
-            (text,) = peer.propose([messages])
+            schema = request.config.response_format and {
+                name: value for name, value in request.config.response_format.items() if name != "type"
+            }
+            (text,) = peer.propose([messages], schema and {"type": "json_schema", "json_schema": {"name": "reply", **schema}})
             return Response(None, request.model, Message.assistant(text), "stop", Usage(input_tokens=0, output_tokens=0, total_tokens=0))
 
     class Teacher(dspy.Adapter):
