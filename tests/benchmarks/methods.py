@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from zero_shot_distill.student.config import TrainingConfig  # noqa: E402
 from zero_shot_distill.student.job import TrainingJob  # noqa: E402
 from zero_shot_distill.student.run import run_id_of  # noqa: E402
 from zero_shot_distill.study.method_comparison import read_method_studies  # noqa: E402
-from zero_shot_distill.study.sweep import PlannedRun, SweepEnd, train_all  # noqa: E402
+from zero_shot_distill.study.sweep import PlannedRun, SweepEnd, precision_note, train_all  # noqa: E402
 from zero_shot_distill.task.load import load_examples, load_whole  # noqa: E402
 from zero_shot_distill.task.task import Example, Task, load_task  # noqa: E402
 from zero_shot_distill.thesis.files import read_thesis_reply, read_thesis_templates  # noqa: E402
@@ -179,7 +180,10 @@ def main() -> None:
         studies = [replace(study, settings=study.settings | {"steps": 4, "eval_every": 4}) for study in studies]
     ways = [way for grid in options.grid for way in GRIDS[grid]]
     ways = [way for place, way in enumerate(ways) if way not in ways[:place]]
-    train_all(in_turn(studies, ways, options.seeds), job_of, (work_dir, "methods"), options.workers, say)
+    planned = in_turn(studies, ways, options.seeds)
+    if note := precision_note(planned, work_dir):
+        sys.exit(f"{work_dir}: {note}")
+    train_all(planned, job_of, (work_dir, "methods"), options.workers, say)
     if options.copies:
         keep_copies(work_dir, options.copies)
     for study in read_method_studies(work_dir / "runs"):

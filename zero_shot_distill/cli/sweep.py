@@ -75,7 +75,7 @@ def sweep(
     from zero_shot_distill.student.training_rows import training_rows, weights_for
     from zero_shot_distill.study.rate_plan import seen_sentence
     from zero_shot_distill.study.shared_records import fetch_records, send_record
-    from zero_shot_distill.study.sweep import load_sweep, plan_sweep, run_sweep, seconds_left
+    from zero_shot_distill.study.sweep import load_sweep, plan_sweep, precision_note, run_sweep, seconds_left
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
 
     if engine == "ray" and workers > 1:
@@ -91,6 +91,8 @@ def sweep(
     progress.message(
         _about(found.name, planned, len(there), workers if engine == "processes" else None, seconds_left(planned, work_dir, workers))
     )
+    if engine == "processes" and (note := precision_note(planned, work_dir)):
+        progress.message(f"WARNING: {note}")
     if len(planned) > len(found.seeds):  # several ways of training, to be compared
         progress.message(seen_sentence(rows.n_test, len(found.seeds)))
     if is_dry:
