@@ -12,10 +12,12 @@ and promptolution 2.3.0). Both propose and choose by themselves, with their own 
   fit is not asked and ends the search; the confirmation of three prompts is kept back. The best two that a peer names are confirmed beside the incumbent;
 - the same rules for a prompt, told in the place where each library takes them: where the row stands, and how to reply.
 
-GEPA begins with the incumbent and reflects on selection rows, three at a time, as it also scores on them. It asks for its proposals in JSON, by a schema where the
-server takes one; a reply that is no such JSON counts as one without a prompt. CAPO crosses the texts of all templates that the search
-begins with; its races take a fifth of the selection rows a round, and the questions that ask its two best on all of these rows are kept back. It writes no
-examples into a prompt (`upper_shots=0`): a prompt that quotes rows is refused here.
+GEPA begins with the incumbent and reflects on selection rows, three at a time, as it also scores on them. It asks for its proposals in JSON, by a schema where
+the server takes one; a reply that is no such JSON counts as one without a prompt.
+
+CAPO crosses the texts of all templates that the search begins with. Its races take a fifth of the selection rows a round; the questions that ask its two best on
+all of these rows are kept back. A step that does not fit is lost: the prompts before it are its result. It writes no examples into a prompt (`upper_shots=0`),
+because a prompt that quotes rows is refused here.
 """
 
 import argparse
