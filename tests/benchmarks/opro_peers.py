@@ -3,7 +3,8 @@
     python tests/benchmarks/opro_peers.py
     python tests/benchmarks/opro.py --proposers opro,gepa,capo
 
-Neither library is installed with this project; `pip install dspy promptolution` into an environment that has it (written against dspy 3.4.1 with gepa 0.1.4,
+Neither library is installed with this project (dspy brings litellm, of which a release carried a credential stealer in March 2026: give them an environment of their own);
+`pip install dspy promptolution` into an environment that has this project, too (written against dspy 3.4.1 with gepa 0.1.4,
 and promptolution 2.3.0). Both propose and choose by themselves, with their own settings; what they ask goes through `PeerSearch`, which asks our teacher:
 
 - the same templates to begin with, the same selection rows, the same sampling, store and reader of replies; what they write is completed by the row and the way to
