@@ -204,7 +204,7 @@ def test_no_address(hosted):
 
 def test_full_disk_while_asking(hosted):
     "A limit on the size of files stands for the full disk. What arrived before stays, and the next run does not ask for it again."
-    with ScriptedServer(lambda body, n: Scripted(text="- " * 5000)) as server:
+    with ScriptedServer(lambda body, n: Scripted(text="-\n" * 5000)) as server:
         env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=KEY)
         limit = 100_000
         done = zsd(hosted.folder, "run", "mine.yaml", env=env, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
