@@ -599,3 +599,21 @@ def test_rows_that_are_not_here_are_said(tmp_path, monkeypatch):
     (one,) = lint([tmp_path]).passed_over
     assert one.path.name == "cqa.yaml"
     assert "rows that are not on this machine" in one.why
+
+
+def test_files_that_are_no_splits_and_parts_of_one_split(tmp_path):
+    "A log of the training is no data set; the parts of a split are one; splits of two data sets are not compared."
+    (tmp_path / "train.csv").write_text("step,loss\n1,0.53\n2,0.22\n")
+    (tmp_path / "test_results.json").write_text('[{"name": "a long name of something"}]')
+    rows = [{"sentence": f"A long day in a small town, number {n}"} for n in range(8)]
+    (tmp_path / "data").mkdir()
+    parquet(tmp_path / "data", "a", rows)
+    (tmp_path / "data" / "a-00000-of-00001.parquet").rename(tmp_path / "data" / "train-00000-of-00002.parquet")
+    parquet(tmp_path / "data", "b", rows[:2])
+    (tmp_path / "data" / "b-00000-of-00001.parquet").rename(tmp_path / "data" / "train-00001-of-00002.parquet")
+    (tmp_path / "data" / "moods_dev.jsonl").write_text(as_lines(rows[:3]))
+    report = lint([tmp_path])
+    assert report.findings == ()
+    assert {one.path.name for one in report.passed_over} == {"train.csv", "test_results.json"}
+    (tmp_path / "data" / "moods_train.jsonl").write_text(as_lines(rows[2:]))
+    assert [(one.fault, one.rows) for one in lint([tmp_path]).findings] == [(Fault.SHARED_ROWS, ("line 3",))]

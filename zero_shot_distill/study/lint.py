@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..core.display import result_html
 from ..student.record import NoRecords
 from .findings import Fault, Finding, listed
-from .known_rows import rows_of, task_of
+from .known_rows import task_of
 from zero_shot_distill.study.lint_choices import (
     confirmed_in_sample,
     contradictory_searches,
@@ -65,6 +65,7 @@ from zero_shot_distill.study.lint_tables import (
 )
 from .material import Material, PassedOver
 from .read_material import read_material
+from ..task.load import is_here
 from ..task.task import Task
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def lint(
 def _nothing(path: Path, found: Material) -> str:
     "Say that there is nothing to look through, and what there is instead."
     others = [one.path.name + (one.why and f" ({one.why})") for one in found.passed_over]
-    there = f" (there are {len(others)} files of no known kind: {listed(others[:3])})" if others else ""
+    n = len(others)
+    there = f" (files of no known kind: {', '.join(others[:3])}{f' and {n - 3} more' if n > 3 else ''})" if others else ""
     return (
         f"{path}: nothing to look through: no run record, annotation, prompt, prompt search, task, response store or table of students{there}; "
         "give a work directory, or a file of one of these kinds"
@@ -194,7 +196,10 @@ def _gaps(found: Material) -> Iterator[PassedOver]:
     places = {task.name: path for path, task in found.tasks.items()}
     places |= {str(one.search.about["task"]): one.path for one in found.searches}
     for name, path in places.items():
-        lacking = sorted(set(task.splits) - set(rows_of(name, found))) if (task := task_of(name, found)) else []
+        read, task = found.kept.get("rows", {}).get(name), task_of(name, found)  # what no check has needed is not read for this
+        lacking = (
+            sorted(split for split in task.splits if (not is_here(task, split) if read is None else split not in read)) if task else []
+        )
         if lacking:
             yield PassedOver(
                 path, f"{', '.join(lacking)} of {name}: rows that are not on this machine are not looked for in splits and prompts"

@@ -37,12 +37,17 @@ def _of_tasks(found: Material) -> set[Path]:
     return {place.file.resolve() for task in found.tasks.values() for place in task.splits.values() if place.file}
 
 
+def _before(split: str) -> str:
+    "Name the data set where the name of a split begins with it: esnli in esnli_dev; empty where it does not."
+    return (re.match(r"(.+)[_.-](?:train|valid|validation|val|dev|test)", split) or ("", ""))[1]
+
+
 def shared_rows(found: Material) -> Iterator[Finding]:
     "Find annotated rows, and rows of a data set, whose input stands in two splits."
     of_tasks = _of_tasks(found)
     for splits in found.annotations.values():
-        for one, other in combinations(sorted(splits, key=lambda split: (not split.startswith("train"), split)), 2):
-            if {splits[one].path.resolve(), splits[other].path.resolve()} <= of_tasks:
+        for one, other in combinations(sorted(splits, key=lambda split: ("train" not in split, split)), 2):
+            if _before(one) != _before(other) or {splits[one].path.resolve(), splits[other].path.resolve()} <= of_tasks:
                 continue
             known = {same_text(row["input"]) for row in splits[one].rows if "input" in row}
             ids = tuple(str(row["id"]) for row in splits[other].rows if "input" in row and same_text(row["input"]) in known)

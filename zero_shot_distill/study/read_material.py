@@ -31,32 +31,25 @@ from ..thesis.tracking import SETTINGS, is_tracking, load_tracking
 
 # %% ../../nbs/7_study/06_read_material.ipynb #rm0006
 _SIDE_FILES = ("unanswered.jsonl", "left.jsonl")  # questions without a reply
-_DATA = frozenset(
+_DATA = frozenset(  # endings
     [
-        ".json",
-        ".jsonl",
-        ".ndjson",
-        ".csv",
-        ".tsv",
-        ".yaml",
-        ".yml",
-        ".sqlite",
-        ".db",
-        ".parquet",
-        ".arrow",
-        ".feather",
-        ".xlsx",
-        ".xls",
-        ".ods",
-        ".pkl",
-        ".pickle",
-        ".npy",
-        ".npz",
-        ".zip",
-        ".xz",
-        ".bz2",
-        ".zst",
-        ".tar",
+        *(
+            ".json",
+            ".jsonl",
+            ".ndjson",
+            ".csv",
+            ".tsv",
+            ".yaml",
+            ".yml",
+            ".sqlite",
+            ".db",
+            ".parquet",
+            ".arrow",
+            ".feather",
+            ".conll",
+            ".bio",
+        ),
+        *(".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".zip", ".xz", ".bz2", ".zst", ".tar"),
     ]
 )
 
@@ -70,10 +63,13 @@ def _files(path: Path) -> Iterator[Path]:
         is_weights = any(name.endswith(".safetensors") for name in files)
         names[:] = sorted(name for name in names if not name.startswith(".") and name != "checkpoints")
         if not is_weights:
-            yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+            # What SQLite keeps beside a store that is open is part of it.
+            yield from (Path(folder, name) for name in sorted(files) if not name.startswith(".") and not name.endswith(("-wal", "-shm")))
 
 # %% ../../nbs/7_study/06_read_material.ipynb #rm0008
-_SPLIT = re.compile(r"(train|valid|validation|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SPLIT = re.compile(r"(?:^|[_.-])(?:train|valid|validation|val|dev|test)[_.-]?(?:set|split|data|\d+)?$", re.IGNORECASE)
+_NUMERAL = re.compile(r"[-+\d.,eE%:/ ]*")  # of a table
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # of a split that the hub keeps in several files
 _NO_INPUT = frozenset(
     [
         "id",
@@ -103,13 +99,14 @@ _TELLING = 25  # characters: shorter texts are equal by chance
 
 def _split_of(path: Path) -> str:  # empty: its name is none of a split
     "Name the split that a file holds: by its own name, or by its folder in a saved data set."
-    name = path.parent.name if path.suffix == ".arrow" else plain(path).stem
-    return name if _SPLIT.match(name) else ""
+    name = path.parent.name if path.suffix == ".arrow" else _SHARD.sub("", plain(path).stem)
+    return name if _SPLIT.search(name) else ""
 
 
 def _as_row(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     "Write a row of a data set as one of an annotation: its texts are the input, its label is the gold label."
-    texts = [str(value) for name, value in row.items() if isinstance(value, str) and name.lower() not in _NO_INPUT]
+    said = [(name.lower(), value) for name, value in row.items() if isinstance(value, str)]
+    texts = [value for name, value in said if name not in _NO_INPUT and not _NUMERAL.fullmatch(value)]
     rationale = next((row[name] for name in ("rationale", "explanation") if name in row), None)
     label = next((row[name] for name in ("gold", "label") if row.get(name) is not None), None)
     made = {"id": str(row.get("id") or f"line {number}"), "gold": label, "label": label, "rationale": rationale}
@@ -123,7 +120,7 @@ def _keep_rows(path: Path, split: str, rows: Iterable[Mapping[str, Any]], found:
     if path.suffix == ".arrow" and split in found.annotations.get(folder.parent, ()):
         return
     splits = found.annotations.setdefault(folder, {})
-    if split not in splits or path.suffix == ".arrow":  # which has a file for each part
+    if split not in splits or path.suffix == ".arrow" or _SHARD.search(plain(path).stem):
         before = splits[split].rows if split in splits else ()
         splits[split] = FoundRows(splits[split].path if split in splits else path, [*before, *rows])
 
@@ -143,7 +140,7 @@ def _take_rows(path: Path, rows: Rows, found: Material) -> bool:  # False: of no
         found.tables.append(read_run_table(path, rows))
     elif columns and columns <= {"label", "rationale", "explanation"} and len(columns) == 2:  # as the thesis's code reads them
         _keep_rows(path, plain(path).stem.removesuffix("_CoT"), (_as_row(*one) for one in rows), found)
-    elif columns and _split_of(path):
+    elif _split_of(path) and first and any(isinstance(value, str) and not _NUMERAL.fullmatch(value) for value in first[1].values()):
         _keep_rows(path, _split_of(path), (_as_row(*one) for one in rows), found)
     else:
         return False
