@@ -161,7 +161,7 @@ class LintReport:
     def __repr__(self) -> str:
         return self.text
 
-
+# %% ../../nbs/7_study/08_lint.ipynb #08_lin0010c
 def lint(
     paths: Sequence[Path],  # work directories, folders of records, clones of the thesis repository, or files
     task: Task | None = None,  # whose rows are looked through, too

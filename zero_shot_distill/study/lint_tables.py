@@ -163,7 +163,7 @@ def unequal_tries(found: Material) -> Iterator[Finding]:
                 what = f"{_name(rows)}: some settings have up to {most} runs, most have {usual}; taking the best few of each favours the former."
                 yield _found(Fault.BEST_OF_K, table, more, what)
 
-
+# %% ../../nbs/7_study/07_lint_tables.ipynb #07_lin0008c
 def missing_runs(found: Material) -> Iterator[Finding]:
     "Find settings that lack some of the runs of the others, other than the last ones."
     for table in found.tables:

@@ -82,7 +82,7 @@ class PassedOver:
     path: Path
     why: str = ""  # empty: it is of no kind that is known
 
-
+# %% ../../nbs/7_study/05_material.ipynb #05_mat0006p1
 @dataclass
 class Material:
     "Everything that was found, by kind."

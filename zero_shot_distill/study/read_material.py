@@ -24,7 +24,7 @@ from ..student.record import RecordsError, RunRecord
 from .findings import Fault, Finding
 from .material import FoundReplies, FoundRows, FoundRun, FoundSearch, FoundTemplate, Material, PassedOver
 from .records import read_prompts, read_run_info
-from .row_files import READERS, BrokenRows, Rows, csv_rows, json_lines, open_text, plain
+from .row_files import READERS, BrokenRows, Rows, json_lines, open_text, plain, table_rows
 from ..task.task import load_task
 from ..thesis.run_table import is_run_table, read_run_table, results_table
 from ..thesis.tracking import SETTINGS, is_tracking, load_tracking
@@ -309,7 +309,7 @@ def _take_yaml(path: Path, found: Material) -> bool:
 def _take_table(path: Path, found: Material) -> bool:
     "Take a table: of students with all columns of the thesis, or another one."
     if not is_tracking(path):
-        return _take_rows(path, csv_rows(path), found)
+        return _take_rows(path, table_rows(path), found)
     found.tables.append(load_tracking(path))
     return True
 
