@@ -1,5 +1,6 @@
 "The documentation pages: they build without a warning, and a browser shows them whole without asking any other machine."
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,17 +15,22 @@ OWN_NOTEBOOK = '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": [
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> Path:
-    "The site, built from what a fresh clone would hold, with a notebook of the user's own in it."
-    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+def built(checkout: Path, *options: str) -> Path:
+    "Build the site from what a fresh clone would hold, with a notebook of the user's own in it."
+    copy_checkout(checkout)
     for arguments in (["init", "--quiet"], ["add", "."]):
         subprocess.run(["git", *arguments], cwd=checkout, check=True)
     (checkout / "nbs" / "my look.ipynb").write_text(OWN_NOTEBOOK, encoding="utf-8")
-    done = subprocess.run([sys.executable, checkout / "tools" / "build_docs.py", "--sphinx"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, checkout / "tools" / "build_docs.py", "--sphinx", *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not list((checkout / "_docs").rglob("my look*"))
     return checkout / "_docs"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    "The site with the results of one experiment: the notebooks of the others are run by nbdev_test, and all of them by the slow test below."
+    return built(tmp_path_factory.mktemp("checkout"), "--experiments", "first_look")
 
 
 def test_every_room_has_a_page_with_its_api(pages):
@@ -47,6 +53,20 @@ def test_the_page_of_an_experiment_shows_its_results(pages):
     assert page.count("<details") >= 10
 
 
+@pytest.mark.slow
+def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
+    "Each is run as `make figures` does it, by papermill with its YAML file."
+    site = built(tmp_path / "checkout")
+    left = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (site / "figures" / "executed").glob("*.json")}
+    assert left.keys() == {path.stem for path in (ROOT / "nbs" / "experiments").glob("*.ipynb")}
+    overview = (site / "experiments" / "figures.html").read_text(encoding="utf-8")
+    for name, made in left.items():
+        page = (site / "experiments" / f"{name}.html").read_text(encoding="utf-8")
+        assert made["answer"], name
+        assert page.count("<img ") + page.count("<table") >= 1, name
+        assert all(f"{figure}." in overview for figure in made["figures"]), name
+
+
 def test_entry_shows_full_types_defaults_and_comments(tmp_path):
     source = tmp_path / "room.py"
     source.write_text(
@@ -66,7 +86,7 @@ def test_entry_shows_full_types_defaults_and_comments(tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
 def test_pages_fit_and_ask_nothing_of_other_machines(pages):
-    "Each page is opened once, in light colours on a wide window, and then looked at in dark ones on a telephone, too."
+    "Each page is opened on a telephone in dark colours; those that are no library notebook's, on a wide window in light ones, too."
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -79,10 +99,11 @@ def test_pages_fit_and_ask_nothing_of_other_machines(pages):
         page.on("requestfailed", lambda request: broken.append(request.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
         for path in sorted(pages.rglob("*.html")):
-            for width, colours in ((1280, "light"), (390, "dark")):
+            is_room = re.match(r"\d+_", path.relative_to(pages).parts[0])
+            for width, colours in ((390, "dark"), *(() if is_room else ((1280, "light"),))):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=colours)
-                if colours == "light":
+                if width == 390:
                     page.goto(path.as_uri())
                 too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert too_wide <= 0, f"{path.name} is {too_wide} pixels wider than a {width}-pixel window"

@@ -1,9 +1,12 @@
-"""Build the documentation into _docs/: `python tools/build_docs.py [--sphinx]`.
+"""Build the documentation into _docs/: `python tools/build_docs.py [--sphinx] [--experiments NAME,NAME]`.
 
 With Quarto this is `nbdev_docs`. Without it (the usual case) nbdev prepares the notebooks, this script turns them into pages for Sphinx
 with myst-nb, and a warning is an error. nbdev's own commands would try to install Quarto with sudo.
+Experiments whose figures are out of date are run first, for the results that their pages show; where some are named, only these:
+the pages of the others show their code alone, which is enough to look at prose and links.
 """
 
+import argparse
 import json
 import os
 import posixpath
@@ -171,11 +174,13 @@ class Site:
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 
-def _run_experiments() -> None:
+def _run_experiments(
+    names: list[str],  # none: all
+) -> None:
     "Run the experiments as `make figures` does, but into a folder of the build, for the results that their pages show."
     from zero_shot_distill.study.experiments import find_notebooks, make_figures, plan_figures
 
-    planned, left_out = plan_figures(find_notebooks(), FIGURES)
+    planned, left_out = plan_figures(find_notebooks(names), FIGURES)
     ends = make_figures([one for one in planned if not one.is_done], os.cpu_count() or 1)
     faults = left_out | {end.experiment.name: end.fault or end.left_out for end in ends if end.fault or end.left_out}
     if faults:
@@ -185,8 +190,9 @@ def _run_experiments() -> None:
 def _results(
     name: str,  # of an experiment
 ) -> dict[str, Cell]:  # source of a code cell -> its outputs
-    "Read the outputs of an experiment, whose notebook is kept without them."
-    cells = json.loads((FIGURES / "executed" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    "Read the outputs of an experiment, whose notebook is kept without them; none where it was not run."
+    executed = FIGURES / "executed" / f"{name}.ipynb"
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
     return {"".join(cell["source"]): {"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"}
 
 
@@ -235,7 +241,7 @@ def with_quarto() -> int:
     return subprocess.run([Path(sys.executable).parent / "nbdev_docs"], cwd=ROOT).returncode
 
 
-def with_sphinx() -> int:
+def with_sphinx(experiments: list[str]) -> int:
     os.chdir(ROOT)
     from nbdev.config import get_config
     from nbdev.serve import proc_nbs
@@ -251,7 +257,7 @@ def with_sphinx() -> int:
     for page in PROJECT_PAGES:
         site.add_text(ROOT / page)
     own = scratch_notebooks(ROOT)
-    _run_experiments()
+    _run_experiments(experiments)
     for prepared in sorted(prepared_dir.rglob("*.ipynb")):
         original = ROOT / "nbs" / prepared.relative_to(prepared_dir)
         if original not in own:
@@ -269,5 +275,15 @@ def with_sphinx() -> int:
     return status
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sphinx", action="store_true", help="with Sphinx, where Quarto is there, too")
+    parser.add_argument("--experiments", default="", metavar="NAME,NAME", help="run these alone; the pages of the others show their code")
+    asked = parser.parse_args()
+    if shutil.which("quarto") and not asked.sphinx:
+        return with_quarto()
+    return with_sphinx([name for name in asked.experiments.split(",") if name])
+
+
 if __name__ == "__main__":
-    sys.exit(with_quarto() if shutil.which("quarto") and "--sphinx" not in sys.argv else with_sphinx())
+    sys.exit(main())

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
-from statsmodels.stats.proportion import proportion_confint
-
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
 from .by_label import by_label_rows, reply_warnings, with_trivial_rows
@@ -172,6 +170,8 @@ def best_templates(
 
 def _at_least(share: Interval) -> float:
     "Take the lower end of a share, or -1 where there are no rows."
+    from statsmodels.stats.proportion import proportion_confint  # here: slow to import
+
     if not share.n:
         return -1.0
     return float(proportion_confint(round(share.value * share.n), share.n, method="wilson")[0]) if share.value > 0 else 0.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, binomtest, poisson
+import scipy
 
 # %% ../../nbs/0_stats/06_chance.ipynb #06_cha0006
 def is_at_chance(
@@ -26,7 +26,7 @@ def is_at_chance(
     """
 
     def is_above(n_right: int) -> bool:
-        return binomtest(n_right, n, chance, alternative="greater").pvalue <= 0.05 / n_evaluations
+        return scipy.stats.binomtest(n_right, n, chance, alternative="greater").pvalue <= 0.05 / n_evaluations
 
     return bool(is_above(n) and not is_above(round(accuracy * n)))
 
@@ -63,7 +63,7 @@ def odd_values(
     for one, n in Counter(one for one in units if one > 0).items():
         ends = [np.searchsorted(ordered, [one * (1 - near), one * (1 + near)]) for near in _NEAR]
         expected = max((high - low - n + 1) / max(2 * near * one, 1.0) for near, (low, high) in zip(_NEAR, ends, strict=True))
-        probability = min(1.0, float(poisson.sf(n - 2, expected)) * 10.0 ** -_n_zeros(one) * len(ordered))
+        probability = min(1.0, float(scipy.stats.poisson.sf(n - 2, expected)) * 10.0 ** -_n_zeros(one) * len(ordered))
         if probability < level:
             found.append(OddValue(one * unit, tuple(place for place, other in enumerate(units) if other == one), probability))
     return sorted(found, key=lambda odd: (-len(odd.places), odd.value))
@@ -79,6 +79,6 @@ def round_values(
     for n_zeros in (2, 3):
         places = [place for place, one in enumerate(units) if one > 0 and _n_zeros(one) >= n_zeros]
         # Equal ones count once: measurements that lie close around a round value hit it again and again.
-        if binom.sf(len({units[place] for place in places}) - 1, len(units), 10.0**-n_zeros) < level:
+        if scipy.stats.binom.sf(len({units[place] for place in places}) - 1, len(units), 10.0**-n_zeros) < level:
             return places
     return []

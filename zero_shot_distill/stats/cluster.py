@@ -8,13 +8,13 @@ __all__ = ['Z', 'ClusteredMean', 'group_numbers', 'clustered_mean', 'clustered_s
 # %% ../../nbs/0_stats/00_cluster.ipynb #ab137e85
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student_t
+import scipy
 
 # %% ../../nbs/0_stats/00_cluster.ipynb #2b6d08e8
-Z = float(norm.ppf(0.975))  # of a 95 % interval
+Z = NormalDist().inv_cdf(0.975)  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClusteredMean:
     @property
     def reach(self) -> float:
         "Give half the width of the 95 % interval by Student's t."
-        return float(student_t.ppf(0.975, self.freedom) * self.variance**0.5) if self.freedom else float("inf")
+        return float(scipy.stats.t.ppf(0.975, self.freedom) * self.variance**0.5) if self.freedom else float("inf")
 
 
 def group_numbers(

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
-from scipy.stats import t as student_t
+import scipy
 
 from .cluster import Z, clustered_mean, clustered_share
 from .interval import Interval, share_of, wilson
@@ -48,7 +46,7 @@ def _reach(
     "Give half the width of an interval: each part by its own Student's t, the squares added."
     if any(not freedom for _, freedom in parts):
         return float("inf")
-    return float(sum(student_t.isf(level / 2, freedom) ** 2 * variance for variance, freedom in parts) ** 0.5)
+    return float(sum(scipy.stats.t.isf(level / 2, freedom) ** 2 * variance for variance, freedom in parts) ** 0.5)
 
 # %% ../../nbs/0_stats/01_compare.ipynb #2b47466b
 def mean_over_seeds(
@@ -103,7 +101,7 @@ class Difference(Interval):
         distance = abs(self.value - margin)
         if _reach(self.parts, _LEAST_P) <= distance:
             return _LEAST_P
-        return float(brentq(lambda level: _reach(self.parts, level) - distance, _LEAST_P, 1.0, xtol=_LEAST_P))
+        return float(scipy.optimize.brentq(lambda level: _reach(self.parts, level) - distance, _LEAST_P, 1.0, xtol=_LEAST_P))
 
 # %% ../../nbs/0_stats/01_compare.ipynb #405dd3f1
 def paired_difference(
@@ -124,7 +122,7 @@ def paired_difference(
     reach = _reach(parts)
     if not np.isfinite(reach):
         return Difference(rows.value, float("nan"), float("nan"), n, n_seeds)
-    detectable = reach + float(norm.ppf(0.8)) * sum(variance for variance, _ in parts) ** 0.5
+    detectable = reach + float(scipy.stats.norm.ppf(0.8)) * sum(variance for variance, _ in parts) ** 0.5
     if n_seeds == (1, 1):
         ends = paired_shares(rows_a[0], rows_b[0], groups)
         return Difference(ends.value, ends.low, ends.high, n, n_seeds, detectable)
@@ -167,13 +165,13 @@ def _lower_end(
     n_b: int,
 ) -> float:
     "Find the lower end of Newcombe's interval: the probability below `value` that lies Student's t standard errors of its own away from it."
-    t, n_other = float(student_t.ppf(0.975, n_a + n_b - 2)), (n_a + n_b) / 2 - 1
+    t, n_other = float(scipy.stats.t.ppf(0.975, n_a + n_b - 2)), (n_a + n_b) / 2 - 1
 
     def outside(p: float) -> float:
         variance = p * (1 - p) * (1 + n_other * (1 - p) / (2 - p) + n_other * p / (1 + p)) / (n_a * n_b)
         return (value - p) ** 2 - t**2 * variance
 
-    return float(brentq(outside, 0.0, value - 1e-9))  # at a value of 1 there is a second root, which is no end
+    return float(scipy.optimize.brentq(outside, 0.0, value - 1e-9))  # at a value of 1 there is a second root, which is no end
 
 
 def probability_better(

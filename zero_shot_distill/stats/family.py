@@ -9,7 +9,6 @@ __all__ = ['holm']
 from collections.abc import Sequence
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 # %% ../../nbs/0_stats/05_family.ipynb #8ed60d2a
 def holm(
@@ -23,5 +22,7 @@ def holm(
     if len(outside):
         raise ValueError(f"a p-value of {outside[0]:g}: p-values lie between 0 and 1; give NaN where there is none")
     if known.any():
+        from statsmodels.stats.multitest import multipletests  # here: slow to import
+
         found[known] = multipletests(found[known], method="holm")[1]
     return found.tolist()

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+import scipy
 
 from .cluster import clustered_mean
 from .compare import Verdict, paired_difference, pooled_variance, verdict
@@ -68,5 +68,7 @@ def _compatible(all_rows: Sequence[np.ndarray], share: float, groups: Sequence[H
     combined = sum(weight * rows.mean(axis=0) for weight, rows in zip(weights, all_rows, strict=True))
     rows = clustered_mean(combined, groups, pseudo_rows=(1, -1))
     pooled, freedom = pooled_variance(*(one.mean(axis=1) for one in all_rows))
-    seeds = student_t.ppf(0.975, freedom) ** 2 * pooled * sum(weight**2 / len(one) for weight, one in zip(weights, all_rows, strict=True))
+    seeds = (
+        scipy.stats.t.ppf(0.975, freedom) ** 2 * pooled * sum(weight**2 / len(one) for weight, one in zip(weights, all_rows, strict=True))
+    )
     return float(rows.value**2 - seeds - rows.reach**2)

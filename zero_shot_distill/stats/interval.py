@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import hypot
 
 import numpy as np
-from statsmodels.stats.proportion import proportion_confint
 
 from .cluster import clustered_mean, effective_rows, group_numbers
 
@@ -51,6 +50,8 @@ def wilson(
     n_effective: float | None = None,  # independent rows that they are worth, as `effective_rows` gives them; None: `n`
 ) -> Interval:  # a share between 0 and 1
     "Estimate a share, with Wilson's score interval (Wilson 1927)."
+    from statsmodels.stats.proportion import proportion_confint  # here: slow to import
+
     worth = n if n_effective is None else n_effective
     if n < 2 or worth <= 0:
         return Interval(n_success / n if n else _NAN, _NAN, _NAN, n)

@@ -9,7 +9,7 @@ __all__ = ['paired_shares', 'mcnemar_mid_p']
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import binom
+import scipy
 
 from .cluster import Z, clustered_mean
 from .interval import Interval
@@ -47,4 +47,4 @@ def mcnemar_mid_p(
     cases with just as many included (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13). A small one says that `a` is better.
     """
     n = n_only_a + n_only_b
-    return float(binom.sf(n_only_a, n, 0.5) + 0.5 * binom.pmf(n_only_a, n, 0.5))
+    return float(scipy.stats.binom.sf(n_only_a, n, 0.5) + 0.5 * scipy.stats.binom.pmf(n_only_a, n, 0.5))

@@ -9,9 +9,7 @@ __all__ = ['rows_needed', 'smallest_difference', 'detectable_difference', 'small
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
-from scipy.stats import t as student_t
+import scipy
 
 from .cluster import Z
 from .compare import MIN_SEEDS, paired_difference
@@ -33,7 +31,7 @@ def rows_needed(
 
 def _rows(difference: float, discordance: float, power: float) -> float:
     spread = max(discordance - difference**2, 0) ** 0.5
-    return ((Z * discordance**0.5 + norm.ppf(power) * spread) / difference) ** 2
+    return ((Z * discordance**0.5 + scipy.stats.norm.ppf(power) * spread) / difference) ** 2
 
 
 def smallest_difference(
@@ -44,7 +42,7 @@ def smallest_difference(
     "Find the smallest difference of two shares that a paired comparison sees (the inverse of `rows_needed`)."
     if discordance <= 0 or n_rows < _rows(discordance, discordance, power):
         return float("nan")
-    return float(brentq(lambda difference: _rows(difference, discordance, power) - n_rows, 1e-9, discordance))
+    return float(scipy.optimize.brentq(lambda difference: _rows(difference, discordance, power) - n_rows, 1e-9, discordance))
 
 
 def detectable_difference(
@@ -56,7 +54,7 @@ def detectable_difference(
     found = smallest_difference(n_rows, discordance, power)
     if found == found or n_rows < _rows(1, 1, power):
         return found
-    return float(brentq(lambda difference: _rows(difference, difference, power) - n_rows, max(discordance, 1e-9), 1))
+    return float(scipy.optimize.brentq(lambda difference: _rows(difference, difference, power) - n_rows, max(discordance, 1e-9), 1))
 
 # %% ../../nbs/0_stats/05_power.ipynb #c195b71a
 def smallest_difference_over_seeds(
@@ -78,10 +76,10 @@ def smallest_difference_over_seeds(
     rows = (max(discordance - seed_discordance, 0) + 2 * noise / n_seeds) / n_rows
     seeds = 2 / n_seeds
     reach = (
-        student_t.ppf(0.975, 2 * n_seeds - 2) ** 2 * seeds * (seed_deviation**2 + noise / n_rows)
-        + student_t.ppf(0.975, n_rows - 1) ** 2 * rows
+        scipy.stats.t.ppf(0.975, 2 * n_seeds - 2) ** 2 * seeds * (seed_deviation**2 + noise / n_rows)
+        + scipy.stats.t.ppf(0.975, n_rows - 1) ** 2 * rows
     ) ** 0.5
-    return float(reach + norm.ppf(power) * (seeds * seed_deviation**2 + rows) ** 0.5)
+    return float(reach + scipy.stats.norm.ppf(power) * (seeds * seed_deviation**2 + rows) ** 0.5)
 
 # %% ../../nbs/0_stats/05_power.ipynb #seeds001
 _MOST_SEEDS = 1000  # more are never trained
@@ -107,7 +105,7 @@ def seeds_to_decide(
     noise = [one.var(axis=0, ddof=1).sum() / found.n**2 for one in each]  # of one student
     lasting = max(rows - sum(part / len(one) for part, one in zip(noise, each, strict=True)), 2 / found.n**2)
     for n in range(MIN_SEEDS, _MOST_SEEDS + 1):
-        square = student_t.isf(level / 2, 2 * n - 2) ** 2 * pooled * 2 / n + student_t.isf(level / 2, freedom) ** 2 * (
+        square = scipy.stats.t.isf(level / 2, 2 * n - 2) ** 2 * pooled * 2 / n + scipy.stats.t.isf(level / 2, freedom) ** 2 * (
             lasting + sum(noise) / n
         )
         if square < (found.value - margin) ** 2:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+import scipy
 
 from .cluster import clustered_mean, effective_rows, group_numbers
 from .interval import Interval, share_of, wilson
@@ -135,7 +135,7 @@ def powered_share(
     if not alone.has_ends or left < 1 or gold.all():
         return fallback
     # The residuals are fitted with `lost` parameters more, so that their squares are too small by as many degrees of freedom.
-    charge = freedom / left * (student_t.ppf(0.975, left) / student_t.ppf(0.975, freedom)) ** 2
+    charge = freedom / left * (scipy.stats.t.ppf(0.975, left) / scipy.stats.t.ppf(0.975, freedom)) ** 2
     factor = plain.variance / (found.variance * charge)
     ends = wilson(found.value * alone.n, alone.n, effective_rows(right[gold], gold_groups) * factor)
     if factor <= 1 or ends.high - ends.low > alone.high - alone.low:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
+import scipy
 
 # %% ../../nbs/0_stats/02_total.ipynb #463166f6
 @dataclass(frozen=True, repr=False)
@@ -76,7 +76,7 @@ def predict_total(
     if variance**0.5 <= 1e-9 * abs(value):  # equal answers, but for rounding
         below = sum(n * stratum.shorter for n, stratum in zip(unseen, strata, strict=True))
         return Estimate(value, float(max(0.0, value - below)), float(value + above))
-    low, high = (side * student_t.ppf((1 + _LEVEL) / 2, degrees) for side in (-1, 1))
+    low, high = (side * scipy.stats.t.ppf((1 + _LEVEL) / 2, degrees) for side in (-1, 1))
     if len(answered.rows) < _N_PLENTY:
         generator = np.random.default_rng(seed)
         errors, variances = answered.redraw(generator)

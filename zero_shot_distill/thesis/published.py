@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student_t
+import scipy
 
 from ..stats.cluster import clustered_mean
 from ..stats.compare import MIN_SEEDS, Difference, pooled_variance
@@ -88,8 +87,8 @@ def difference_of_runs(
     if not freedom:
         return Difference(value, float("nan"), float("nan"), sum(n_seeds), n_seeds)
     variance = one * sum(1 / n for n in n_seeds)
-    reach = float(student_t.ppf(0.975, freedom) * variance**0.5)
-    detectable = reach + float(norm.ppf(0.8)) * variance**0.5
+    reach = float(scipy.stats.t.ppf(0.975, freedom) * variance**0.5)
+    detectable = reach + float(scipy.stats.norm.ppf(0.8)) * variance**0.5
     return Difference(value, value - reach, value + reach, sum(n_seeds), n_seeds, detectable, ((variance, freedom),))
 
 
@@ -103,9 +102,9 @@ def mean_difference(
     total = sum(variances)
     freedom = total**2 / sum(variance**2 / one.parts[0][1] for one, variance in zip(differences, variances, strict=True))
     value, deviation = float(np.mean([one.value for one in differences])), total**0.5 / k
-    reach = float(student_t.ppf(0.975, freedom) * deviation)
+    reach = float(scipy.stats.t.ppf(0.975, freedom) * deviation)
     n_seeds = (min(one.n_seeds[0] for one in differences), min(one.n_seeds[1] for one in differences))
-    detectable = reach + float(norm.ppf(0.8)) * deviation
+    detectable = reach + float(scipy.stats.norm.ppf(0.8)) * deviation
     return Difference(
         value, value - reach, value + reach, sum(one.n for one in differences), n_seeds, detectable, ((deviation**2, freedom),)
     )
@@ -120,7 +119,7 @@ def gain_share_of_runs(
     n_runs = [len(one) for one in (part, none, whole)]
     gain, gained = np.mean(whole) - np.mean(none), np.mean(part) - np.mean(none)
     variance, freedom = pooled_variance(part, none, whole)
-    noise = [float(student_t.ppf(0.975, freedom)) ** 2 * variance / n for n in n_runs]
+    noise = [float(scipy.stats.t.ppf(0.975, freedom)) ** 2 * variance / n for n in n_runs]
     # The shares r for which (gained − r·gain)² is at most the noise of part − (1 − r)·none − r·whole: a quadratic in r.
     squared = gain**2 - noise[1] - noise[2]
     linear, constant = noise[1] - gain * gained, gained**2 - noise[0] - noise[1]
