@@ -18,7 +18,16 @@ from pathlib import Path
 # What a command imports by itself and before it asks or trains, and all that some commands take.
 ASKING = ("zero_shot_distill.teacher.connect", "zero_shot_distill.prompt.stored", "zero_shot_distill.prompt.contest_rows", "openai")
 LIGHT = ("zero_shot_distill.cli.main", "zero_shot_distill.pipeline", *ASKING)
-OURS = ("annotate.announce", "annotate.forecast", "annotate.release", "student.job", "student.student", "thesis.evaluation")
+OURS = (
+    "prompt.choose",
+    "prompt.opro",
+    "annotate.announce",
+    "annotate.forecast",
+    "annotate.release",
+    "student.job",
+    "student.student",
+    "thesis.evaluation",
+)
 ALL = (*LIGHT, "pandas", "scipy.stats", "datasets", "genai_prices.data", *(f"zero_shot_distill.{name}" for name in OURS))
 PRELOADS = {"light": LIGHT, "all": ALL}
 

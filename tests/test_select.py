@@ -348,6 +348,6 @@ def one_template(folder: Path) -> Sequence[str]:
 )
 def test_mistakes(folder, arguments, parts):
     "Each is told before anybody is asked, so without a key."
-    done = zsd(folder, *(arguments(folder) if callable(arguments) else arguments), preload="light")
+    done = zsd(folder, *(arguments(folder) if callable(arguments) else arguments))
     is_one_line(done, 2, *parts)
     assert stored(folder) == []

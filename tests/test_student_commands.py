@@ -285,6 +285,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(folder, student):
     "Peak memory for 20,000 rows is that for 2,000, one window, but for a few megabytes."
     peaks = []
@@ -353,7 +354,7 @@ def test_the_code_of_the_card_runs_as_it_stands(folder, student):
     assert answers[1].strip() == row["predicted_rationale"]
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-int8", marks=pytest.mark.slow)])  # nbs/5_student/07_export writes both
 def test_an_exported_student_is_asked_like_any_other(folder, student, form):
     "It is written with its figures beside the original's, and says the same where nothing was rounded."
     for name in ("onnxruntime", "onnxscript"):
