@@ -221,6 +221,29 @@ def test_looking_while_others_write(tmp_path):
         assert export_parquet(store, tmp_path / "t.parquet") == 850
 
 
+def test_looking_leaves_no_file_behind_and_takes_none_from_others(tmp_path):
+    path = tmp_path / "responses.sqlite"
+    put_numbers(path, range(3))
+    before = path.read_bytes()
+    with ReadOnlyStore(path) as store:
+        store_info(store)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+    # Others that began meanwhile go on.
+    look = ReadOnlyStore(path)
+    writer = SPAWN.Process(target=put_numbers, args=(path, range(3, 400)))
+    writer.start()
+    while writer.is_alive() and store_info(look).total.n_responses <= 3:
+        pass
+    look.close()
+    writer.join()
+    assert writer.exitcode == 0
+    assert verify_store(path).n_faults == 0
+    with ReadOnlyStore(path) as store:
+        assert store_info(store).total.n_responses == 400
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "empty.sqlite").write_bytes(b"")
     with pytest.raises(StoreError, match="is empty"):

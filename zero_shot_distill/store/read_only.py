@@ -9,6 +9,7 @@ __all__ = ['NoStoreError', 'ReadOnlyStore']
 import os
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from .database import StoreError, StoreFile, sqlite_errors
@@ -43,6 +44,8 @@ class ReadOnlyStore(StoreFile):
         timeout_s: float = 60.0,  # how long to wait for a process that has locked the file
     ):
         self.path = Path(path)
+        self._wal = self.path.with_name(self.path.name + "-wal")  # replies that are not in the file itself yet
+        self._had_wal = self._wal.exists()
         self._lock = threading.RLock()
         if not self.path.is_file():
             raise NoStoreError(f"{path}: no such file; name a store that a run has written")
@@ -55,12 +58,11 @@ class ReadOnlyStore(StoreFile):
                     raise NoStoreError(f"{path}: is empty; name a store that a run has written")
                 _add_views(self._connection)
             except BaseException:
-                self._connection.close()
+                self.close()
                 raise
 
     def _open(self, timeout_s: float) -> sqlite3.Connection:
         "Connect to the file; if no lock file can be made beside it, connect as to a file that nobody changes."
-        unfinished = self.path.with_name(self.path.name + "-wal")
         try:
             return self._connect("mode=ro", timeout_s)
         except sqlite3.OperationalError as error:
@@ -71,9 +73,9 @@ class ReadOnlyStore(StoreFile):
                 sqlite3.SQLITE_FULL,
             ):
                 raise
-            if unfinished.exists() and unfinished.stat().st_size:
+            if self._wal.exists() and self._wal.stat().st_size:
                 raise StoreError(
-                    f"{self.path}: the last replies are in {unfinished.name}, which cannot be read where nothing may be written; "
+                    f"{self.path}: the last replies are in {self._wal.name}, which cannot be read where nothing may be written; "
                     "copy both files to a folder of yours and name that copy"
                 ) from error
         return self._connect("immutable=1", timeout_s)
@@ -90,3 +92,17 @@ class ReadOnlyStore(StoreFile):
             connection.close()
             raise
         return connection
+
+    def close(self) -> None:
+        "Close the file, and have SQLite remove what it made beside it for reading, unless others use that. Repeating this does no harm."
+        super().close()
+        if self._had_wal or not self._wal.exists() or self._wal.stat().st_size:
+            return
+        with suppress(
+            sqlite3.Error
+        ):  # who may only read leaves these files; who may write takes them along, if nobody else has the store open
+            writing = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
+            try:
+                writing.execute("PRAGMA user_version").fetchone()
+            finally:
+                writing.close()
