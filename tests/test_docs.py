@@ -53,6 +53,37 @@ def test_the_page_of_an_experiment_shows_its_results(pages):
     assert page.count("<details") >= 10
 
 
+def look_at(pages: Path) -> None:
+    "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        page = browser.new_page()
+        asked: list[str] = []
+        broken: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("requestfailed", lambda request: broken.append(request.url))
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        for path in sorted(pages.rglob("*.html")):
+            for width, colours in ((1280, "light"), (390, "dark")):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.emulate_media(color_scheme=colours)
+                if colours == "light":
+                    page.goto(path.as_uri())
+                too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+                assert too_wide <= 0, f"{path.name} is {too_wide} pixels wider than a {width}-pixel window"
+        browser.close()
+    assert broken == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
+def test_pages_fit_and_ask_nothing_of_other_machines(pages):
+    look_at(pages)
+
+
 @pytest.mark.slow
 def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
     "Each is run as `make figures` does it, by papermill with its YAML file."
@@ -65,6 +96,8 @@ def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
         assert made["answer"], name
         assert page.count("<img ") + page.count("<table") >= 1, name
         assert all(f"{figure}." in overview for figure in made["figures"]), name
+    if CHROMIUM:
+        look_at(site)
 
 
 def test_entry_shows_full_types_defaults_and_comments(tmp_path):
@@ -82,31 +115,3 @@ def test_entry_shows_full_types_defaults_and_comments(tmp_path):
     assert "| `labels` | `tuple[str, ...]` |  | what is allowed \\| not |" in entry
     assert "| `seed` | `int` | `0` | of the draw |" in entry
     assert "| *returns* | `dict[str, float]` |  | matches `(?P<label>...)` or (?P\\<label>), for \\$1 or \\$2 |" in entry
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
-def test_pages_fit_and_ask_nothing_of_other_machines(pages):
-    "Each page is opened on a telephone in dark colours; those that are no library notebook's, on a wide window in light ones, too."
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        page = browser.new_page()
-        asked: list[str] = []
-        broken: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("requestfailed", lambda request: broken.append(request.url))
-        page.on("pageerror", lambda error: broken.append(str(error)))
-        for path in sorted(pages.rglob("*.html")):
-            is_room = re.match(r"\d+_", path.relative_to(pages).parts[0])
-            for width, colours in ((390, "dark"), *(() if is_room else ((1280, "light"),))):
-                page.set_viewport_size({"width": width, "height": 900})
-                page.emulate_media(color_scheme=colours)
-                if width == 390:
-                    page.goto(path.as_uri())
-                too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-                assert too_wide <= 0, f"{path.name} is {too_wide} pixels wider than a {width}-pixel window"
-        browser.close()
-    assert broken == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -53,14 +53,16 @@ def test_a_sweep_trains_what_is_not_there_and_compares(folder):
     assert (first.status, first.out.count(" no")) == (0, 4), first.err
     assert not records(folder)
     # One that fails stops no other.
-    done = sweep(folder, "--workers", "2", "--records", "shared", "--quiet", seeds=[0, 1], vary=[*SWEEP["vary"], NO_RATIONALES])
+    done = sweep(folder, "--workers", "2", "--records", "shared", seeds=[0, 1], vary=[*SWEEP["vary"], NO_RATIONALES])
     assert done.status == 1
+    assert "no training row has a rationale" in done.err
     assert done.last_line.startswith("zsd: 2 of 6 students failed; their tracebacks are in zsd-work/sweeps/flowers")
     tracebacks = [path.read_text() for path in (folder / "zsd-work" / "sweeps" / "flowers").iterdir()]
     assert ["UnusableInput: no training row has a rationale" in text for text in tracebacks] == [True, True]
     assert "step by step less label-only" in done.out
     assert "4 records in zsd-work/runs" in done.out
     found = records(folder)
+    assert [one.config.rationale_share for one in found] == [1.0] * 4
     assert {(one.config.method, one.config.seed) for one in found} == {
         (way, seed) for way in ("standard", "step-by-step") for seed in (0, 1)
     }

@@ -3,7 +3,7 @@
 With Quarto this is `nbdev_docs`. Without it (the usual case) nbdev prepares the notebooks, this script turns them into pages for Sphinx
 with myst-nb, and a warning is an error. nbdev's own commands would try to install Quarto with sudo.
 Experiments whose figures are out of date are run first, for the results that their pages show; where some are named, only these:
-the pages of the others show their code alone, which is enough to look at prose and links.
+the pages of the others show what an earlier build left, or their code alone, which is enough to look at prose and links.
 """
 
 import argparse
@@ -278,7 +278,7 @@ def with_sphinx(experiments: list[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sphinx", action="store_true", help="with Sphinx, where Quarto is there, too")
-    parser.add_argument("--experiments", default="", metavar="NAME,NAME", help="run these alone; the pages of the others show their code")
+    parser.add_argument("--experiments", default="", metavar="NAME,NAME", help="with Sphinx: run these experiments alone")
     asked = parser.parse_args()
     if shutil.which("quarto") and not asked.sphinx:
         return with_quarto()
