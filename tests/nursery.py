@@ -32,10 +32,10 @@ ALL = (*LIGHT, "pandas", "scipy.stats", "datasets", "genai_prices.data", *(f"zer
 PRELOADS = {"light": LIGHT, "all": ALL}
 
 # Of the environment, what is only read by the command itself, and so may differ from the nursery's; the last two are set where a test itself trains.
-MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH", "ONEDNN_", "TORCHINDUCTOR_")
+MAY_DIFFER = ("OPENAI_", "ZSD_", "COLUMNS", "PYTEST_", "PYTHONPATH", "ONEDNN_", "TORCHINDUCTOR_", "HF_TOKEN")
 
 PROGRAM = """
-import atexit, gc, importlib, json, os, random, signal, sys, tempfile, threading
+import atexit, gc, importlib, json, os, random, resource, signal, sys, tempfile, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 asked, told = int(sys.argv[1]), int(sys.argv[2])
 gc.disable()
@@ -63,6 +63,14 @@ for number, name in ((1, "out"), (2, "err")):
     stream = os.open(os.path.join(command["streams"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, number)
     os.close(stream)
+if command["stdin"]:
+    its_end, our_end = os.pipe()
+    os.write(our_end, command["stdin"].encode())
+    os.close(our_end)
+    os.dup2(its_end, 0)
+    os.close(its_end)
+if limit := command["max_file_bytes"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 os.chdir(command["folder"])
 os.environ.clear()
 os.environ.update(command["env"])
@@ -117,13 +125,21 @@ class Nursery:
         self._ask.flush()
         return json.loads(self._hear.readline())
 
-    def start(self, folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> "Child":
-        "Begin a command, or as with Python itself the program after `-c`; its streams go to `streams` in the folder."
+    def start(
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],  # as with Python itself, the program after `-c` in place of a command
+        env: dict[str, str],
+        stdin: str = "",  # short: it is written into a pipe before the command begins
+        max_file_bytes: int | None = None,  # a limit on the size of files, which stands for a full disk
+    ) -> "Child":
+        "Begin a command; its streams go to `streams` in the folder."
         streams = folder / "streams"
         streams.mkdir(exist_ok=True)
         for name in ("out", "err"):
             (streams / name).write_bytes(b"")  # those of the command before
-        pid = self._tell({"folder": str(folder), "arguments": arguments, "env": env, "streams": str(streams)})
+        how = {"env": env, "streams": str(streams), "stdin": stdin, "max_file_bytes": max_file_bytes}
+        pid = self._tell({"folder": str(folder), "arguments": arguments, **how})
         return Child(pid, arguments, lambda: self._tell({"wait": pid}))
 
 
@@ -157,13 +173,20 @@ def _fixed(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if not name.startswith(MAY_DIFFER)}
 
 
-_nurseries: dict[str, Nursery] = {}  # by what they have imported, begun at first use
+HUB = "HF_ENDPOINT"  # taken in when the hub's library is imported: tests of a hub that cannot be reached share a nursery of their own
+
+_nurseries: dict[tuple[str, str | None], Nursery] = {}  # by what they have imported and the address of the hub, begun at first use
 
 
 def nursery_for(
     preload: str, usual: dict[str, str], env: dict[str, str]
 ) -> Nursery | None:  # None: only a new process takes in such an environment
     "The nursery in which a command with this environment can begin."
-    if preload not in _nurseries:
-        _nurseries[preload] = Nursery(preload, usual)
-    return _nurseries[preload] if _fixed(_nurseries[preload].env) == _fixed(env) else None
+    if HUB in env:
+        usual = usual | {HUB: env[HUB]}
+    if _fixed(usual) != _fixed(env):
+        return None
+    kind = (preload, env.get(HUB))
+    if kind not in _nurseries:
+        _nurseries[kind] = Nursery(preload, usual)
+    return _nurseries[kind]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -208,7 +207,7 @@ def test_full_disk_while_asking(hosted):
     with ScriptedServer(lambda body, n: Scripted(text="\N{GRINNING FACE}" * 2500)) as server:
         env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=KEY)
         limit = 100_000
-        done = zsd(hosted.folder, "run", "mine.yaml", env=env, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        done = zsd(hosted.folder, "run", "mine.yaml", env=env, max_file_bytes=limit)
         is_one_line(done, 1, "responses.sqlite: the disk", "what was stored before is kept")
         kept = stored(hosted.folder)
         assert 1 <= len(kept) < 9
@@ -229,7 +228,7 @@ def test_full_disk_while_writing(hosted):
         env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=KEY)
         interrupt(hosted.folder, lambda _: "5/6 students" in said(hosted.folder), "run", "mine.yaml", by=signal.SIGKILL, env=env)
         limit = 40_000
-        done = zsd(hosted.folder, "run", "mine.yaml", env=env, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        done = zsd(hosted.folder, "run", "mine.yaml", env=env, max_file_bytes=limit)
     is_one_line(done, 1, "zsd-work: File too large; free some space and run again: what is stored is kept")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import is_one_line, zsd
+from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.pipeline import draw_rows, load_pipeline
@@ -75,7 +75,7 @@ def test_the_five_commands(tmp_path: Path):
         (tmp_path / name).write_text(content)
     make_tiny_t5(tmp_path / "tiny", [*(text for row in rows for text in row.values()), "predict: explain:"])
     with ScriptedServer(knows_reviews) as server:
-        env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-scripted"}
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
         for command in commands:
             asks = command.split()[1] in ("experiment", "forecast", "annotate")
             hosted = ["--model", "scripted-teacher", "--price-in", "1", "--price-out", "4"] if asks else []
@@ -102,7 +102,7 @@ def test_few_labelled_rows_among_many(tmp_path: Path):
     run |= {"annotate": {"train_rows": 60, "valid_rows": 20}}
     (tmp_path / "mine.yaml").write_text(json.dumps(run))
     with ScriptedServer(knows_reviews) as server:
-        env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-scripted"}
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
         task = ("--task", "reviews.yaml", "--model", "m", "--price-in", "1", "--price-out", "4")
         done = zsd(tmp_path, "experiment", *task, "--samples", "15", "--json", env=env)
         assert done.status == 0, done.err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +220,11 @@ def test_it_is_stopped_and_goes_on(folder, asked):
     whole = folder / "whole"
     whole.mkdir()
     (whole / "prompts.yaml").write_text((folder / "prompts.yaml").read_text())
-    stopped = interrupt(folder, lambda _: len(stored(folder)) >= 20, *SELECT, *ROWS, env=asked.env)
+    right = teacher(by_quality)
+    # It answers 20 questions and then keeps one waiting, so that the stop cannot come too late.
+    with ScriptedServer(lambda body, n: replace(right(body, n), delay_s=60 if n >= 20 else 0)) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+        stopped = interrupt(folder, lambda _: len(stored(folder)) >= 20, *SELECT, *ROWS, env=env)
     assert (stopped.status, stopped.out) == (1, ""), stopped.err
     assert stopped.last_line == "zsd: stopped; what arrived is stored, the same command goes on from there"
     done, unbroken = asked(*SELECT, *ROWS, "--json"), zsd(whole, *SELECT, *ROWS, "--json", env=asked.env)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import is_one_line, zsd
+from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill import Project, load_task
 from zero_shot_distill.prompt.library import find_templates
@@ -117,7 +117,7 @@ def test_a_task_of_ones_own_needs_no_prompts(own):
     listed = json.loads(zsd(own, "templates", "tweets.yaml", "--json").out)
     assert [row["template"] for row in listed] == FORMS
     with ScriptedServer(lambda body, n: Scripted(text="negative. The passenger says that it was late again.")) as server:
-        env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-scripted"}
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
         hosted = ("--model", "scripted-teacher", "--price-in", "1", "--price-out", "4")
         done = zsd(own, "experiment", "--task", "tweets.yaml", "--samples", "4", *hosted, env=env)
         assert done.status == 0, done.err

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import LAUNCHER, Project, environment, interrupt, is_one_line, zsd
+from zsd_command import Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.student import predict_rows as predict_rows_module
 from zero_shot_distill.student.config import TrainingConfig, UnusableInput
@@ -219,7 +218,7 @@ def test_files_that_cannot_be_trained_on(folder, content, more, parts):
 def test_a_model_of_the_hub_that_cannot_be_reached(folder, own_file):
     "Nothing listens at this address; it is said at once."
     env = environment(HF_ENDPOINT="http://127.0.0.1:9")
-    done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "google/byt5-small", env=env, preload="none")
+    done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "google/byt5-small", env=env)
     is_one_line(done, 1, "model 'google/byt5-small' cannot be fetched from the Hugging Face hub")
 
 
@@ -253,11 +252,8 @@ def test_every_form_holds_the_same_labels(folder, student, form):
 
 
 def test_lines_of_standard_input(folder, student):
-    lines = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, "predict", "--student", student, "--input", "-"],
-        cwd=folder, env=environment(MODULES_FILE=str(folder / "modules")), input="It works well.\n\nIt broke.\n", capture_output=True, text=True,
-    )  # fmt: skip
-    assert [row["text"] for row in csv.DictReader(io.StringIO(lines.stdout))] == ["It works well.", "It broke."], lines.stderr
+    done = zsd(folder, "predict", "--student", student, "--input", "-", stdin="It works well.\n\nIt broke.\n")
+    assert [row["text"] for row in csv.DictReader(io.StringIO(done.out))] == ["It works well.", "It broke."], done.err
 
 
 def test_windows_change_nothing(folder, student, monkeypatch):
@@ -305,8 +301,7 @@ def test_memory_does_not_grow_with_the_file(folder, student):
 
 def test_a_full_disk_leaves_no_half_file(folder, student):
     write_reviews(folder / "many.csv", 3_000)
-    limits = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))}
-    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", **limits)
+    done = zsd(folder, "predict", "--student", student, "--input", "many.csv", "--output", "full.jsonl", max_file_bytes=30_000)
     is_one_line(done, 1, "full.jsonl: File too large; free some space and run again")
     assert not list(folder.glob("full.jsonl*"))
 
@@ -334,9 +329,7 @@ def test_folders_that_are_no_student(folder, student):
 def test_what_cannot_be_uploaded_is_said_before_training(folder, own_file):
     is_one_line(train_on_file(folder, "--push-to-hub", "me/reviews", "--seeds", "0,1"), 2, "--push-to-hub takes one student; give one seed")
     env = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_none")
-    done = zsd(
-        folder, "train", "--annotations", "reviews.csv", "--student", "./tiny", "--push-to-hub", "me/reviews", env=env, preload="none"
-    )
+    done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "./tiny", "--push-to-hub", "me/reviews", env=env)
     is_one_line(done, 1, "the Hugging Face hub does not know who you are", "`hf auth login` tells it")
 
 

@@ -62,7 +62,7 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | fixed | settings
 
 
-def start(folder: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen:
     "Start the command in a folder; its streams go to files there, out of the way of `zsd-work`."
     (folder / "streams").mkdir(exist_ok=True)
     env = (env or environment()) | {"MODULES_FILE": str(folder / "streams" / "modules")}
@@ -75,7 +75,6 @@ def start(folder: Path, *arguments: str, env: dict[str, str] | None = None, **op
             stdout=out,
             stderr=err,
             start_new_session=True,
-            **options,
         )
 
 
@@ -99,12 +98,15 @@ def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preloa
     """Run the command to its end, where possible in a process that has imported "all" or "light" things before (see nursery.py).
 
     With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is one that trains.
+    A prepared process takes the `options` of `Nursery.start`, too.
     """
     env = env or environment()
-    if preload != "none" and not options and (prepared := nursery_for(preload, environment(), env)):
-        done = outcome(folder, prepared.start(folder, arguments, env).wait(900))
+    prepared = nursery_for(preload, environment(), env) if preload != "none" else None
+    if prepared:
+        done = outcome(folder, prepared.start(folder, arguments, env, **options).wait(900))
         return replace(done, modules=None) if preload == "all" else done
-    return finish(folder, start(folder, *arguments, env=env, **options))
+    assert not options, "only a prepared process takes these"
+    return finish(folder, start(folder, *arguments, env=env))
 
 
 def wait_until(reached: Callable[[], bool], process: subprocess.Popen | Child, folder: Path, within_s: float = 600) -> None:
