@@ -15,6 +15,7 @@ from zsd_command import zsd
 
 from zero_shot_distill.student import checkpoint as checkpoints
 from zero_shot_distill.student import train as training
+from zero_shot_distill.student import trainer
 from zero_shot_distill.student.config import PRESETS, StudentError, TrainingConfig, UnusableInput
 from zero_shot_distill.student.method import METHODS, SEPARATORS
 from zero_shot_distill.student.model import make_tiny_causal, make_tiny_t5
@@ -176,10 +177,10 @@ def test_a_training_goes_on_in_the_precision_in_which_it_began(tiny, tmp_path, m
             signal.raise_signal(signal.SIGTERM)
 
     config = replace(MOIST, precision="auto")
-    monkeypatch.setattr(training, "resolve_precision", lambda precision: began)
+    monkeypatch.setattr(trainer, "resolve_precision", lambda precision: began)
     with pytest.raises(SystemExit):
         train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student", stop)
-    monkeypatch.setattr(training, "resolve_precision", lambda precision: {"fp32": "bf16", "bf16": "fp32"}[began])
+    monkeypatch.setattr(trainer, "resolve_precision", lambda precision: {"fp32": "bf16", "bf16": "fp32"}[began])
     ended = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student")
     monkeypatch.undo()
     whole = train_student(tiny, "tiny T5", ROWS, VALID, TASK, replace(MOIST, precision=began), tmp_path / "whole")

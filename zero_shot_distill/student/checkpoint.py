@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +33,8 @@ from .record import TrainingPoint
 class TrainingState:
     "What a training has come to, beside its model, its optimiser and its random numbers."
 
-    history: list[TrainingPoint] = field(default_factory=list)  # one entry for each evaluation
-    losses: list[tuple[float, float, float | None]] = field(
-        default_factory=list
-    )  # of each step since the last one: total, label, rationale
+    history: list[Any] = field(default_factory=list)  # one `TrainingPoint`, or what other students have, for each evaluation
+    losses: list[tuple[float | None, ...]] = field(default_factory=list)  # of each step since the last one: total, then its parts
     confusion: Confusion | None = None  # answers at the best evaluation by gold label
     weights: dict[str, torch.Tensor] = field(default_factory=dict)  # at the best evaluation, in bfloat16
     step_s: float = 0.0  # seconds in steps
@@ -56,11 +55,12 @@ class TrainingState:
     def load(
         cls,
         folder: Path,  # from `save`
+        point_class: type = TrainingPoint,  # of its history
     ) -> "TrainingState":
         "Read a state back."
         content = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "best.safetensors") if (folder / "best.safetensors").is_file() else {}
-        content["history"] = [TrainingPoint(**point) for point in content["history"]]
+        content["history"] = [point_class(**point) for point in content["history"]]
         content["losses"] = [tuple(loss) for loss in content["losses"]]
         content["confusion"] = content["confusion"] and TypeAdapter(Confusion).validate_python(content["confusion"])
         return cls(**content | {"weights": weights})

@@ -39,7 +39,8 @@ from .origin import git_commit, hardware
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
-from .train import LearningRows, TrainResult, fit, is_main_process, wait_for_others
+from .train import LearningRows, fit
+from .trainer import TrainResult, is_main_process, wait_for_others
 from ..task.task import Example, Task
 
 # %% ../../nbs/5_student/06_job.ipynb #421002b3

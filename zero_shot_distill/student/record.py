@@ -103,6 +103,11 @@ class TrainingPoint:
     valid_teacher: float | None = None  # share of the teacher's labels that were given: agreement, not accuracy
     valid_gold: float | None = None  # share of the gold labels that were given
 
+    @property
+    def valid_score(self) -> float | None:
+        "Give what the weights to keep are chosen by."
+        return self.valid_accuracy
+
     def valid_share(
         self,
         source: str,  # "teacher": agreement with the teacher, or "gold": accuracy

