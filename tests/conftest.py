@@ -1,10 +1,14 @@
 "In which order the tests run where several processes share them out (`make test` runs three, a file in one of them)."
 
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Tests that import nbformat would build a grammar of web addresses for three seconds, in each process; see zero_shot_distill/study/papermill.py.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 # Begun first, the longest before the others, so that none of them is left over for the end.
 LONG = (

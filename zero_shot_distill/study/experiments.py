@@ -190,7 +190,7 @@ def in_checkout() -> bool:
 
 def _asked(notebook: Path, runs: Path | None, task: str) -> dict[str, Any] | str:
     "Choose an experiment's parameters, or say why it cannot be asked."
-    import papermill
+    from zero_shot_distill.study.papermill import papermill
 
     try:
         known = papermill.inspect_notebook(str(notebook))
@@ -252,7 +252,7 @@ def _said(output: dict[str, Any]) -> str:
 
 def _told(executed: Path) -> dict[str, str]:
     "Read title, question and answer in an executed notebook."
-    import nbformat
+    from zero_shot_distill.study.papermill import nbformat
 
     cells = nbformat.read(executed, as_version=4).cells
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -358,7 +358,7 @@ def make_figures(
 ) -> list[ExperimentEnd]:  # in the order in which they ended
     "Run experiments, each in a process of its own. When this is stopped, those that run are ended and leave what was there before."
     context, waiting, ends = get_context("forkserver"), list(planned), []
-    context.set_forkserver_preload([__name__, "papermill", "nbconvert"])  # they are imported once, not by each process
+    context.set_forkserver_preload([__name__, "zero_shot_distill.study.papermill"])  # they are imported once, not by each process
     running: dict[Any, tuple[Any, Experiment]] = {}  # sentinel of a process -> the process and what it runs
     n_threads = max(1, (os.cpu_count() or 1) // n_workers)
     try:

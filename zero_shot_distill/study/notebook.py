@@ -36,7 +36,7 @@ def execute_notebook(
     parameters: dict[str, Any],  # values for its parameters cell
 ) -> None:  # `DefinitionError` for a parameter that it does not have (papermill alone would only warn), `NotebookError` where a cell fails
     "Run a notebook with parameters; a half-executed copy never takes the name of a whole one."
-    import papermill
+    from zero_shot_distill.study.papermill import papermill
 
     known = papermill.inspect_notebook(str(source))
     strays = sorted(parameters.keys() - known.keys())
@@ -104,11 +104,10 @@ def write_page(
     title: str,  # of the page
 ) -> None:
     "Render an executed notebook, without its code, to one HTML file that loads nothing from elsewhere."
-    import nbformat
-    from nbconvert import HTMLExporter
+    from zero_shot_distill.study.papermill import nbconvert, nbformat
 
     # The default template loads scripts from elsewhere and fills the window; the basic one is the cells alone.
-    exporter = HTMLExporter(
+    exporter = nbconvert.HTMLExporter(
         template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
     )
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
