@@ -307,12 +307,12 @@ def _choose_prompt(run: _Run, client: "TeacherClient") -> str:
     from zero_shot_distill.prompt.display import percent_text
     from zero_shot_distill.prompt.score import TIE_RULE, best_templates, choose_template, score_replies
 
-    rows, price, is_right, labels = run.rows, client.options.price, run.task.is_right, run.task.labels
+    rows, price = run.rows, client.options.price
     announce(_prompt_pairs(run), run.task, client, run.progress)
     if client.options.budget:
         client.options.budget.watch(_requests(run, _prompt_pairs(run), client), client.store)
     read = _ask(run, list(run.templates), rows.selection, client, f"asking {len(run.templates)} templates")
-    scores = [score_replies(id, replies, price, is_right, labels) for id, replies in read.items()]
+    scores = [score_replies(id, replies, price, run.task) for id, replies in read.items()]
     for score in scores:
         for warning in score.warnings(run.templates[score.template_id].gives_rationale):
             run.progress.message(f"  WARNING {score.template_id}: {warning}")

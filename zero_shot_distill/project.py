@@ -224,7 +224,7 @@ class PromptProject(Workspace):
         rows = sample_labelled(load_examples(self.task, split), None, seed)[:n]
         by_template = self._experiment(templates, rows, budget_usd)
         price, task = self.opened.price, self.task
-        scores = [score_replies(id, replies, price, task.is_right, task.labels) for id, replies in by_template.items()]
+        scores = [score_replies(id, replies, price, task) for id, replies in by_template.items()]
         return ScoredTemplates(
             scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
         )

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .template import PromptError, PromptTemplate
+from ..entities.entity import read_entities
+from .template import OF_ENTITIES, PromptError, PromptTemplate
 from ..task.numbers import numeric_value
 from ..task.task import Example, Task
 
@@ -164,6 +165,8 @@ def _gives_away(words: Sequence[str], task: Task, examples: Iterable[Example]) -
     if task.metric == "numeric":
         numbers = {float(word) for word in words if re.fullmatch(r"\d+(\.\d+)?", word)}
         return any(numeric_value(answer) in numbers for answer in answers)
+    if task.metric == "entities":
+        answers = {entity.text for answer in answers for entity in read_entities(answer)}
     return any(_holds(words, _words(answer)) for answer in answers)
 
 
@@ -180,8 +183,9 @@ def refusal_of(
     except ValueError:
         return Refusal.BRACES
     words = [word for word in _words(text) if not word.startswith("{")]
+    known = {*task.fields, *(OF_ENTITIES if task.metric == "entities" else ())}
     faults = {
-        Refusal.UNKNOWN: any(name not in task.fields for name in names),
+        Refusal.UNKNOWN: any(name not in known for name in names),
         Refusal.MISSING: any(name not in names for name in task.fields),
         Refusal.DOUBLED: len(set(names)) < len(names),
         Refusal.TOO_LONG: len(text) > most_characters,

@@ -101,7 +101,7 @@ class _Asked:
     def scores(self) -> dict[str, PromptScore]:
         "Score each template on the rows that it was asked about."
         task, price = self.job.task, self.client.options.price
-        return {id: score_replies(id, read, price, task.is_right, task.labels) for id, read in self.replies.items()}
+        return {id: score_replies(id, read, price, task) for id, read in self.replies.items()}
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #851ea91c
 @dataclass(frozen=True, repr=False)

@@ -200,7 +200,7 @@ def confirmation_of(
         raise ScoreError(f"no confirmation row was answered by all of {', '.join(replies)} ({reasons[0] if reasons else 'no rows'})")
     kept = {id: [reads[place] for reads in common] for place, id in enumerate(replies)}
     return Confirmation(
-        scores={id: score_replies(id, reads, price, task.is_right, task.labels) for id, reads in kept.items()},
+        scores={id: score_replies(id, reads, price, task) for id, reads in kept.items()},
         outcomes={id: tuple(outcome_of(read, task) for read in reads) for id, reads in kept.items()},
         groups=tuple(task.group_of(reads[0].example) for reads in common),
         incumbent=incumbent,

@@ -25,7 +25,7 @@ from .replies import ReadReply, Replies
 from .search_job import SearchJob, SearchPlan, plan_search
 from .search_result import PromptSearch, SearchEnd, StopReason, refusal_text
 from .starter import templates_text
-from .template import PromptTemplate
+from .template import PromptTemplate, for_task
 from zero_shot_distill.prompt.trajectory import (
     Candidate,
     SearchError,
@@ -140,7 +140,7 @@ def _checked(job: SearchJob, proposals: Sequence[Proposal], state: SearchState, 
         if refusal is None:
             seen.add(normal_text(proposal.text))
             note = f"found by {job.proposer}, step {state.step}"
-            template = proposal.template or job.form.template(id, proposal.text, note)
+            template = for_task(proposal.template or job.form.template(id, proposal.text, note), job.task)
             template = template.model_copy(update={"id": id})
         found.append(Candidate(id, proposal.text, refusal, template))
     return found

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 import regex
 
 from ..core.definition import ZsdError
+from ..entities.align import RefusedMention
 from . import phrases
 from .amounts import read_amount, stated_amount
 from .display import mark_spans
+from .entity_reply import read_entity_list, read_marked
 from .fault import ReadFault, UnreadError
 from .forms import forms_of
 from .objects import Object, Value, find_objects, parts_of
@@ -37,6 +39,7 @@ class Reply:
     rationale_span: Span | None  # where the rationale is; None where that is not known
     read_by: str = "pattern"  # or "label-first", "label-last", "json"; "schema": as the JSON object that the template's schema describes
     is_hidden: bool = False  # the rationale is the teacher's hidden reasoning
+    refused: tuple[RefusedMention, ...] = ()  # of entities: what the teacher named and is none
 
 
 def marked_text(
@@ -283,7 +286,9 @@ def parse_reply(
     try:
         kept = forms_of(task, example).kept if template.read in {"label-first", "label-last"} and task.metric == "exact" else ""
         seen = visible(text, kept, task.metric == "numeric")
-        if template.read == "json" or (template.reply_schema and _OBJECT.search(seen.said)):
+        if task.metric == "entities":
+            reply = _read_entities(seen, template, task, example, is_cut_off)
+        elif template.read == "json" or (template.reply_schema and _OBJECT.search(seen.said)):
             reply = _read_objects(seen, template, task, example, is_cut_off)
         else:
             reply = _read(text, seen, template, task, timeout_s, example)
@@ -305,6 +310,23 @@ def _read(text: str, seen: Visible, template: PromptTemplate, task: Task, timeou
     span = _rationale_span(match)
     known = _known_label(text, task, example, match["label"])
     return _checked(known, match.span("label"), said[slice(*span)] if span else "", span, "pattern")
+
+
+def _read_entities(seen: Visible, template: PromptTemplate, task: Task, example: Example | None, is_cut_off: bool) -> Reply:
+    "Read the entities of the row's text: a reply that is not marked is a list, in whatever layout."
+    text = next((example.fields[name] for name in task.fields if name in example.fields), "") if example else ""
+    if not text:
+        raise UnreadError(ReadFault.NO_LABEL, "no text to find the entities in")
+    if not seen.said.strip():
+        raise UnreadError(ReadFault.NO_LABEL)
+    if template.read == "inline":
+        found = read_marked(seen.said, text, task)
+    else:
+        found = read_entity_list(seen.said, text, task, template.repeats, is_cut_off)
+    read = _checked(
+        found.label, found.span, found.reasons if template.rationale else "", None, "schema" if template.reply_schema else template.read
+    )
+    return replace(read, refused=found.refused)
 
 
 def _known_label(text: str, task: Task, example: Example | None, words: str) -> str:

@@ -14,6 +14,7 @@ from string import Template
 from typing import Protocol
 
 from ..core.definition import DataError, DefinitionError
+from ..entities.entity import shown_entities
 from .candidate import MARKS, OWN_WORDS, Refusal, ReplyForm, read_candidate
 from .replies import ReadReply
 from .starter import starter_templates
@@ -114,6 +115,9 @@ def _task_text(task: Task) -> str:
     answers = f"The right answer is one of: {', '.join(labels)}." if labels else "The right answer is one of the choices of the row."
     if task.metric == "numeric":
         answers = "The right answer is a number."
+    if task.metric == "entities":
+        types = [f"{type} ({meaning})" if meaning else type for type, meaning in task.types.items()]
+        answers = f"The right answer lists all entities of the text, each with its type: {', '.join(types)}."
     return " ".join(filter(None, [task.description.strip(), answers]))
 
 
@@ -127,7 +131,8 @@ _SKELETON = "\n".join([MARKS[0], OWN_WORDS, MARKS[1]])
 def _row_text(task: Task, example: Example) -> str:
     "Show a row with its right answer."
     fields = [f"{name}: {' '.join(example.fields[name].split())}" for name in task.fields]
-    return "\n".join([*fields, f"right answer: {example.label}"])
+    answer = shown_entities(example.label) if task.metric == "entities" and example.label else example.label
+    return "\n".join([*fields, f"right answer: {answer}"])
 
 
 def _history_text(state: SearchState) -> str:

@@ -104,6 +104,60 @@ def _words_of(task: Task) -> _Words:
         return _words_for_labels(task)
     return _FOR_CHOICES if task.choices else _FOR_NUMBERS
 
+# %% ../../nbs/3_prompt/02_starter.ipynb #entstart0
+_LIST_OF = '{{{{"phrase": "the words as they stand in the text", {why}"type": "one of the types, or none"}}}}'
+_CANDIDATES = _LIST_OF.format(why='"reason": "a few words", ')
+_ENTITY_FORMS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (  # id, note, what is asked, how the reply is read
+    (
+        "candidates",
+        "every phrase that may be an entity, with the reason why it is one or none",
+        "List each phrase of the text that may be an entity, in the order of the text. For each say in a few words why it is an entity or none, "
+        f'then give its type, or none. Reply with a JSON object and nothing else: {{{{"candidates": [{_CANDIDATES}]}}}}',
+        {"read": "json", "reply_schema": ("rationale", "label")},
+    ),
+    (
+        "reason-then-list",
+        "free reasoning, then the list; for teachers that cannot be held to a schema",
+        "First go through the phrases that may be entities and say in a few words why each is one or none. "
+        f'Then write "Final list:" and a JSON list of the entities: [{_LIST_OF.format(why="")}]. Write [] where there is none.',
+        {"read": "json"},
+    ),
+    (
+        "list",
+        "the entities alone: the cheapest list",
+        f'List the entities of the text in its order. Reply with a JSON object and nothing else: {{{{"entities": [{_LIST_OF.format(why="")}]}}}}',
+        {"read": "json", "rationale": False, "reply_schema": ("label",)},
+    ),
+    (
+        "by-type",
+        "one type after the other",
+        "Go through the types one by one and list the entities of each as they stand in the text. "
+        "Reply with a JSON object and nothing else: each type is a key, its value the list of its entities, which may be empty.",
+        {"read": "by-type", "rationale": False, "reply_schema": ("label",)},
+    ),
+    (
+        "inline",
+        "the sentence again, with marks: tells repeated names apart",
+        "Write the text again, word for word, with each entity between the marks of its type: <TYPE>the words</TYPE>. Write nothing else.",
+        {"read": "inline", "rationale": False},
+    ),
+)
+
+
+def _entity_starters(task: Task) -> Templates:
+    "Write the templates of a task of entities; {types} and {guidelines} stay in them."
+    ((name, _),) = task.fields.items()
+    parts = [
+        _plain(task.description) or "Find the named entities in the text.",
+        "Types:\n{types}",
+        "{guidelines}" if task.guidelines else "",
+    ]
+    found = Templates()
+    for id, note, asked, reading in _ENTITY_FORMS:
+        message = "\n\n".join(filter(None, (*parts, f"Text: {{{name}}}", asked)))
+        found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
+    return found
+
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
 _JSON = 'Reply with a JSON object and nothing else: {{{{"explanation": "the reason in one short sentence", "label": "{in_json}"}}}}'
 _STEPS = "Think step by step, in two or three short sentences. Then write a last line that reads {last_line}."
@@ -132,9 +186,11 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 
 def starter_templates(
-    task: Task,  # of any kind: labels, choices of the row, or numbers
-) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step
+    task: Task,  # of any kind: labels, choices of the row, numbers, or entities
+) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
+    if task.metric == "entities":
+        return _entity_starters(task)
     words = _words_of(task)
     before = "\n".join(filter(None, (_plain(task.description), words.before)))
     found = Templates()

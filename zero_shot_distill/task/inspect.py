@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..core.definition import DataError
 from ..core.display import styled, table_html
 from ..core.progress import OnProgress
-from .load import divide, scan_examples
+from .load import divide, scan_examples, tag_faults
 from .numbers import numeric_value
 from .table import count_rows_read, expected_rows
 from .task import Example, Task
@@ -243,6 +243,18 @@ def _ids(marks: _Marks, task: Task) -> Iterator[Finding]:
         yield Finding("id-in-two-splits", "", n_twice, what, "Make them unique if you look rows up by their id; nothing else needs it.")
 
 
+def _tags(task: Task) -> Iterator[Finding]:
+    "Find tags of entities that cannot stand where they do."
+    for split, place in task.splits.items() if task.tokens_column else ():
+        faults = list(tag_faults(task, place.file)) if place.file is not None else []
+        if faults:
+            what = f"{len(faults):,} tags continue or end an entity that is not there; the first: {faults[0][1]}."
+            fix = "Correct them; as they are, an entity begins at each."
+            yield Finding(
+                "tag-sequence", split, len({line for line, _ in faults}), what, fix, tuple(line for line, _ in faults[:N_LINES_NAMED])
+            )
+
+
 def _listed(names: list[str]) -> str:
     "List the first of some names."
     return ", ".join(names[:N_LINES_NAMED]) + (f" and {len(names) - N_LINES_NAMED} more" if len(names) > N_LINES_NAMED else "")
@@ -280,5 +292,12 @@ def inspect_task(
     parts.sort(key=lambda part: list(task.splits).index(part.name))
     look = marks.look(tuple(parts))
     label_counts = {part.name: marks.label_counts(look.answers[part.rows]) for part in parts} if marks.names else {}
-    findings = (*_leaks(look, task), *_repeats(look), *_balance(label_counts), *_single_rows(look, n_skipped), *_ids(marks, task))
+    findings = (
+        *_leaks(look, task),
+        *_repeats(look),
+        *_balance(label_counts),
+        *_single_rows(look, n_skipped),
+        *_tags(task),
+        *_ids(marks, task),
+    )
     return Inspection({part.name: len(part.rows) for part in parts}, n_skipped, label_counts, findings)

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core.definition import DataError
 from ..core.files import cache_dir
+from .conll import CONLL_FORMATS, conll_rows
 from .text_file import table_form, text_encoding
 
 # %% ../../nbs/1_task/01_rows.ipynb #0d39ffbc
 Row = dict[str, Any]  # column -> value
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_FORMATS)
 
 
 def _mapping(path: Path, place: str, content: Any) -> Row:
@@ -111,6 +112,7 @@ _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {
     ".json": _json_rows,
     ".csv": _csv_rows,
     ".tsv": _csv_rows,
+    **dict.fromkeys(CONLL_FORMATS, conll_rows),
 }
 
 
@@ -137,7 +139,7 @@ def _is_list(cell: Any) -> bool:
 
 
 def read_rows(
-    path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file; of a text file, encoding and delimiter are told by its content
+    path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file, or one of `CONLL_FORMATS`; of a text file, encoding and delimiter are told by its content
 ) -> Iterator[tuple[int, Row]]:  # line (or number, from 1) and row; `DataError` names the file and the place of a fault
     "Read the rows of a file, one by one."
     suffix = path.suffix.lower()

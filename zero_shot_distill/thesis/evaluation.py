@@ -172,7 +172,7 @@ def template_figures(
 ) -> dict[str, Any]:  # as of `published_figures`
     "Read the replies to one template by one set of rules, score them, and give the figures under the thesis's names."
     readings = read_by_profile(profile, task, template, replies)
-    score = score_readings(template.id, readings, price, agreement(profile, task), labels=task.labels)
+    score = score_readings(template.id, readings, price, task, is_right=agreement(profile, task))
     return published_figures(score, readings, price, published)
 
 
