@@ -62,7 +62,7 @@ def made_up(folder: Path, rows: dict[str, list[AnnotatedRow]], **of_job: object)
     report = AnnotationReport(
         id=job.id,
         folder=str(folder),
-        splits={split: summarise_annotations(of_split, task.is_right) for split, of_split in rows.items()},
+        splits={split: summarise_annotations(of_split, task) for split, of_split in rows.items()},
         outcomes={"complete": n},
         n_imported=0,
         n_attempts=n,

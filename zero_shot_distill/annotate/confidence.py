@@ -10,6 +10,7 @@ __all__ = ['N_SAMPLES', 'ConfidencePlan', 'ConfidenceFault', 'span_probability',
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ from typing import Any
 
 from .rows import AnnotatedRow, ConfidenceKind
 from ..core.definition import DefinitionError
+from ..entities.entity import entities_text, read_entities
 from ..prompt.replies import ReadReply
 from ..store.request import Response
 
@@ -116,9 +118,11 @@ def settled(
     plan: ConfidencePlan,
     samples: Sequence[ReadReply],  # the replies to one question, in the order of asking
     is_right: Callable[[str, str], bool] = eq,  # label and other label -> whether they are the same: `Task.is_right`
+    of_entities: bool = False,  # whether a label is a list of entities, of which each is voted for
 ) -> SureReply:
     "Choose the reply that counts, with its confidence."
-    read = samples[0] if plan.kind == ConfidenceKind.LOGPROB else _elected(samples, is_right)
+    elected = _elected_entities if of_entities else _elected
+    read = samples[0] if plan.kind == ConfidenceKind.LOGPROB else elected(samples, is_right)
     confidence, error = _probability(read) if plan.kind == ConfidenceKind.LOGPROB else _agreement(read, samples, is_right)
     return SureReply(**vars(read), samples=tuple(samples), kind=plan.kind, confidence=confidence, confidence_error=str(error))
 
@@ -135,6 +139,23 @@ def _elected(samples: Sequence[ReadReply], is_right: Callable[[str, str], bool])
         return next((sample for sample in samples if not sample.is_open), samples[0])
     same = max((_same(samples, label, is_right) for label in labels), key=len)  # of equal numbers, the first
     return next((sample for sample in same if sample.has_rationale), same[0])
+
+
+def _elected_entities(samples: Sequence[ReadReply], is_right: Callable[[str, str], bool]) -> ReadReply:
+    "Keep the entities that more than half of the replies name, each with that share; where half of them cannot be read, elect among whole lists."
+    named = [{entity: entity for entity in read_entities(sample.reply.label)} for sample in samples if sample.reply]
+    if 2 * len(named) <= len(samples):
+        return _elected(samples, is_right)
+    votes = Counter(entity for entities in named for entity in entities)
+    first = {entity: said for entities in reversed(named) for entity, said in entities.items()}
+    kept = [replace(first[entity], confidence=round(n / len(samples), 6)) for entity, n in votes.items() if 2 * n > len(samples)]
+
+    def distance(sample: ReadReply) -> tuple[int, bool]:
+        "Say how far a reply is from what was elected, and prefer one with a rationale."
+        return len(set(read_entities(sample.reply.label)) ^ set(kept)), not sample.has_rationale
+
+    nearest = min((sample for sample in samples if sample.reply), key=distance)
+    return replace(nearest, reply=replace(nearest.reply, label=entities_text(kept)))
 
 
 def _agreement(read: ReadReply, samples: Sequence[ReadReply], is_right: Callable[[str, str], bool]) -> tuple[float | None, str]:

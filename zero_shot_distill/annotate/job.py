@@ -149,7 +149,9 @@ def ask_questions(
     read = {question: list(islice(arrived, len(changes))) for question, changes in zip(questions, several, strict=True)}
     is_for_label = {question: changes[0] != {} for question, changes in zip(questions, several, strict=True)}
     return {
-        question: settled(job.confidence, samples, job.task.is_right) if is_for_label[question] else samples[0]
+        question: settled(job.confidence, samples, job.task.is_right, job.task.metric == "entities")
+        if is_for_label[question]
+        else samples[0]
         for question, samples in read.items()
     }
 
@@ -289,7 +291,7 @@ def run_annotation(
         write_annotations(rows, folder / f"{split}.jsonl")
         groups = [job.task.group_of(example) for example in examples]
         open_rows = {question.row for question in find_unanswered({split: read[split]})}
-        splits[split] = summarise_annotations(rows, job.task.is_right, job.task.labels, groups, open_rows)
+        splits[split] = summarise_annotations(rows, job.task, groups, open_rows)
         if job.confidence:
             worth[split] = confidence_worth(rows, job.task.is_right, groups)
             if n_without := worth[split].errors.get(ConfidenceFault.NO_LOGPROBS):

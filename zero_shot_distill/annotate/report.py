@@ -72,6 +72,15 @@ class AnnotationReport:
         return {name: value for name, value in asdict(self).items() if value or name != "confidence"}
 
 # %% ../../nbs/4_annotate/01_report.ipynb #d2f53f02
+def _gold_cells(found: AnnotationSummary) -> dict[str, str]:
+    "Compare a split with its gold labels: whole labels, or entities."
+    if not found.n_entities and found.entities is None:
+        return {"gold accuracy": share_text(found.accuracy)}
+    f1 = {"F1": share_text(found.entities.f1)} if found.entities else {}
+    refused = ", ".join(f"{n:,} {fault}" for fault, n in found.refused.items())
+    return {"entities": f"{found.n_entities:,}", "mentions refused": refused or "-", **f1}
+
+
 def annotation_rows(
     report: AnnotationReport,
 ) -> list[dict[str, str]]:  # for `table_html`: a row for each split, then the trivial answers
@@ -83,7 +92,7 @@ def annotation_rows(
             "split": split,
             "rows": f"{found.n_rows:,}",
             "labels": f"{found.n_labels:,}",
-            "gold accuracy": share_text(found.accuracy),
+            **_gold_cells(found),
             **({"balanced accuracy": share_text(found.confusion.balanced_accuracy)} if uneven and found.confusion else {}),
             "explanation rate": share_text(found.explanation_rate),
             **({"missing": ", ".join(f"{n} {reason}" for reason, n in found.errors.items()) or "-"} if is_anything_missing else {}),

@@ -9,7 +9,7 @@ __all__ = ['CONFIDENCE_FIELDS', 'ConfidenceKind', 'AnnotatedRow', 'RationaleFaul
 # %% ../../nbs/4_annotate/00_rows.ipynb #6eb04788
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from operator import eq
@@ -18,12 +18,16 @@ from typing import Any
 
 from ..core.definition import DataError
 from ..core.files import write_text
+from ..entities.align import RefusedMention
+from ..entities.entity import read_entities
 from ..prompt.fault import ReadFault
 from ..prompt.replies import ReadReply
 from ..stats.cluster import effective_rows
 from ..stats.confusion import Confusion
+from ..stats.f_measure import FMeasure
 from ..stats.interval import Interval, wilson
-from ..task.task import Example, Task
+from ..task.entity_score import score_entities
+from ..task.task import Example, Task, TaskLabels
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #1f539614
 CONFIDENCE_FIELDS = ("confidence", "confidence_kind", "confidence_error")
@@ -52,6 +56,7 @@ class AnnotatedRow:
     confidence_kind: str = ""  # what `confidence` measures, one of `ConfidenceKind`; empty where it is None
     confidence_error: str = ""  # why `confidence` is None where it was asked for
     more_rationales: tuple[str, ...] = ()  # further ones for the same label; training draws one of all in each epoch
+    refused: tuple[Mapping[str, str], ...] = ()  # of entities: what the teacher named and is none, as text, type and fault
 
     def __post_init__(self) -> None:
         if (self.confidence is None) != (not self.confidence_kind):
@@ -68,7 +73,7 @@ class AnnotatedRow:
 
     def to_dict(self) -> dict[str, Any]:
         "Write the row as JSON holds it. Fields that were added later are left out where they say nothing, so that such rows are as they were before."
-        added = (*CONFIDENCE_FIELDS, "more_rationales")
+        added = (*CONFIDENCE_FIELDS, "more_rationales", "refused")
         return {name: value for name, value in asdict(self).items() if name not in added or value not in (None, "", (), [])}
 
 
@@ -101,7 +106,12 @@ def annotated_row(
         label_error=label_read.error,
         rationale_error=rationale_error,
         read_by=read_by,
+        refused=tuple(map(_refused, label_read.reply.refused)) if label_read.reply else (),
     )
+
+
+def _refused(one: RefusedMention) -> dict[str, str]:
+    return {"text": one.mention.text, "type": one.mention.type or "unknown", "fault": str(one.fault)}
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #e8861fc4
 def write_annotations(
@@ -146,6 +156,9 @@ class AnnotationSummary:
     # empty: no groups, or a report of before
     n_effective: dict[str, float] = field(default_factory=dict)
     n_without: int = 0  # rows with a gold label and a reply, and no teacher label: wrong where an accuracy is measured
+    entities: FMeasure | None = None  # of the rows with a gold label and a reply; None: the task has no entities, or a report of before
+    n_entities: int = 0  # that the teacher named and that are in the texts
+    refused: dict[str, int] = field(default_factory=dict)  # why a mention is no entity -> mentions
 
     @property
     def agreement(self) -> Interval:  # n: rows with a teacher label and a gold label
@@ -165,12 +178,12 @@ class AnnotationSummary:
 
 def summarise_annotations(
     rows: Sequence[AnnotatedRow],  # of one split or several
-    is_right: Callable[[str, str], bool] = eq,  # label and gold label -> whether they agree: `Task.is_right`
-    labels: Sequence[str] = (),  # of the task, to count by label; empty: it has no fixed ones
+    task: TaskLabels | None = None,  # compares labels, and says which there are; None: equal texts are right
     groups: Sequence[str] = (),  # group of each row; empty: every row is a group of its own
     open_rows: Collection[str] = (),  # ids of rows without a reply yet, which are neither right nor wrong
 ) -> AnnotationSummary:  # counts, of which rates with intervals can be made
     "Count labels, rationales, agreement and reasons."
+    is_right, labels = (task.is_right, task.labels) if task else (eq, ())
     both = [place for place, row in enumerate(rows) if row.label is not None and row.gold is not None]
     agree, explained = [is_right(rows[place].label, rows[place].gold) for place in both], [row.rationale is not None for row in rows]
     came = [place for place, row in enumerate(rows) if row.label is not None or row.id not in open_rows]
@@ -192,4 +205,19 @@ def summarise_annotations(
         confusion=Confusion.of(labels, *given) if labels else None,
         n_effective=worth,
         n_without=len(gold) - len(both),
+        **(
+            _about_entities(rows, [rows[place] for place in gold], [groups[place] for place in gold if groups])
+            if task and task.types
+            else {}
+        ),
     )
+
+
+def _about_entities(rows: Sequence[AnnotatedRow], with_gold: Sequence[AnnotatedRow], groups: Sequence[str]) -> dict[str, Any]:
+    "Count entities, and score them where there are gold labels."
+    score = score_entities([row.gold for row in with_gold], [row.label for row in with_gold], (), groups)
+    return {
+        "entities": score.micro if with_gold else None,
+        "n_entities": sum(len(read_entities(row.label)) for row in rows if row.label is not None),
+        "refused": dict(Counter(one["fault"] for row in rows for one in row.refused)),
+    }

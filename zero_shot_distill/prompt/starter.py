@@ -105,27 +105,28 @@ def _words_of(task: Task) -> _Words:
     return _FOR_CHOICES if task.choices else _FOR_NUMBERS
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #entstart0
-_LIST_OF = '{{{{"phrase": "the words as they stand in the text", {why}"type": "one of the types, or none"}}}}'
-_CANDIDATES = _LIST_OF.format(why='"reason": "a few words", ')
+# Small teachers copy words that stand for a value.
+_LIST_OF = '{{{{"phrase": "...", {why}"type": "..."}}}}'
+_CANDIDATES = _LIST_OF.format(why='"reason": "...", ')
 _ENTITY_FORMS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (  # id, note, what is asked, how the reply is read
     (
         "candidates",
         "every phrase that may be an entity, with the reason why it is one or none",
-        "List each phrase of the text that may be an entity, in the order of the text. For each say in a few words why it is an entity or none, "
-        f'then give its type, or none. Reply with a JSON object and nothing else: {{{{"candidates": [{_CANDIDATES}]}}}}',
+        "List each phrase of the text that may be an entity, in the order and the words of the text. For each say in a few words why it is an entity or "
+        f'none, then give its type, or none. Reply with a JSON object and nothing else: {{{{"candidates": [{_CANDIDATES}]}}}}',
         {"read": "json", "reply_schema": ("rationale", "label")},
     ),
     (
         "reason-then-list",
         "free reasoning, then the list; for teachers that cannot be held to a schema",
         "First go through the phrases that may be entities and say in a few words why each is one or none. "
-        f'Then write "Final list:" and a JSON list of the entities: [{_LIST_OF.format(why="")}]. Write [] where there is none.',
+        f'Then write "Final list:" and a JSON list of the entities, each in the words of the text with its type: [{_LIST_OF.format(why="")}]. Write [] where there is none.',
         {"read": "json"},
     ),
     (
         "list",
         "the entities alone: the cheapest list",
-        f'List the entities of the text in its order. Reply with a JSON object and nothing else: {{{{"entities": [{_LIST_OF.format(why="")}]}}}}',
+        f'List the entities of the text in its order and its words, each with its type. Reply with a JSON object and nothing else: {{{{"entities": [{_LIST_OF.format(why="")}]}}}}',
         {"read": "json", "rationale": False, "reply_schema": ("label",)},
     ),
     (

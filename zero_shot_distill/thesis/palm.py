@@ -210,7 +210,7 @@ def _annotate(task: Task, folder: Path, model: Literal["palm", "gpt-neox"], to: 
         try:
             rows = read_palm_outputs(task, folder, split, model)
             write_annotations(rows, to / f"{split}.jsonl")
-            splits[split] = summarise_annotations(rows, task.is_right)
+            splits[split] = summarise_annotations(rows, task)
         except ZsdError as error:  # rows that are not on this machine, or outputs that do not fit them
             faults.append(f"{split} ({error})")
     return PalmAnnotation(task.name, model, to, splits, tuple(faults))
