@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForCo
 from zsd_command import zsd
 
 from zero_shot_distill.annotate.rows import AnnotatedRow
-from zero_shot_distill.student import base, job
+from zero_shot_distill.student import base, job, place
 from zero_shot_distill.student import model as seq2seq
 from zero_shot_distill.student import train as training
 from zero_shot_distill.student.config import StudentError, TrainingConfig, UnusableInput
@@ -688,7 +688,7 @@ def test_full_disk(tiny, tmp_path, monkeypatch):
 
 
 def test_too_little_room_is_said_before_training(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
+    monkeypatch.setattr(place.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
     with refused(StudentError, "1 MB free, a student takes 10 MB"):
         train_student(tiny, "x", ROWS, VALID, TASK, SHORT, tmp_path / "out", no_training)
     monkeypatch.undo()

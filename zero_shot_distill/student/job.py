@@ -6,13 +6,10 @@
 __all__ = ['TrainingJob', 'train_student']
 
 # %% ../../nbs/5_student/06_job.ipynb #c4d3882c
-import errno
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -30,12 +27,13 @@ from .card import write_card
 from .chance import chance_level
 from .checkpoint import Checkpoints
 from .confidence import confident_rows
-from .config import StudentError, TrainingConfig, UnusableInput
+from .config import TrainingConfig, UnusableInput
 from .data import encode_rows, rationale_start
 from .method import METHODS
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
 from .origin import git_commit, hardware
+from .place import STUDENT_FILE, memory_advice, require_place, require_space, written_beside
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -50,25 +48,13 @@ def _save(
     weights_dir: Path,  # the weights it began with
 ) -> None:
     "Write a student beside its place, then put it there in one step."
-    staging, old = (student.path.with_name(f".{student.path.name}.{suffix}") for suffix in ("partial", "old"))
-    try:
-        shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
-        staging.mkdir(parents=True)
+    with written_beside(student.path) as staging:
         save_weights(staging, weights, weights_dir)
         bare = asdict(replace(student, test_rows=(), test_annotations=()))
         content = {name: value for name, value in bare.items() if name not in ("path", "test_rows", "test_annotations")}
         content |= {"task": student.task.model_dump(mode="json"), "prefixes": METHODS[student.config.method].prefixes}
-        write_json(staging / "student.json", content)
+        write_json(staging / STUDENT_FILE, content)
         write_card(student, staging)
-        if student.path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(student.path, old)
-        os.replace(staging, student.path)
-    except OSError as error:
-        raise StudentError(f"{student.path}: cannot be saved ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/5_student/06_job.ipynb #52e6f61d
 _log = logging.getLogger(__name__)
@@ -159,23 +145,6 @@ def _find_finished(out_dir: Path, fingerprint: str) -> Student | None:
         return None
     return student if student.fingerprint == fingerprint and (out_dir / "model.safetensors").is_file() else None
 
-
-def _require_space(out_dir: Path, n_parameters: int) -> None:
-    "Fail before training, not after it, where the student could not be saved."
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        n_free = shutil.disk_usage(out_dir.parent).free
-        if not os.access(out_dir.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise StudentError(f"{out_dir.parent}: cannot be written ({error.strerror or error}); give another folder") from error
-    # Two bytes a weight, and a little for the tokenizer.
-    n_needed = 2 * n_parameters + 10_000_000
-    if n_free < n_needed:
-        raise StudentError(
-            f"{out_dir.parent}: {n_free / 1e6:.0f} MB free, a student takes {n_needed / 1e6:.0f} MB; free some space or give another folder"
-        )
-
 # %% ../../nbs/5_student/06_job.ipynb #e714424d
 def _learn(
     job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
@@ -185,21 +154,13 @@ def _learn(
     if isinstance(loaded, OnnxStudent):
         raise UnusableInput(f"{job.weights_dir}: an exported student cannot be trained; begin with the one that it was exported from")
     rows, counts = job.encode(loaded, config)
-    _require_space(checkpoints.folder, loaded.model.num_parameters())
-    with quiet_transformers(), memory_named(_memory_advice(config)):
+    require_space(checkpoints.folder, loaded.model.num_parameters())
+    advice = memory_advice(config.batch_size, config.accumulate, f"max_input_tokens below {config.max_input_tokens}, or a smaller student")
+    with quiet_transformers(), memory_named(advice):
         result = fit(loaded, rows, config, checkpoints, on_progress)
     chance = chance_level(job.task, rows.valid.labels)
     at_chance = is_at_chance(result.best.valid_accuracy, len(rows.valid.rows), chance, len(result.history))
     return result, counts | {"chance": chance, "at_chance": at_chance, "rationale_start": rationale_start(loaded, config.method)}
-
-
-def _memory_advice(config: TrainingConfig) -> str:
-    "Name the settings that need less memory."
-    if config.batch_size == 1:
-        return f"max_input_tokens below {config.max_input_tokens}, or a smaller student"
-    more = 2 * config.accumulate
-    passes = f", or accumulate {more} for the same student in smaller passes" if more <= config.batch_size else ""
-    return f"a batch_size below {config.batch_size}{passes}"
 
 
 def _learn_or_restart(
@@ -234,12 +195,7 @@ def train_student(
     A training that was stopped or killed goes on from its last checkpoint, which lies in a hidden folder beside the student until it is done.
     """
     out_dir = Path(out_dir)
-    if out_dir.exists() and not (out_dir / "student.json").is_file():
-        # Not ours: replacing it could lose something.
-        raise UnusableInput(f"{out_dir}: exists and is no trained student; give another folder")
-    shared = {row.id for row in job.rows} & {row.id for row in job.valid_rows}
-    if shared:
-        raise UnusableInput(f"row {min(shared)} is among the training rows and the validation rows")
+    require_place(out_dir, job.rows, job.valid_rows)
     fingerprint = job.fingerprint(config)
     finished = _find_finished(out_dir, fingerprint)
     if finished:

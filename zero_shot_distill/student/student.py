@@ -116,6 +116,8 @@ def load_student(
     path = folder / "student.json"
     try:
         content = with_new_names(json.loads(path.read_text(encoding="utf-8")))
+        if content.get("kind") == "tagger":
+            raise UnusableInput(f"{folder}: a student that tags words, which writes no answers; `ner.tagger.load_tagger` reads it")
         content["task"] = Task.model_validate(content["task"])
         content["config"] = TrainingConfig.from_settings(content["config"])
         content["history"] = tuple(TrainingPoint(**point) for point in content["history"])
@@ -125,6 +127,8 @@ def load_student(
             content["hardware"] = Hardware(**made_on)
         content.pop("prefixes")
         return Student(path=folder, test_rows=test_rows, **content)
+    except UnusableInput:
+        raise
     except FileNotFoundError:
         raise UnusableInput(f"{folder}: no trained student (student.json is missing)") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
