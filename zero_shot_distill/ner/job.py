@@ -42,7 +42,9 @@ def tagged_rows(
 ) -> tuple[TagSentences, dict[str, Any]]:  # and counts of a `TaggerReport`; `UnusableInput` where nothing can be learned
     "Tag the words of the rows, by the labels that the schedule uses, and count what is left out."
     if job.task.metric != "entities":
-        raise UnusableInput(f"task {job.task.name!r} has labels and no types of entities; words are tagged for tasks with `metric: entities`")
+        raise UnusableInput(
+            f"task {job.task.name!r} has labels and no types of entities; words are tagged for tasks with `metric: entities`"
+        )
     n_distilled = config.phases.n_distilled(config.batch_size)
     uses = {"gold": any(n < config.batch_size for n in n_distilled), "teacher": any(n_distilled)}
     own = {source: _tagged(job.task, job.rows, source) if is_used else [] for source, is_used in uses.items()}

@@ -69,7 +69,9 @@ class TaggerReport:
         if self.valid_source == "teacher":
             said.append("no validation row has a gold label: the checkpoint was chosen by agreement with the teacher")
         if self.n_lost or self.n_widened:
-            said.append(f"entities of the training sentences that end inside a word: {self.n_widened} widened to whole words, {self.n_lost} lost")
+            said.append(
+                f"entities of the training sentences that end inside a word: {self.n_widened} widened to whole words, {self.n_lost} lost"
+            )
         if self.n_long:
             said.append(f"{self.n_long} training sentences are longer than the student reads at once, and were read in windows")
         return said

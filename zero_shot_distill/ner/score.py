@@ -44,7 +44,13 @@ def _count(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity
 
 # %% ../../nbs/6_ner/05_score.ipynb #6b1532b44c3c
 _REST_TYPES = ("misc", "miscellaneous", "other")
-_ERRORS = {"wrong_type": "wrong type", "wrong_place": "wrong boundary", "wrong_both": "wrong type and boundary", "missed": "missed", "surplus": "surplus"}
+_ERRORS = {
+    "wrong_type": "wrong type",
+    "wrong_place": "wrong boundary",
+    "wrong_both": "wrong type and boundary",
+    "missed": "missed",
+    "surplus": "surplus",
+}
 
 
 @dataclass(frozen=True, repr=False)

@@ -163,6 +163,8 @@ def evaluate_tagger(
     if not labelled:
         raise UnusableInput(f"{len(examples)} test rows, none with a gold label: there is nothing to measure by")
     with quiet_transformers(), memory_named("fewer rows at once"):
-        found, n_faulty = find_entities(tagger, load_tagger_model(Path(student_dir)), [_text_of(tagger, row) for row in labelled], drop_faulty)
+        found, n_faulty = find_entities(
+            tagger, load_tagger_model(Path(student_dir)), [_text_of(tagger, row) for row in labelled], drop_faulty
+        )
     gold, groups = [read_entities(row.label) for row in labelled], [tagger.task.group_of(row) for row in labelled]
     return EntityScore.of(gold, found, tuple(tagger.task.types), groups, drop_faulty, n_faulty)
