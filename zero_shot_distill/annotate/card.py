@@ -49,11 +49,17 @@ _CONFIDENCE = {
 }
 
 
+_ENTITIES = {
+    "label": "the teacher's entities, a JSON list of objects with start (a character of `input`), text, type and perhaps why and confidence; `gold` likewise",
+    "refused": "what the teacher named and is no entity of the text, a JSON list of objects with text, type and fault; empty: nothing",
+}
+
+
 def columns_of(
     job: AnnotationJob,
 ) -> dict[str, str]:  # column -> what it holds
-    "List the columns of an annotation: a confidence is there only where it was asked for."
-    return COLUMNS | (_CONFIDENCE if job.confidence else {})
+    "List the columns of an annotation: a confidence is there only where it was asked for, refused mentions only of entities."
+    return COLUMNS | (_CONFIDENCE if job.confidence else {}) | (_ENTITIES if job.task.types else {})
 
 
 def type_of(

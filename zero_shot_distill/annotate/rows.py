@@ -9,7 +9,7 @@ __all__ = ['CONFIDENCE_FIELDS', 'ConfidenceKind', 'AnnotatedRow', 'RationaleFaul
 # %% ../../nbs/4_annotate/00_rows.ipynb #6eb04788
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from operator import eq
@@ -56,7 +56,7 @@ class AnnotatedRow:
     confidence_kind: str = ""  # what `confidence` measures, one of `ConfidenceKind`; empty where it is None
     confidence_error: str = ""  # why `confidence` is None where it was asked for
     more_rationales: tuple[str, ...] = ()  # further ones for the same label; training draws one of all in each epoch
-    refused: tuple[Mapping[str, str], ...] = ()  # of entities: what the teacher named and is none, as text, type and fault
+    refused: str = ""  # of entities: what the teacher named and is none, a JSON list of objects with text, type and fault; empty: nothing
 
     def __post_init__(self) -> None:
         if (self.confidence is None) != (not self.confidence_kind):
@@ -106,12 +106,13 @@ def annotated_row(
         label_error=label_read.error,
         rationale_error=rationale_error,
         read_by=read_by,
-        refused=tuple(map(_refused, label_read.reply.refused)) if label_read.reply else (),
+        refused=_refused_text(label_read.reply.refused) if label_read.reply and label_read.reply.refused else "",
     )
 
 
-def _refused(one: RefusedMention) -> dict[str, str]:
-    return {"text": one.mention.text, "type": one.mention.type or "unknown", "fault": str(one.fault)}
+def _refused_text(refused: Sequence[RefusedMention]) -> str:
+    listed = [{"text": one.mention.text, "type": one.mention.type or "unknown", "fault": str(one.fault)} for one in refused]
+    return json.dumps(listed, ensure_ascii=False)
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #e8861fc4
 def write_annotations(
@@ -219,5 +220,5 @@ def _about_entities(rows: Sequence[AnnotatedRow], with_gold: Sequence[AnnotatedR
     return {
         "entities": score.micro if with_gold else None,
         "n_entities": sum(len(read_entities(row.label)) for row in rows if row.label is not None),
-        "refused": dict(Counter(one["fault"] for row in rows for one in row.refused)),
+        "refused": dict(Counter(one["fault"] for row in rows for one in json.loads(row.refused or "[]"))),
     }

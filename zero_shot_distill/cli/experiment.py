@@ -132,11 +132,12 @@ def _verdict(best: "list[PromptScore]", n_templates: int) -> str:
     if not best:
         return "no template got one row right with a rationale: none is best"
     names = " and ".join(score.template_id for score in best)
+    first, then = ("F1", "accuracy with explanation") if best[0].entities else ("accuracy with explanation", "accuracy")
     if len(best) > 1:
-        return f"a tie: {names} have the same accuracy with explanation and the same accuracy; ask about more rows"
+        return f"a tie: {names} have the same {first} and the same {then}; ask about more rows"
     if n_templates == 1:
         return f"only {names} was asked: there is nothing to compare it with"
-    return f"best (accuracy with explanation, then accuracy): {names}; it is flattered by chance: confirm it on other rows"
+    return f"best ({first}, then {then}): {names}; it is flattered by chance: confirm it on other rows"
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #b70b8dc0
 def _draws(task: Task, split: str, n: int, seed: int, published: bool) -> tuple[Sequence[Example], Sequence[Example]]:

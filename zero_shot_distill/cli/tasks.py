@@ -24,6 +24,7 @@ from .options import DEFAULT_WORK_DIR, AsJson, PromptsFile, Quiet, TaskArgument,
 from .tables import show_rows
 from ..core.definition import DataError
 from ..core.progress import Progress
+from ..entities.entity import readable_label
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.starter import starter_templates, write_starters
 from ..prompt.template import PromptError, PromptTemplate, own_prompts, response_format, stray_labels
@@ -99,8 +100,10 @@ def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: b
 def _row_tried(task: Task, number: int) -> Example | None:
     "Take the row of the first split that a reply is about, where its choices count; where no row is on this machine, one whose choices have no words."
     split = next(iter(task.splits))
-    if not task.choices:
+    if not (task.choices or task.types):
         return None
+    if not is_here(task, split) and task.types:
+        raise DataError(f"the rows of task {task.name!r} are not on this machine; entities are looked for in the row's own text")
     if not is_here(task, split):
         print(
             f"The rows of task {task.name!r} are not on this machine: letters are read, words of a row's choices are not.", file=sys.stderr
@@ -121,7 +124,7 @@ def _tried(task: Task, templates: Iterable[PromptTemplate], text: str, row: Exam
     return [
         {
             "template": read.template_id,
-            "label": read.reply.label if read.reply else "",
+            "label": readable_label(read.reply.label) if read.reply else "",
             "rationale": (read.reply.rationale or "") if read.reply else "",
             "not read": read.error,
         }
@@ -271,10 +274,12 @@ def _show(added: "AddedTask") -> None:
     show_rows(_right(_label_rows(added), added.task.splits), as_json=False)
     for split, place in added.task.splits.items():
         if place.of:
-            each = "of the rows with a label" if place.labelled else "of the rows of each label"
+            each = "of the rows with a label" if place.labelled else "of the rows" if added.task.types else "of the rows of each label"
             print(f"{split}: {100 * place.share:.0f} % {each}, drawn from {added.table.files['train'].name} at random")
     if added.task.group_field:
         print(f"Rows with one {added.task.group_field} stay together.")
+    if added.task.types:
+        print(f"The labels are entities: {', '.join(added.task.types)}. Say in the definition under `types` what each means.")
     if added.task.metric == "numeric":
         print("The labels are numbers, compared by their value.")
     if added.findings:

@@ -13,6 +13,7 @@ from operator import eq
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from ..core.display import styled, table_text
+from ..entities.entity import readable_label
 from .parse import ParseError, PatternTimeouts, ReadFault, Reply, marked_text, parse_reply
 from .template import PromptTemplate
 from ..store.request import Response
@@ -124,7 +125,7 @@ def replies_html(
         if read.example != shown:
             shown = read.example
             fields = "".join(f"<div><b>{escape(name)}</b>: {escape(value)}</div>" for name, value in shown.fields.items())
-            gold = f"<div><b>gold label</b>: {escape(shown.label)}</div>" if shown.label is not None else ""
+            gold = f"<div><b>gold label</b>: {escape(readable_label(shown.label))}</div>" if shown.label is not None else ""
             parts.append(f'<div class="row">{fields}{gold}</div>')
         parts.append(f'<div class="reply"><span class="who">{escape(read.template_id)}</span>{_outcome(read, is_right)}{_said(read)}</div>')
     return f'<div class="zsd">{"".join(parts)}</div>'
@@ -134,7 +135,9 @@ def _outcome(read: ReadReply, is_right: Callable[[str, str], bool]) -> str:
     "Say what was read, behind the template's name."
     if read.reply is None:
         return f' <span class="unread">not read: {escape(read.error)}</span>'
-    said = escape(read.reply.label)
+    said = escape(readable_label(read.reply.label))
+    if read.reply.refused:
+        said += escape(f"; refused: {', '.join(f'{one.mention.text} ({one.fault})' for one in read.reply.refused)}")
     if read.example.label is not None:
         said += ", right" if is_right(read.reply.label, read.example.label) else ", wrong"
     return f" → {said}" + ("" if read.reply.rationale else ", no rationale")
@@ -202,8 +205,8 @@ class Replies(list[ReadReply]):
             {
                 "template": read.template_id,
                 "row": read.example.id,
-                "gold": read.example.label or "-",
-                "label": read.reply.label if read.reply else f"not read: {read.error}",
+                "gold": readable_label(read.example.label or "-"),
+                "label": readable_label(read.reply.label) if read.reply else f"not read: {read.error}",
                 "rationale": _short(read.reply.rationale) if read.reply and read.reply.rationale else "-",
             }
             for read in self

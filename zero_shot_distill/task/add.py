@@ -22,6 +22,8 @@ from ..core.files import write_text
 from ..core.progress import OnProgress
 from .answers import Answers, read_answers, says_choice
 from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale, sounds_like_input
+from .conll import CONLL_FORMATS
+from .entity_columns import EntityColumns, find_entities
 from .inspect import Finding, Inspection, inspect_task
 from .numbers import numeric_value
 from .table import Column, Table, holds_labels, look_through, names_label, tells_label
@@ -52,7 +54,8 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
         raise DataError(f"column {repeated[0]!r} is named twice among fields and choices; once is enough")
     if twice := [name for name in singles if singles.count(name) > 1 or name in shown]:
         raise DataError(f"column {twice[0]!r} is named for two things; what tells the label or names the row is no input")
-    if sum(table.n_rows.values()) == 1 and any(isinstance(cell, dict | list) for cell in table.sample[0].values()):
+    is_columns = all(path.suffix.lower() in CONLL_FORMATS for path in table.files.values())
+    if not is_columns and sum(table.n_rows.values()) == 1 and any(isinstance(cell, dict | list) for cell in table.sample[0].values()):
         raise DataError(f"{table.where}: one JSON object holds the whole table; write an array of rows, or one row a line")
     name = next(iter(table.columns))
     in_one = len(table.columns) == 1 and re.search(r"[;\t|]", name)
@@ -92,6 +95,8 @@ def draft_task(
     "Draft a definition for some files from the names of their columns; a split without a file is a tenth of the training rows."
     options = options.spelled_as(table)
     _check_options(table, options)
+    if entities := find_entities(table, options):
+        return _entity_draft(name, table, options, entities)
     label = find_label(table, options)
     answers = read_answers(table, label, options)
     shown_choices = {at[1] if (at := COLUMN.fullmatch(choice)) else choice for choice in answers.choices.values()}
@@ -128,6 +133,27 @@ def draft_task(
     definition["splits"] = _splits(table, label, options)
     telling = {column: why for column in fields.values() if (why := _gives_away(table, table.columns[column], label, answers))}
     return Draft(definition, uses, (*_about_files(table), *answers.findings, *_about_columns(telling, seems_id)))
+
+
+_MANY_GROUPS = 20  # documents; of fewer, sentences are drawn one by one
+
+
+def _entity_draft(name: str, table: Table, options: ColumnOptions, found: EntityColumns) -> Draft:
+    "Draft a definition of a task of entities."
+    label = table.columns[found.label]
+    id, _ = find_id(options, [column for column in table.columns.values() if column.name not in {found.text, found.label}])
+    documents = table.columns.get("document")  # of few, a share would be none or most of the rows
+    group = options.group or ("document" if documents and documents.n_distinct >= _MANY_GROUPS else None)
+    uses = {
+        found.text: "field {text}" + (", word by word" if found.of_tokens else ""),
+        found.label: "tags" if found.of_tokens else "places of entities",
+    }
+    uses |= {column: use for column, use in ((id, "id"), (group, "group")) if column}
+    definition = {"name": name, "metric": "entities", "types": dict.fromkeys(found.types, ""), "fields": {"text": found.text}}
+    definition |= {"tokens_column": found.text} if found.of_tokens else {}
+    definition |= {"label_column": found.label}
+    definition |= {key: column for key, column in (("id_column", id), ("group_field", group)) if column}
+    return Draft(definition | {"student_input": "{text}", "splits": _splits(table, label, options)}, uses, tuple(_about_files(table)))
 
 
 def _gives_away(table: Table, column: Column, label: Column | None, answers: Answers) -> str:  # empty: it does not
@@ -195,11 +221,17 @@ _MEANINGS = {
     "label_pattern": "what does not match it is no label, and its row has none",
     "choices": "the fields that hold the answers of a row, in the order (a), (b), ...",
     "metric": "answers are numbers or sums, right where their values are equal",
+    "types": "what is looked for; say what each means, for prompts say it",
+    "tokens_column": "column with the words of the text, each with a tag",
     "label_names": "what the label column holds: what is meant",
     "rationale_column": "column with a human's reason for the label",
     "id_column": "column that names the rows; without it they are numbered",
     "group_field": "rows that share it were made together: shares keep them in one split, intervals do not count them as independent",
     "student_input": "what the student reads",
+}
+_OF_ENTITIES = {
+    "metric": "answers list the entities of a text",
+    "label_column": "column with the tags of the tokens, or with the places of the entities",
 }
 
 # %% ../../nbs/1_task/06_add.ipynb #c7b9bc5c
@@ -217,7 +249,8 @@ def definition_text(
         'description: ""  # what is to be told, in one sentence; starter prompts begin with it',
         "licence: unknown  # of the data",
     ]
-    for key, meaning in _MEANINGS.items():
+    meanings = _MEANINGS | (_OF_ENTITIES if definition.get("metric") == "entities" else {})
+    for key, meaning in meanings.items():
         if key in definition:
             lines += [f"# {meaning}", *_yaml(key, definition[key]), *_hints(key, definition)]
     lines += ["# files are relative to this one; a share is drawn at random, and its rows are not in the other splits"]
@@ -242,6 +275,8 @@ def definition_text(
 
 def _hints(key: str, definition: dict[str, Any]) -> list[str]:
     "Write keys that only the user can fill, as comments."
+    if key == "types":
+        return ["# what counts as an entity and where it ends; starter prompts say it", "# guidelines: ..."]
     if key != "labels":
         return []
     labels = definition["labels"]

@@ -1,0 +1,262 @@
+"""Tasks of named entities, from a file to an annotation. A scripted server stands in for a teacher and says so in its name."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from scripted_server import Scripted, ScriptedServer
+from zsd_command import environment, is_one_line, zsd
+
+from zero_shot_distill.annotate.rows import read_annotations
+from zero_shot_distill.entities.align import Mention, MentionFault, align, occurrences
+from zero_shot_distill.entities.compare import compare_entities
+from zero_shot_distill.entities.entity import Entity, read_entities
+from zero_shot_distill.entities.tags import Scheme, TagSpan, scheme_of, tag_spans, write_tags
+from zero_shot_distill.entities.words import join_tokens, split_words
+from zero_shot_distill.prompt.parse import ParseError, parse_reply
+from zero_shot_distill.prompt.template import load_templates, response_format
+from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.task import Example, load_task
+
+NAMES = {"PER": ["Ada Byron", "José Pérez", "Mary O'Neil"], "LOC": ["Ghent", "New York", "São Paulo"]}
+SENTENCES = [
+    [(name, None) if type is None else (name, type) for name, type in parts]
+    for parts in (
+        [("Ada Byron", "PER"), ("left", None), ("Ghent", "LOC"), (".", None)],
+        [("In", None), ("New York", "LOC"), ("it", None), ("rains", None)],
+        [("Mary O'Neil", "PER"), ("met", None), ("José Pérez", "PER"), ("in", None), ("São Paulo", "LOC")],
+        [("Nobody", None), ("came", None), (".", None)],
+    )
+]
+
+
+def conll(sentences, scheme: Scheme = Scheme.IOB2, between: str = "\t") -> str:
+    "Sentences of phrases with their types, as CoNLL columns."
+    lines = []
+    for sentence in sentences:
+        words, spans = [], []
+        for phrase, type in sentence:
+            words += phrase.split()
+            spans += [TagSpan(len(words) - len(phrase.split()), len(words), type)] if type else []
+        lines += [f"{word}{between}{tag}" for word, tag in zip(words, write_tags(len(words), spans, scheme), strict=True)] + [""]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "A task of 40 sentences, added by the command."
+    (tmp_path / "names.conll").write_text(conll(SENTENCES * 10))
+    done = zsd(tmp_path, "tasks", "add", "names", "names.conll")
+    assert done.status == 0, done.err
+    return tmp_path
+
+
+# Files
+
+
+@pytest.mark.parametrize("scheme", list(Scheme))
+@pytest.mark.parametrize(("encoding", "between"), [("utf-8", "\t"), ("latin-1", " "), ("utf-8-sig", " ")])
+def test_columns_in_every_scheme_say_the_same(tmp_path, scheme, encoding, between):
+    (tmp_path / "names.conll").write_bytes(("-DOCSTART-" + between + "O\n\n" + conll(SENTENCES * 10, scheme, between)).encode(encoding))
+    done = zsd(tmp_path, "tasks", "add", "names", "names.conll")
+    assert done.status == 0, done.err
+    task = load_task(tmp_path / "names.yaml")
+    rows = [row for split in task.splits for row in load_examples(task, split)]
+    found = {row.fields["text"]: [str(one) for one in read_entities(row.label)] for row in rows}
+    assert len(rows) == 40
+    assert found == {
+        "Ada Byron left Ghent .": ["Ada Byron (PER)", "Ghent (LOC)"],
+        "In New York it rains": ["New York (LOC)"],
+        "Mary O'Neil met José Pérez in São Paulo": ["Mary O'Neil (PER)", "José Pérez (PER)", "São Paulo (LOC)"],
+        "Nobody came .": [],
+    }
+
+
+def test_random_tags_go_round_in_every_scheme():
+    rng = random.Random(3)
+    for _ in range(300):
+        n = rng.randrange(1, 12)
+        ends = sorted(rng.sample(range(n + 1), rng.randrange(0, n + 1) // 2 * 2))
+        spans = [TagSpan(first, last, rng.choice("ab")) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+        for scheme in Scheme:
+            assert tag_spans(write_tags(n, spans, scheme), scheme) == (spans, [])
+        assert scheme_of([write_tags(n, spans, Scheme.BILOU)]) == (Scheme.BILOU if spans else Scheme.IOB2)
+
+
+def test_labels_do_not_shift():
+    "Empty tokens, emoji, right-to-left text, characters without width: each token has its own characters."
+    tokens = ["", "👩‍👩‍👧", "שלום", "a\u200bb", "\ufeff", "New\u00a0York", "e\u0301", "İ", " "]
+    text, places = join_tokens(tokens)
+    assert [text[slice(*place)] for place in places if place] == [token for token in tokens if token.strip()]
+    assert split_words(text, of_tokens=True) == [place for place in places if place]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("a O\nb c O\n", ["names.conll:2: 3 columns, the lines before have 2"]),
+        ("alone\n", ["names.conll:1: only one column"]),
+        ("a PLACE\n", ["names.conll:1: tag 'PLACE' is none of O, B-TYPE"]),
+        ("", ["names.conll: no rows"]),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path, content, parts):
+    (tmp_path / "names.conll").write_text(content)
+    is_one_line(zsd(tmp_path, "tasks", "add", "names", "names.conll"), 2, *parts)
+
+
+def test_a_type_that_the_task_does_not_name(folder):
+    definition = folder / "names.yaml"
+    definition.write_text(definition.read_text().replace("types: {PER: '', LOC: ''}", "types: {PER: ''}"))
+    done = zsd(folder, "experiment", "--task", "names.yaml", "--model", "some-model", env=environment(OPENAI_API_KEY="sk-x"))
+    is_one_line(
+        done,
+        2,
+        "names.conll:",
+        "type 'LOC' is none of the task's; add it to `types`, or say in `aliases` which it is (loc: none leaves it out)",
+    )
+    definition.write_text(definition.read_text() + "aliases: {loc: none}\n")
+    task = load_task(definition)
+    assert {one.type for row in load_examples(task, "train") for one in read_entities(row.label)} == {"PER"}
+
+
+# Replies
+
+
+TEXT = "Ada Byron left “New  York” 's port: NEW YORK pizza, Mozart's."
+ROW = Example("1", {"text": TEXT}, None, None)
+
+
+def test_every_mention_is_found_or_refused():
+    "Random parts of a text, changed as teachers change words: what is found is in the text, and nothing is lost."
+    rng = random.Random(5)
+    words = split_words(TEXT)
+    for _ in range(500):
+        first = rng.randrange(len(words))
+        start, end = words[first][0], words[min(first + rng.randrange(3), len(words) - 1)][1]
+        said = rng.choice([TEXT[start:end], TEXT[start:end].upper(), f'"{TEXT[start:end]}"', TEXT[start:end] + " x", TEXT[start + 1 : end]])
+        mentions = [Mention(said, rng.choice(["a", "b", None])) for _ in range(rng.randrange(1, 4))]
+        made = align(TEXT, mentions, words)
+        assert len({*made.entities}) == len(made.entities)
+        assert all(TEXT[one.start : one.end] == one.text for one in made.entities)
+        assert all(one.end <= other.start for one, other in zip(made.entities, made.entities[1:], strict=False))
+        named = [mention for mention in mentions if mention not in [one.mention for one in made.refused]]
+        assert bool(named) <= bool(made.entities)
+        if not occurrences(TEXT, said) and mentions[0].type:
+            assert {one.fault for one in made.refused} <= {MentionFault.INVENTED, MentionFault.UNKNOWN_TYPE}
+            assert not made.entities
+
+
+@pytest.mark.parametrize(
+    ("mention", "found"),
+    [
+        ("New York", ["New  York", "NEW YORK"]),
+        ("ada byron", ["Ada Byron"]),
+        ("“Ada Byron”", []),
+        ("art", []),
+        ("Mozart", ["Mozart"]),
+        ("Boston", []),
+        ("", []),
+    ],
+)
+def test_where_words_are(mention, found):
+    assert [TEXT[slice(*place)] for place in occurrences(TEXT, mention)] == found
+
+
+@pytest.mark.parametrize(
+    ("template", "reply", "label"),
+    [
+        ("candidates", '{"candidates": [{"phrase": "Ada Byron", "reason": "a name", "type": "PER"}]}', ["Ada Byron (PER)"]),
+        ("candidates", '{"candidates": []}', []),
+        ("candidates", '{"candidates": [{"phrase": "Ada Byron", "reason": "a na', None),
+        ("candidates", "I found no candidates.", None),
+        (
+            "list",
+            '<think>[{"phrase": "pizza", "type": "LOC"}]</think>{"entities": [{"phrase": "Ada Byron", "type": "person"}]}',
+            ["Ada Byron (PER)"],
+        ),
+        ("list", '[{"phrase": "Ada Byron", "type": "Person"}, {"phrase": "port", "type": "None"}]', ["Ada Byron (PER)"]),
+        ("by-type", '{"PER": ["Ada Byron"], "LOC": ["Boston"]}', ["Ada Byron (PER)"]),
+        ("by-type", '{"PER": null, "LOC": []}', []),
+        ("inline", TEXT.replace("Ada Byron", "<PER>Ada Byron</PER>"), ["Ada Byron (PER)"]),
+        ("inline", TEXT, []),
+        ("inline", "<PER>Ada", None),
+        ("reason-then-list", 'Ada Byron is a name of a person.\nFinal list: [{"phrase": "Ada Byron", "type": "PER"}]', ["Ada Byron (PER)"]),
+    ],
+)
+def test_a_reply_is_a_list_of_entities_or_is_not_read(folder, template, reply, label):
+    definition = folder / "names.yaml"
+    definition.write_text(definition.read_text() + "aliases: {person: PER}\n")
+    task = load_task(definition)
+    if label is None:
+        with pytest.raises(ParseError):
+            parse_reply(reply, load_templates(task)[template], task, example=ROW, is_cut_off=True)
+        return
+    read = parse_reply(reply, load_templates(task)[template], task, example=ROW)
+    assert [str(one) for one in read_entities(read.label)] == label
+    if template == "reason-then-list":
+        assert read.rationale == "Ada Byron is a name of a person."
+
+
+def test_a_schema_names_the_phrase_before_the_reason_and_the_type_last(folder):
+    "Servers that sort keys, and the store that does, keep this order."
+    task = load_task(folder / "names.yaml")
+    schema = response_format(load_templates(task)["candidates"], task)["json_schema"]["schema"]
+    properties = list(schema["properties"]["candidates"]["items"]["properties"])
+    assert properties == ["phrase", "reason", "type"] == sorted(properties)
+    assert schema["properties"]["candidates"]["items"]["properties"]["type"]["enum"] == ["PER", "LOC", "none"]
+
+
+def test_errors_add_up():
+    "Each gold and each predicted entity is counted once, whatever overlaps what."
+    rng = random.Random(7)
+    text = "x" * 40
+
+    def some() -> list[Entity]:
+        ends = sorted(rng.sample(range(41), rng.randrange(0, 12) // 2 * 2))
+        return [Entity.of(text, first, last, rng.choice("ab")) for first, last in zip(ends[::2], ends[1::2], strict=True)]
+
+    for _ in range(500):
+        gold, predicted = some(), some()
+        counts = compare_entities(gold, predicted)
+        assert (counts.n_gold, counts.n_predicted, counts.right) == (len(gold), len(predicted), len({*gold} & {*predicted}))
+
+
+# Commands
+
+
+def script(body, n) -> Scripted:
+    "Lists every name that it knows, one that is nowhere, and one of a type that does not exist."
+    text = body["messages"][-1]["content"].partition("Text: ")[2].partition("\n")[0]
+    known = [{"phrase": name, "reason": "a name of the scripted teacher", "type": type} for type, names in NAMES.items() for name in names]
+    found = [one for one in known if one["phrase"] in text]
+    odd = [{"phrase": "Atlantis", "reason": "a name", "type": "LOC"}, {"phrase": "Ghent", "reason": "old", "type": "CITY"}]
+    return Scripted(text=json.dumps({"candidates": found + odd}), prompt_tokens=100, completion_tokens=50)
+
+
+def test_from_a_file_to_an_annotation(folder):
+    with ScriptedServer(script) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-scripted")
+        model = ("--model", "some-model", "--price-in", "1", "--price-out", "1", "--quiet")
+        scored = zsd(
+            folder, "experiment", "--task", "names.yaml", "--templates", "candidates", "--samples", "20", "--json", *model, env=env
+        )
+        assert scored.status == 0, scored.err
+        arguments = ("annotate", "--task", "names.yaml", "--mix", "candidates", "--splits", "train", *model)
+        done = zsd(folder, *arguments, env=env)
+        assert done.status == 0, done.err
+        n_asked = len(server.bodies)
+        assert zsd(folder, *arguments, env=env).status == 0
+        assert len(server.bodies) == n_asked
+    ((path, report),) = [(path.parent, json.loads(path.read_text())) for path in folder.glob("zsd-work/annotations/*/report.json")]
+    rows = read_annotations(Path(path) / "train.jsonl")
+    summary = report["splits"]["train"]
+    assert (summary["n_labels"], summary["entities"]["f1"]["value"]) == (len(rows), 1.0)
+    assert summary["refused"] == {"not in the text": len(rows), "type outside the set": sum("Ghent" in row.input for row in rows)} | {
+        "not in the text": 2 * len(rows) - sum("Ghent" in row.input for row in rows)
+    }
+    assert all(one.why for row in rows for one in read_entities(row.label))
+    assert "Atlantis (LOC): a name" in rows[0].rationale
+    for words in ("F1", "mentions refused"):
+        assert words in done.out
