@@ -28,8 +28,8 @@ def write_experiment(path: Path, *cells: str) -> Path:
 
 
 def figures(folder: Path, *arguments: str):
-    # Its processes are begun anew, as a user's are.
-    return zsd(folder, "figures", *arguments, preload="none")
+    # What it starts, the processes that run notebooks and their kernels, is begun anew, as a user's are.
+    return zsd(folder, "figures", *arguments)
 
 
 def test_a_failed_one_stops_no_other_and_what_is_done_is_not_run_again(tmp_path):

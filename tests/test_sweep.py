@@ -35,10 +35,10 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def sweep(folder: Path, *options: str, is_refused: bool = False, **changes):
+def sweep(folder: Path, *options: str, **changes):
     (folder / "flowers.yaml").write_text(yaml.safe_dump(SWEEP | changes))
-    # Its processes are begun anew, as a user's are; a command that begins none may come from a prepared process.
-    return zsd(folder, "sweep", "flowers.yaml", *options, preload="all" if "--dry-run" in options or is_refused else "none")
+    # The processes in which it trains are begun anew, as a user's are.
+    return zsd(folder, "sweep", "flowers.yaml", *options)
 
 
 def records(folder: Path) -> list[RunRecord]:
@@ -115,5 +115,5 @@ def test_ctrl_c_and_a_kill_leave_nothing_behind_that_goes_on(folder):
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(folder, changes, parts):
-    is_one_line(sweep(folder, "--quiet", is_refused=True, **changes), 2, *parts)
+    is_one_line(sweep(folder, "--quiet", **changes), 2, *parts)
     assert not records(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 from repository import ROOT
-from zsd_command import zsd
+from zsd_command import environment, zsd
 
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.entities.entity import read_entities
@@ -206,7 +206,7 @@ def test_asdiv(tmp_path, monkeypatch):
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_a_hub_that_cannot_be_reached(tmp_path, split):
     "With the address of nothing as the hub's, so that it holds with and without a network."
-    settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "ZSD_DATA": str(tmp_path / "mine"), "ZSD_CACHE": str(tmp_path / "cache")}
+    settings = environment(HF_ENDPOINT="http://127.0.0.1:9", ZSD_DATA=str(tmp_path / "mine"), ZSD_CACHE=str(tmp_path / "cache"))
     shown = " ".join(f"{{{field}}}" for field in load_task("cqa").fields)
     template = f"{{id: ask, user_message: '{shown}', reply_pattern: '(?P<label>.+)'}}"
     (tmp_path / "prompts.yaml").write_text(f"task: cqa\ntemplates: [{template}]")
@@ -225,7 +225,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path, split):
         "prompts.yaml",
         "--offline",
     )
-    done = zsd(tmp_path, "annotate", *arguments, env=settings)
+    done = zsd(tmp_path, "annotate", *arguments, env=settings, preload="light")
     assert "datasets" not in done.modules  # which would try again for half a minute
     assert done.status == 2
     assert len(done.err.splitlines()) == 1, done.err

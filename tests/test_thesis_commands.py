@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from test_thesis import SIX_COUNTS, shared_data_dir
-from zsd_command import environment, finish, is_one_line, start, zsd
+from zsd_command import begin, environment, finish, is_one_line, zsd
 
 from zero_shot_distill.prompt.collect import draw_samples
 from zero_shot_distill.task.task import Example
@@ -98,7 +98,7 @@ def test_both_profiles_side_by_side(shared, folder):
 def test_without_gold_labels_nothing_is_said_of_right_and_wrong(shared, folder, tmp_path):
     "The rows of svamp are not on this machine: its replies are counted, not judged."
     zsd(tmp_path, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
     done = zsd(tmp_path, "evaluate", "--task", "svamp", "--json", env=environment(ZSD_DATA=str(tmp_path), ZSD_CACHE=str(tmp_path)))
     figures = json.loads(done.out)
     assert {id: one["performance"] for id, one in figures.items()} == {"1": None, "2": None, "3": None}
@@ -224,7 +224,7 @@ def test_a_split_that_the_task_does_not_know(shared, tmp_path):
     part.mkdir(parents=True)
     shutil.copy(shared / "thesis" / "query-results" / "svamp" / "test" / "3" / "responses.json", part)
     zsd(tmp_path, "import-thesis", str(tmp_path / "query-results"))
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
     figures = evaluated(tmp_path, with_data(shared), "--task", "svamp", "--split", "extra")
     assert {id: one["performance"] for id, one in figures.items()} == {"3": None}
 
@@ -235,7 +235,7 @@ def test_two_imports_at_once(shared, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     there = ("--work-dir", str(tmp_path / "work"))
-    first = start(tmp_path / "a", "import-thesis", part, "--model", "gpt-a", *there)
+    first = begin(tmp_path / "a", "import-thesis", part, "--model", "gpt-a", *there)
     second = zsd(tmp_path / "b", "import-thesis", part, "--model", "gpt-b", *there)
     assert (finish(tmp_path / "a", first).status, second.status) == (0, 0)
     lines = [line for path in (tmp_path / "work" / "thesis" / "replies").rglob("*.jsonl") for line in path.read_text().splitlines()]
@@ -247,9 +247,9 @@ def test_replies_of_two_models(shared, folder, tmp_path):
     part = str(shared / "thesis" / "query-results" / "svamp")
     for model in ("gpt-a", "gpt-b"):
         zsd(tmp_path, "import-thesis", part, "--model", model)
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
     for model in ("gpt-a", "gpt-b"):
-        figures = evaluated(tmp_path, with_data(shared), "--task", "svamp", "--model", model, "--profile", "thesis")
+        figures = evaluated(tmp_path, with_data(shared), "--task", "svamp", "--model", model, "--profile", "thesis", "--templates", "2")
         assert figures["2"]["performance"]["n_correct"] == 621
 
 
@@ -266,7 +266,7 @@ def test_annotating_as_the_thesis_read(shared, folder):
 def test_a_changed_template_has_no_old_replies(shared, tmp_path):
     "What its author changed is another question; the replies to the old one are not credited to it."
     zsd(tmp_path, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates"))
+    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
     ours = tmp_path / "zsd-work" / "thesis" / "prompts" / "svamp.yaml"
     ours.write_text(ours.read_text().replace("Go step by step", "Think"))
     figures = evaluated(tmp_path, with_data(shared), "--task", "svamp")
@@ -276,13 +276,14 @@ def test_a_changed_template_has_no_old_replies(shared, tmp_path):
 def test_importing_where_the_work_directory_is(shared, tmp_path):
     "Inside the clone, twice, with an evaluation between: what was imported is not imported again."
     shutil.copytree(shared / "thesis" / "prompt-metadata", tmp_path / "prompt-metadata")
-    shutil.copytree(shared / "thesis" / "prompt-templates", tmp_path / "prompt-templates")
+    (tmp_path / "prompt-templates").mkdir()
+    shutil.copy(shared / "thesis" / "prompt-templates" / "svamp.yaml", tmp_path / "prompt-templates")
     shutil.copytree(shared / "thesis" / "query-results" / "svamp", tmp_path / "query-results" / "svamp")
     first = json.loads(zsd(tmp_path, "import-thesis", ".", "--json").out)
     evaluated(tmp_path, with_data(shared), "--task", "svamp", "--templates", "3")
     again = json.loads(zsd(tmp_path, "import-thesis", ".", "--json").out)
     assert (again["skipped"], again["templates"]) == (first["skipped"], first["templates"])
-    assert evaluated(tmp_path, with_data(shared), "--task", "svamp")["2"]["costs"]["total_performed_queries"] == 1000
+    assert evaluated(tmp_path, with_data(shared), "--task", "svamp", "--templates", "2")["2"]["costs"]["total_performed_queries"] == 1000
 
 
 def test_an_edited_template_file_stays(shared, folder, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import yaml
-from nursery import Child, nursery_for
+from nursery import LIGHT_COMMANDS, Child, nursery_for
 
 from zero_shot_distill.core.files import definitions_dir
 
@@ -94,19 +94,25 @@ def finish(folder: Path, process: subprocess.Popen | Child, children: Iterable[p
     return replace(outcome(folder, process.wait(timeout_s)), children=tuple(children))
 
 
-def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preload: str = "all", **options: Any) -> Done:
-    """Run the command to its end, where possible in a process that has imported "all" or "light" things before (see nursery.py).
+def zsd(folder: Path, *arguments: str, env: dict[str, str] | None = None, preload: str = "", **options: Any) -> Done:
+    """Run the command to its end, where possible in a process that has imported "all" or "light" things before (see nursery.py), as the command needs.
 
     With `preload="none"` the process is new, and `Done.modules` are those that the command has imported; with "light" none of them is one that trains.
     A prepared process takes the `options` of `Nursery.start`, too.
     """
     env = env or environment()
+    preload = preload or ("light" if arguments[:1] in {(name,) for name in LIGHT_COMMANDS} else "all")
     prepared = nursery_for(preload, environment(), env) if preload != "none" else None
     if prepared:
         done = outcome(folder, prepared.start(folder, arguments, env, **options).wait(900))
         return replace(done, modules=None) if preload == "all" else done
     assert not options, "only a prepared process takes these"
     return finish(folder, start(folder, *arguments, env=env))
+
+
+def begin(folder: Path, *arguments: str) -> Child:
+    "Begin the command in a prepared process, and let it run."
+    return nursery_for("all", environment(), environment()).start(folder, arguments, environment())
 
 
 def wait_until(reached: Callable[[], bool], process: subprocess.Popen | Child, folder: Path, within_s: float = 600) -> None:
