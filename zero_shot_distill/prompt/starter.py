@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_text
-from .template import PromptError, PromptTemplate, Templates
+from .template import PromptError, PromptTemplate, ShownExamples, Templates
 from ..task.task import Task, list_tasks
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #7e81a261
@@ -157,6 +157,14 @@ def _entity_starters(task: Task) -> Templates:
     for id, note, asked, reading in _ENTITY_FORMS:
         message = "\n\n".join(filter(None, (*parts, f"Text: {{{name}}}", asked)))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
+    id, _, asked, reading = _ENTITY_FORMS[0]
+    for choose, note in (
+        ("fixed", "the same three examples for all rows"),
+        ("nearest", "the three labelled rows that are most like the row"),
+    ):
+        message = "\n\n".join(filter(None, (*parts, "Examples:\n\n{examples}", f"Text: {{{name}}}", asked)))
+        examples = ShownExamples(choose=choose)
+        found[f"{id}-{choose}"] = PromptTemplate(id=f"{id}-{choose}", note=note, user_message=message, examples=examples, **reading)
     return found
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
@@ -188,7 +196,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def starter_templates(
     task: Task,  # of any kind: labels, choices of the row, numbers, or entities
-) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline
+) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
     if task.metric == "entities":
         return _entity_starters(task)
