@@ -40,7 +40,7 @@ TYPES = {"person": "a name of somebody", "city": "a name of a town"}
 TASK = Task(
     name="travels", fields={"text": "text"}, label_column="label", metric="entities", types=TYPES, student_input="{text}", splits={}
 )
-MOIST = TaggerConfig("linear", steps=12, eval_every=3, batch_size=4, learning_rate=1e-2, precision="fp32", patience=9)
+MOIST = TaggerConfig("linear", dropout=0.1, steps=12, eval_every=3, batch_size=4, learning_rate=1e-2, precision="fp32", patience=9)
 
 
 def text_of(n: int) -> str:
