@@ -260,3 +260,35 @@ def test_from_a_file_to_an_annotation(folder):
     assert "Atlantis (LOC): a name" in rows[0].rationale
     for words in ("F1", "mentions refused"):
         assert words in done.out
+
+
+def test_a_student_is_trained_and_asked_by_the_usual_commands(folder):
+    "A tiny encoder learns forty sentences by heart, more or less: the point is the way from file to predictions."
+    from zero_shot_distill.ner.model import make_tiny_bert
+
+    encoder = make_tiny_bert(folder / "tiny", [" ".join(phrase for phrase, _ in sentence) for sentence in SENTENCES])
+    settings = ("--steps", "40", "--set", "eval_every=20", "--set", "learning_rate=0.01", "--quiet")
+    done = zsd(folder, "train", "--annotations", "names.conll", "--task", "names.yaml", "--student", str(encoder), *settings)
+    assert done.status == 0, done.err
+    for words in ("gold alone", "F1 (test)", "missed"):
+        assert words in done.out
+    (student,) = (folder / "zsd-work" / "students").iterdir()
+    (folder / "new.csv").write_text("number,text\n1,Ada Byron left Ghent .\n2,Nobody came .\n")
+    asked = zsd(folder, "predict", "--student", str(student), "--input", "new.csv", "--output", "out.jsonl")
+    assert asked.status == 0, asked.err
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["number"] for row in rows] == ["1", "2"]
+    assert all(row["text"][one.start : one.end] == one.text for row in rows for one in read_entities(row["predicted_label"]))
+    assert read_entities(rows[0]["predicted_label"])
+    is_one_line(zsd(folder, "predict", "--student", str(student), "--input", "new.csv", "--explain"), 2, "leave --explain and --read away")
+    for odd, part in (
+        (("--alpha", "0.3"), "--alpha is not used for entities; --method says whose sentences are learned: gold, distilled"),
+        (("--method", "step-by-step"), "step-by-step"),
+        (("--method", "linear"), "no training row has a teacher label"),
+        (("--set", "alpha=1"), "NAME one of steps, batch_size"),
+    ):
+        is_one_line(
+            zsd(folder, "train", "--annotations", "names.conll", "--task", "names.yaml", "--student", str(encoder), *odd, "--quiet"),
+            2,
+            part,
+        )

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from .prompt.score import ScoredTemplates, score_replies
 from .prompt.search_job import META_PROMPT_TOKENS, PRESETS, OproSettings, SearchBudget, SearchJob, begin_with
 from .prompt.search_result import PromptSearch
 from .prompt.stored import with_stored_sampling
-from .prompt.template import PromptTemplate, Templates, check_placeholders
+from .prompt.template import PromptTemplate, Templates, check_placeholders, for_task
 from .store.request import Request, Response
 from .store.store import ResponseStore
 from .study.notebook_progress import progress_here
@@ -51,6 +51,7 @@ from zero_shot_distill.teacher.settings import (
 )
 
 if TYPE_CHECKING:  # brings torch
+    from zero_shot_distill.ner.tagger import Tagger
     from zero_shot_distill.student.student import Student
 
 # %% ../nbs/81_project.ipynb #2681d92e
@@ -117,11 +118,13 @@ class Workspace:
         name: str | Path,  # id of a run in the work directory, or the folder of a student
     ) -> "Student":  # `UnusableInput` where it is none, or one of another task
         "Open a trained student; it is measured on the task's test rows, where they are on this machine."
+        from zero_shot_distill.ner.tagger import is_tagger, load_tagger
         from zero_shot_distill.student.config import UnusableInput
         from zero_shot_distill.student.student import load_student
 
         folder = self.work_dir / "students" / name
-        found = load_student(folder if folder.is_dir() else Path(name))
+        folder = folder if folder.is_dir() else Path(name)
+        found = (load_tagger if is_tagger(folder) else load_student)(folder)
         if found.task.name != self.task.name:
             raise UnusableInput(f"{found.path}: a student of task {found.task.name!r}, and this project is about {self.task.name!r}")
         return replace(found, test_rows=rows_here(self.task, "test"))
@@ -163,28 +166,33 @@ class TrainableAnnotation(Annotation):
 
     def train(
         self,
-        method: str = "step-by-step",  # or "standard": the labels alone
+        method: str = "",  # e.g. "standard": the labels alone, or of entities a schedule; empty: "step-by-step", of entities "linear" or "distilled"
         seed: int = 0,
-        labels: str = "teacher",  # or "gold": the data set's own
-        weights: str = "flan-t5-small",  # a known name, the path of a folder that transformers reads, or OWNER/NAME at the model hub
+        labels: str = "teacher",  # or "gold": the data set's own; of entities the schedule says it
+        weights: str = "",  # a known name, the path of a folder that transformers reads, or OWNER/NAME at the model hub; empty: a small one that fits the task
         preset: str | None = None,  # one of `student.config.PRESETS`; None: the defaults of `TrainingConfig`
         **settings: Any,  # others of `TrainingConfig`, e.g. steps=400
-    ) -> "Student":  # has `evaluate` (on the task's test rows) and `predict`
+    ) -> "Student | Tagger":  # has `evaluate` (on the task's test rows) and `predict`
         "Train a student on the train rows, choosing its checkpoint on the valid rows; one that is there already is returned."
+        from zero_shot_distill.ner.job import tagger_config, train_tagger
         from zero_shot_distill.student.config import TrainingConfig
         from zero_shot_distill.student.job import train_student
         from zero_shot_distill.student.run import run_id_of
-        from zero_shot_distill.student.training_rows import TrainingRows, weights_for
+        from zero_shot_distill.student.training_rows import TrainingRows, default_weights, weights_for
 
         self.workspace.close()  # a loaded teacher and a training run on the same cores slow each other many times over
-        settings |= {"seed": seed}
-        config = TrainingConfig.preset(preset, method, labels, **settings) if preset else TrainingConfig(method, labels, **settings)
-        begun_with, task = weights_for(weights, self.workspace.progress), self.workspace.task
+        settings, task = settings | {"seed": seed}, self.workspace.task
         test_rows = load_examples(task, "test") if "test" in task.splits else ()
         found = TrainingRows(self.id, "", task, self.rows["train"], self.rows["valid"], test_rows, "teacher", self.rows.get("test", ()))
+        if task.types:
+            config, trained_by = tagger_config(found, method, preset, settings), train_tagger
+        else:
+            make = partial(TrainingConfig.preset, preset) if preset else TrainingConfig
+            config, trained_by = make(method or "step-by-step", labels, **settings), train_student
+        begun_with = weights_for(weights or default_weights(task), self.workspace.progress)
         job, name = found.job(begun_with), run_id_of(config, self.id, begun_with.name)
         with self.workspace.progress.bar(f"training {config.name} (steps)") as on_progress:
-            return train_student(job, config, self.workspace.work_dir / "students" / name, on_progress)
+            return trained_by(job, config, self.workspace.work_dir / "students" / name, on_progress)
 
 # %% ../nbs/81_project.ipynb #13520f6c
 class PromptProject(Workspace):
@@ -209,7 +217,7 @@ class PromptProject(Workspace):
         row: Example | None = None,  # that it is about; None: the first row, where the task's labels are choices of the row
     ) -> Replies:  # one for each template
         "Show what would be read in a reply, and why not; nothing is asked."
-        about = row or (self.rows(1)[0] if self.task.choices else None)
+        about = row or (self.rows(1)[0] if self.task.choices or self.task.types else None)
         return read_text(reply, [self._template(one) for one in templates or self.templates], self.task, about)
 
     def score(
@@ -247,7 +255,7 @@ class PromptProject(Workspace):
     def _template(self, template: str | PromptTemplate) -> PromptTemplate:
         if isinstance(template, PromptTemplate):
             check_placeholders(template, self.task, "template")
-            return template
+            return for_task(template, self.task)
         return self._template(pick_templates(self.templates, [template], self.task)[template])
 
 # %% ../nbs/81_project.ipynb #f029427c

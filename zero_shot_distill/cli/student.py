@@ -8,11 +8,11 @@ __all__ = ['student_rows', 'RowOptions', 'HowOptions', 'train', 'predict', 'expo
 # %% ../../nbs/9_cli/05_student.ipynb #fb3224d6
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -20,10 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 from .options import AsJson, CommonOptions, Quiet, names_in, with_options
 from .tables import show_rows
 from ..core.progress import Progress
+from ..ner.schedule import SCHEDULES
 from ..student.config import PRESETS, TrainingConfig, UnusableInput, file_settings
 from ..student.method import METHODS
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
+    from zero_shot_distill.ner.config import TaggerConfig
+    from zero_shot_distill.ner.record import TaggerRecord
     from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.student.training_rows import TrainingRows
 
@@ -94,9 +97,9 @@ class RowOptions:
             return training_rows(self.annotations, common.work_dir, self.task, columns, on_progress)
 
 # %% ../../nbs/9_cli/05_student.ipynb #221ba3fd
-def _changed_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    "Read what `--set` says; `TrainingConfig` checks the values."
-    known = {name: kind for name, (kind, _) in file_settings().items()}  # method, labels and seed have options of their own
+def _changed_settings(pairs: Sequence[str], kinds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    "Read what `--set` says; the config checks the values."
+    known = kinds or {name: kind for name, (kind, _) in file_settings().items()}  # method, labels and seed have options of their own
     settings = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
@@ -111,7 +114,9 @@ def _changed_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 # %% ../../nbs/9_cli/05_student.ipynb #c906f176
 # Names, since the docs cannot show a signature with a text that is put together.
-_METHOD_HELP = f"One of {', '.join(METHODS)}."
+_METHOD_HELP = (
+    f"One of {', '.join(METHODS)}; step-by-step by default. Of entities which sentences are learned when: {', '.join(SCHEDULES)}."
+)
 _PRESET_HELP = f"Settings to begin with: {', '.join(PRESETS)}."
 
 
@@ -120,13 +125,14 @@ class HowOptions:
     "How students are trained; what is not given is as the preset, or `TrainingConfig`, has it."
 
     student: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--student",
-            help="What the student begins with: known weights, a folder that transformers reads, or OWNER/NAME at the model hub.",
+            help="What the student begins with: known weights, a folder that transformers reads, or OWNER/NAME at the model hub. "
+            "By default flan-t5-small, of entities all-minilm-l6-v2.",
         ),
-    ] = "flan-t5-small"
-    method: Annotated[str, typer.Option("--method", help=_METHOD_HELP)] = "step-by-step"
+    ] = None
+    method: Annotated[str | None, typer.Option("--method", help=_METHOD_HELP)] = None
     labels: Annotated[str | None, typer.Option("--labels", help="Whose labels: teacher or gold; a file's labels are gold.")] = None
     preset: Annotated[str | None, typer.Option("--preset", help=_PRESET_HELP)] = None
     alpha: Annotated[
@@ -143,19 +149,35 @@ class HowOptions:
 
     def configs(
         self,
-        found: "TrainingRows",  # says whose labels there are
-    ) -> list[TrainingConfig]:  # one for each seed; `UnusableInput` names a setting that is out of range
+        found: "TrainingRows",  # says of what task the rows are, and whose labels there are
+    ) -> "list[TrainingConfig] | list[TaggerConfig]":  # one for each seed; `UnusableInput` names a setting that is out of range
         "Make the settings of each student."
         numbers = names_in(self.seeds)
         if not numbers or not all(number.isascii() and number.isdecimal() for number in numbers):
             raise typer.BadParameter(f"--seeds {self.seeds}: whole numbers from 0 with commas between, e.g. 0,1,2")
         if self.labels == "teacher" and found.labels == "gold":
             raise UnusableInput("--labels teacher: the labels of a file count as gold; leave --labels away")
+        if found.task.types:
+            return self._tagger_configs(found, list(dict.fromkeys(map(int, numbers))))
         settings = _changed_settings(self.changes or ()) | {
             name: value for name, value in (("alpha", self.alpha), ("steps", self.steps)) if value is not None
         }
         make = TrainingConfig if self.preset is None else partial(TrainingConfig.preset, self.preset)
-        return [make(self.method, self.labels or found.labels, seed=seed, **settings) for seed in dict.fromkeys(map(int, numbers))]
+        method = self.method or "step-by-step"
+        return [make(method, self.labels or found.labels, seed=seed, **settings) for seed in dict.fromkeys(map(int, numbers))]
+
+    def _tagger_configs(self, found: "TrainingRows", seeds: list[int]) -> "list[TaggerConfig]":
+        "Make the settings of students that tag words."
+        from zero_shot_distill.ner.config import TaggerConfig
+        from zero_shot_distill.ner.job import tagger_config
+
+        for option, value in (("--labels", self.labels), ("--alpha", self.alpha)):
+            if value is not None:
+                raise UnusableInput(f"{option} is not used for entities; --method says whose sentences are learned: {', '.join(SCHEDULES)}")
+        hints = get_type_hints(TaggerConfig)
+        kinds = {name: kind for name, kind in hints.items() if name not in ("schedule", "seed")}
+        settings = _changed_settings(self.changes or (), kinds) | ({"steps": self.steps} if self.steps is not None else {})
+        return [tagger_config(found, self.method or "", self.preset, settings | {"seed": seed}) for seed in seeds]
 
 # %% ../../nbs/9_cli/05_student.ipynb #d681115f
 @with_options
@@ -183,27 +205,47 @@ def train(
     if push_to_hub and len(configs) > 1:
         raise typer.BadParameter("--push-to-hub takes one student; give one seed")
 
+    from zero_shot_distill.ner.job import tag_and_record
     from zero_shot_distill.student.publish import push_student, require_login
     from zero_shot_distill.student.run import run_id_of, train_and_record
-    from zero_shot_distill.student.training_rows import weights_for
+    from zero_shot_distill.student.training_rows import default_weights, weights_for
 
     hub = require_login() if push_to_hub else None
-    begun_with = weights_for(how.student, progress)
+    begun_with = weights_for(how.student or default_weights(found.task), progress)
+    trained_by = tag_and_record if found.task.types else train_and_record
     progress.message(found.about)
     job, records = found.job(begun_with), []
     for place, config in enumerate(configs, 1):
         run_id = run_id_of(config, found.id, begun_with.name)
         which = f" ({place} of {len(configs)})" if len(configs) > 1 else ""
         with progress.bar(f"training {config.name}{which} (steps)") as on_progress:
-            records.append(train_and_record(job, config, common.work_dir, run_id, on_progress))
+            records.append(trained_by(job, config, common.work_dir, run_id, on_progress))
     if common.as_json:
         content = [record.as_dict() for record in records]
         print(json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False, indent=1))
+    elif found.task.types:
+        _show_taggers(records, common.work_dir)
     else:
         _show_students(records, len(found.task.labels or found.task.choices), common.work_dir)
     if hub:
         address = push_student(common.work_dir / "students" / records[0].run_id, push_to_hub, hub)
         print(f"Uploaded: {address}", file=sys.stderr)
+
+
+def _show_taggers(records: "Sequence[TaggerRecord]", work_dir: Path) -> None:
+    "Print how well the students find entities, and where they are."
+    from zero_shot_distill.ner.score import error_rows, score_rows
+
+    show_rows([record.as_row() for record in records], as_json=False)
+    if len(records) == 1:
+        for rows in (score_rows(records[0].test), error_rows(records[0].test)):
+            show_rows(rows, as_json=False)
+    for record in records:
+        for note in record.notes:
+            print(f"NOTE: {record.run_id}: {note}")
+        print(
+            f"Student: {work_dir / 'students' / record.run_id} (zsd predict --student takes it); record: {work_dir / 'runs' / record.run_id}.json"
+        )
 
 
 def _show_students(records: "Sequence[RunRecord]", n_choices: int, work_dir: Path) -> None:
@@ -252,14 +294,22 @@ def predict(
 ) -> None:
     """Label rows with a trained student: they come back with all their columns, predicted_label and predicted_score, its probability. Files may be of any length.
 
+    Of entities predicted_label is a JSON list of objects with start (a character of the text), text and type.
+
     Example: `zsd predict --student zsd-work/demo/students/ID --input reviews.csv --output labelled.csv`
     """
+    from zero_shot_distill.ner.tagger import is_tagger, predict_entity_rows
     from zero_shot_distill.student.predict_rows import output_form, predict_rows, write_rows
     from zero_shot_distill.task.text_file import how_written
 
     form = "json" if as_json else output_form(input_file, output)
     with Progress(quiet).bar("labelling (rows)") as on_progress:
-        windows = predict_rows(student, input_file, explain, read, on_progress)
+        if is_tagger(student):
+            if explain or read:
+                raise UnusableInput(f"{student}: tags words, without a rationale or a probability; leave --explain and --read away")
+            windows = predict_entity_rows(student, input_file, on_progress)
+        else:
+            windows = predict_rows(student, input_file, explain, read, on_progress)
         if str(input_file) != "-" and (how := how_written(input_file)):
             print(f"{input_file.name} was read {how}", file=sys.stderr)
         written = write_rows(windows, form, output)
