@@ -22,11 +22,11 @@ from zero_shot_distill.ner.learner import plan_steps
 from zero_shot_distill.ner.model import load_tagger_model, make_tiny_bert
 from zero_shot_distill.ner.record import TaggerRecord
 from zero_shot_distill.ner.schedule import SCHEDULES, Phases
-from zero_shot_distill.ner.score import EntityScore
 from zero_shot_distill.ner.sentences import entities_of_tags, tag_sentence
 from zero_shot_distill.ner.tagger import evaluate_tagger, is_tagger, load_tagger, predict_entities
 from zero_shot_distill.ner.tagging import score_words, text_windows
 from zero_shot_distill.ner.windows import cut_windows
+from zero_shot_distill.prompt.entity_score import EntityScore
 from zero_shot_distill.student.config import UnusableInput
 from zero_shot_distill.student.job import TrainingJob
 from zero_shot_distill.student.model import make_tiny_causal, make_tiny_t5

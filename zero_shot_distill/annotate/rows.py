@@ -20,13 +20,13 @@ from ..core.definition import DataError
 from ..core.files import write_text
 from ..entities.align import RefusedMention
 from ..entities.entity import read_entities
+from ..prompt.entity_score import score_labels
 from ..prompt.fault import ReadFault
 from ..prompt.replies import ReadReply
 from ..stats.cluster import effective_rows
 from ..stats.confusion import Confusion
 from ..stats.f_measure import FMeasure
 from ..stats.interval import Interval, wilson
-from ..task.entity_score import score_entities
 from ..task.task import Example, Task, TaskLabels
 
 # %% ../../nbs/4_annotate/00_rows.ipynb #1f539614
@@ -207,18 +207,20 @@ def summarise_annotations(
         n_effective=worth,
         n_without=len(gold) - len(both),
         **(
-            _about_entities(rows, [rows[place] for place in gold], [groups[place] for place in gold if groups])
+            _about_entities(rows, [rows[place] for place in gold], [groups[place] for place in gold if groups], list(task.types))
             if task and task.types
             else {}
         ),
     )
 
 
-def _about_entities(rows: Sequence[AnnotatedRow], with_gold: Sequence[AnnotatedRow], groups: Sequence[str]) -> dict[str, Any]:
+def _about_entities(
+    rows: Sequence[AnnotatedRow], with_gold: Sequence[AnnotatedRow], groups: Sequence[str], types: Sequence[str]
+) -> dict[str, Any]:
     "Count entities, and score them where there are gold labels."
-    score = score_entities([row.gold for row in with_gold], [row.label for row in with_gold], (), groups)
+    score = score_labels([row.gold for row in with_gold], [row.label for row in with_gold], types, groups) if with_gold else None
     return {
-        "entities": score.micro if with_gold else None,
+        "entities": score and score.micro,
         "n_entities": sum(len(read_entities(row.label)) for row in rows if row.label is not None),
         "refused": dict(Counter(one["fault"] for row in rows for one in json.loads(row.refused or "[]"))),
     }

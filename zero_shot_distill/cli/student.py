@@ -234,7 +234,7 @@ def train(
 
 def _show_taggers(records: "Sequence[TaggerRecord]", work_dir: Path) -> None:
     "Print how well the students find entities, and where they are."
-    from zero_shot_distill.ner.score import error_rows, score_rows
+    from zero_shot_distill.prompt.entity_score import error_rows, score_rows
 
     show_rows([record.as_row() for record in records], as_json=False)
     if len(records) == 1:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..core.files import definitions_dir, write_text
 from ..core.markdown import code, fence, hub_licence, plain, rows_table
-from .score import EntityScore, error_rows, score_rows
 from .tagger import Tagger
+from ..prompt.entity_score import EntityScore, error_rows, score_rows
 
 if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
     from huggingface_hub import ModelCardData

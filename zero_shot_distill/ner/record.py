@@ -17,8 +17,8 @@ from ..core.files import write_json
 from .config import TaggerConfig
 from .learner import TaggerPoint
 from .schedule import SCHEDULES
-from .score import EntityScore, error_rows, score_rows
 from ..prompt.display import percent_text, share_text
+from ..prompt.entity_score import EntityScore, error_rows, score_rows
 from ..student.origin import Hardware
 from ..student.record import as_record, read_json_file
 

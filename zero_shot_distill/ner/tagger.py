@@ -19,9 +19,9 @@ from .config import TaggerConfig
 from .learner import TaggerPoint
 from .model import TaggerModel, load_tagger_model
 from .record import TaggerRecord, TaggerReport
-from .score import EntityScore
 from .sentences import entities_of_tags
 from .tagging import likeliest_tags, score_words, text_windows
+from ..prompt.entity_score import EntityScore
 from ..student.answer import Prediction, Predictions
 from ..student.config import UnusableInput, first_line
 from ..student.model import memory_named, quiet_transformers

@@ -20,12 +20,12 @@ from ..entities.compare import EntityCounts
 from ..entities.entity import read_entities
 from .by_label import by_label_rows, reply_warnings, with_trivial_rows
 from .display import mean_text, share_text
+from .entity_score import score_labels
 from .replies import ReadReply
 from ..stats.confusion import Confusion
 from ..stats.f_measure import FMeasure
 from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..store.request import Response
-from ..task.entity_score import score_entities
 from ..task.task import TaskLabels
 from ..teacher.price import Price, Usage, format_usd, total_usage
 
@@ -149,10 +149,10 @@ def score_readings(
 
 def _entity_figures(readings: Sequence[Reading], task: TaskLabels) -> EntityFigures:
     "Score the entities of rows with a gold label."
-    score = score_entities(*_gold_and_given(readings), list(task.types), _groups(readings))
+    score = score_labels(*_gold_and_given(readings), list(task.types), _groups(readings))
     refused = Counter(fault for one in readings for fault in one.refused)
     n_found = sum(len(read_entities(one.label)) for one in readings if one.label is not None)
-    return EntityFigures(score.micro, score.macro_f1, score.counts, n_found + refused.total(), dict(refused))
+    return EntityFigures(score.micro, score.macro_f1.value, score.errors, n_found + refused.total(), dict(refused))
 
 
 def _groups(readings: Sequence[Reading]) -> list[str]:
