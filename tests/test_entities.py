@@ -273,6 +273,9 @@ def test_a_student_is_trained_and_asked_by_the_usual_commands(folder):
     for words in ("gold alone", "F1 (test)", "missed"):
         assert words in done.out
     (student,) = (folder / "zsd-work" / "students").iterdir()
+    # Such students are told apart from those that write answers, wherever records are read.
+    is_one_line(zsd(folder, "lint", "zsd-work"), 2, "a student that tags words")
+    is_one_line(zsd(folder, "claims", "--runs", "zsd-work"), 2, "no record of a student")
     (folder / "new.csv").write_text("number,text\n1,Ada Byron left Ghent .\n2,Nobody came .\n")
     asked = zsd(folder, "predict", "--student", str(student), "--input", "new.csv", "--output", "out.jsonl")
     assert asked.status == 0, asked.err
@@ -292,3 +295,9 @@ def test_a_student_is_trained_and_asked_by_the_usual_commands(folder):
             2,
             part,
         )
+
+
+def test_a_pipeline_of_entities_is_refused_before_anything_is_paid(folder):
+    (folder / "run.yaml").write_text("name: names\ntask: names.yaml\nteacher: {model: some-model}\n")
+    done = zsd(folder, "run", "run.yaml", "--quiet", env=environment(OPENAI_API_KEY="sk-scripted"))
+    is_one_line(done, 2, "task 'names' is one of entities; zsd annotate and zsd train take it, step by step")

@@ -242,6 +242,10 @@ class _Run:
 def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
     "Load and check what the pipeline names."
     task = load_task(pipeline.task)
+    if task.types:
+        raise DefinitionError(
+            f"pipeline {pipeline.name!r}: task {task.name!r} is one of entities; zsd annotate and zsd train take it, step by step"
+        )
     rows = draw_rows(pipeline, task)
     named = pipeline.prompts.templates
     # Without names it is the file's templates alone, whatever was imported into the work directory meanwhile.

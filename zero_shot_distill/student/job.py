@@ -195,6 +195,8 @@ def train_student(
     A training that was stopped or killed goes on from its last checkpoint, which lies in a hidden folder beside the student until it is done.
     """
     out_dir = Path(out_dir)
+    if job.task.types:
+        raise UnusableInput(f"task {job.task.name!r} is one of entities, which a student tags: `zsd train`, or `ner.job.train_tagger`")
     require_place(out_dir, job.rows, job.valid_rows)
     fingerprint = job.fingerprint(config)
     finished = _find_finished(out_dir, fingerprint)

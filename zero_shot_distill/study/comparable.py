@@ -16,7 +16,7 @@ from ..core.files import definitions_dir
 from ..stats.compare import Difference, verdict
 from ..stats.family import holm
 from ..student.method import OF_SOME_METHODS
-from ..student.record import NoRecords, RecordsError, RunRecord
+from ..student.record import NoRecords, RecordsError, RunRecord, is_tagger_record, read_json_file
 from .records import write_points
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00006
@@ -30,7 +30,9 @@ def read_records(
     task: str = "",  # of the students; empty: any
 ) -> list[RunRecord]:  # `NoRecords` where there is none
     "Read the students of a folder, all of them."
-    runs = [RunRecord.read(path) for path in sorted(Path(runs_dir).glob("*.json"))]
+    # Students that tag words are of tasks that no other student is of.
+    paths = [path for path in sorted(Path(runs_dir).glob("*.json")) if not is_tagger_record(read_json_file(path))]
+    runs = [RunRecord.read(path) for path in paths]
     runs = [run for run in runs if run.task == task or not task]
     if not runs:
         asked = f" of task {task!r}" if task else ""

@@ -20,7 +20,7 @@ from ..core.definition import ZsdError, read_yaml
 from ..prompt.search_result import PromptSearch, SearchEnd
 from ..prompt.trajectory import read_trajectory
 from ..store.read_only import ReadOnlyStore
-from ..student.record import RecordsError, RunRecord
+from ..student.record import RecordsError, RunRecord, is_tagger_record
 from .findings import Fault, Finding
 from .material import FoundReplies, FoundRows, FoundRun, FoundSearch, FoundTemplate, Material, PassedOver
 from .records import read_prompts, read_run_info
@@ -175,6 +175,9 @@ def _task_beside(path: Path) -> str:  # empty: not known
 def _take_record(path: Path, content: Any, found: Material) -> bool:  # False: it is none
     "Take a JSON object: its keys say what it is."
     keys = set(content) if isinstance(content, dict) else set()
+    if is_tagger_record(content):
+        found.passed_over.append(PassedOver(path, "a student that tags words"))
+        return True
     try:
         if "run_id" in keys or (path.parent.name == "runs" and (not keys or keys & _OF_A_RECORD)):
             found.runs.append(FoundRun(path, RunRecord.read(path)))
