@@ -132,7 +132,7 @@ def _find_finished(out_dir: Path, fingerprint: str) -> Tagger | None:
         return None
     return tagger if tagger.fingerprint == fingerprint and (out_dir / "model.safetensors").is_file() else None
 
-
+# %% ../../nbs/6_ner/08_job.ipynb #4f2de8dc23d3
 def tagger_config(
     rows: TrainingRows,  # that it is trained on
     schedule: str = "",  # one of `ner.schedule.SCHEDULES`; empty: linear decay where both kinds of labels are there, else what is there
@@ -145,7 +145,7 @@ def tagger_config(
     make = TaggerConfig if preset is None else partial(TaggerConfig.preset, preset)
     return make(schedule or by_default, **(settings or {}))
 
-
+# %% ../../nbs/6_ner/08_job.ipynb #1cfe964aabf7
 def train_tagger(
     job: TrainingJob,  # weights of an encoder, a task of entities, and rows whose labels are as `entities_text` writes them
     config: TaggerConfig,  # schedule and every setting

@@ -9,7 +9,8 @@ __all__ = ['Embed', 'gold_reply', 'sentence_vectors', 'ExampleBank']
 import json
 import random
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
@@ -52,17 +53,26 @@ Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> (n, width) vectors of 
 _ENCODER = "all-minilm-l6-v2"
 
 
+@cache
+def _encoder() -> tuple[Any, Any]:  # tokenizer and model
+    "Load the small encoder, once a process."
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    from zero_shot_distill.weights.pull import pull
+
+    folder = pull(_ENCODER).path
+    logging.disable_progress_bar()
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+
+
 def sentence_vectors(
     texts: Sequence[str],
 ) -> np.ndarray:  # (n, width) float32, of length one; `WeightsError` where the encoder cannot be had
     "Turn texts into vectors whose products are cosines: the mean over the tokens of the small encoder."
     import torch
-    from transformers import AutoModel, AutoTokenizer
 
-    from zero_shot_distill.weights.pull import pull
-
-    folder = pull(_ENCODER).path
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = _encoder()
     found = []
     with torch.inference_mode():
         for start in range(0, len(texts), 32):

@@ -137,7 +137,7 @@ class EntityScore:
     def _repr_html_(self) -> str:
         return styled(table_html(score_rows(self)) + table_html(error_rows(self)) + "".join(f"<p>{note}</p>" for note in self.notes))
 
-
+# %% ../../nbs/3_prompt/05_entity_score.ipynb #22d82159a3e0
 def score_labels(
     gold: Sequence[str],  # labels of some texts, as `entities_text` writes them
     given: Sequence[str | None],  # what a teacher says of them; None: nothing that could be read, which counts as nothing found

@@ -80,7 +80,7 @@ class EntityFigures:
         "Say which share of the mentions was refused for one reason."
         return self.refused.get(fault, 0) / self.n_mentions if self.n_mentions else float("nan")
 
-
+# %% ../../nbs/3_prompt/06_score.ipynb #a47684282e74
 @dataclass(frozen=True)
 class PromptScore:
     "How one template did on some rows."
@@ -114,7 +114,7 @@ class PromptScore:
         most = max(self.unreadable, key=self.unreadable.get, default="")
         return reply_warnings(self.n_rows, n_labels, n_rationales, self.confusion, most)
 
-
+# %% ../../nbs/3_prompt/06_score.ipynb #a5eee7950ac4
 def score_readings(
     template_id: str,  # whose replies
     readings: Sequence[Reading],  # one for each answered row
@@ -249,7 +249,7 @@ def share_cells(
         "accuracy with explanation": share_text(score.explained_accuracy, with_n=False),
     }
 
-
+# %% ../../nbs/3_prompt/06_score.ipynb #c588e805b6fe
 def _entity_cells(score: PromptScore) -> dict[str, str]:
     "Write what tables show of entities; invented: named, and not in the text."
     found = score.entities

@@ -158,7 +158,7 @@ class ShownExamples(BaseModel):
     of: int = Field(200, ge=1)  # labelled rows of the first split that they are chosen from, in drawn order: so many gold labels are needed
     seed: int = 0  # draws them
 
-
+# %% ../../nbs/3_prompt/01_template.ipynb #4af122f1a4d6
 class PromptTemplate(ReplyRule):
     "A prompt and the rule that reads its replies."
 
@@ -207,7 +207,7 @@ def _placeholders(text: str) -> set[str]:
     "Find the names of the {placeholders} in a text; doubled braces are plain braces."
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
-
+# %% ../../nbs/3_prompt/01_template.ipynb #b420ccf49485
 OF_ENTITIES = ("types", "guidelines", "examples")  # placeholders of what a task of entities says itself
 _ENTITY_FORMS = ("json", "by-type", "inline")  # ways to read its replies
 

@@ -134,7 +134,7 @@ def draft_task(
     telling = {column: why for column in fields.values() if (why := _gives_away(table, table.columns[column], label, answers))}
     return Draft(definition, uses, (*_about_files(table), *answers.findings, *_about_columns(telling, seems_id)))
 
-
+# %% ../../nbs/1_task/06_add.ipynb #e98058559d68
 _MANY_GROUPS = 20  # documents; of fewer, sentences are drawn one by one
 
 
