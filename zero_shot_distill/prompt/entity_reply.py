@@ -199,7 +199,7 @@ def read_marked(
     text: str,  # of the row that it is about
     task: Task,  # of entities
 ) -> EntityAnswer:  # `UnreadError` where there are neither marks nor the sentence
-    "Read a reply that repeats the sentence with marks: <type>words</type>, or [words](type)."
+    "Read a reply that repeats the sentence with marks: `<type>words</type>`, or `[words](type)`."
     plain, marks, done = "", [], 0
     for match in _MARK.finditer(said):
         plain += said[done : match.start()]
