@@ -53,7 +53,7 @@ def test_the_page_of_an_experiment_shows_its_results(pages):
     assert page.count("<details") >= 10
 
 
-def look_at(pages: Path) -> None:
+def look_at(paths: list[Path]) -> None:
     "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
     from playwright.sync_api import sync_playwright
 
@@ -66,7 +66,7 @@ def look_at(pages: Path) -> None:
         page.on("request", lambda request: asked.append(request.url))
         page.on("requestfailed", lambda request: broken.append(request.url))
         page.on("pageerror", lambda error: broken.append(str(error)))
-        for path in sorted(pages.rglob("*.html")):
+        for path in paths:
             for width, colours in ((1280, "light"), (390, "dark")):
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=colours)
@@ -81,7 +81,21 @@ def look_at(pages: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
 def test_pages_fit_and_ask_nothing_of_other_machines(pages):
-    look_at(pages)
+    "A browser opens the pages of all kinds: of each folder the three largest, and those with results. All pages are opened by the slow test below."
+    folders: dict[Path, list[Path]] = {}
+    for path in sorted(pages.rglob("*.html"), key=lambda path: path.stat().st_size, reverse=True):
+        folders.setdefault(path.parent, []).append(path)
+    largest = [path for paths in folders.values() for path in paths[:3]]
+    kinds = {*largest, *(pages / name for name in ("index.html", "search.html", "experiments/first_look.html", "experiments/figures.html"))}
+    assert len(kinds) >= 25
+    look_at(sorted(kinds))
+
+
+def test_no_page_names_a_file_of_another_machine(pages):
+    "Neither a script, a picture or a frame, nor a sheet of styles; links to read are another thing."
+    for path in pages.rglob("*.html"):
+        found = re.findall(r"""<(?:[^<>]+\ssrc=|link\s[^<>]*href=)["'](?:https?:)?//[^"']+""", path.read_text(encoding="utf-8"))
+        assert found == [], path.name
 
 
 @pytest.mark.slow
@@ -97,7 +111,7 @@ def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
         assert page.count("<img ") + page.count("<table") >= 1, name
         assert all(f"{figure}." in overview for figure in made["figures"]), name
     if CHROMIUM:
-        look_at(site)
+        look_at(sorted(site.rglob("*.html")))
 
 
 def test_entry_shows_full_types_defaults_and_comments(tmp_path):
