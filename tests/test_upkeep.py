@@ -490,7 +490,7 @@ def interior(path: Path) -> set[int]:
         return {page for (page,) in connection.execute("SELECT pageno FROM dbstat WHERE pagetype = 'internal'")}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize(
     "kind",
     [
