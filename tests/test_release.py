@@ -301,7 +301,7 @@ def test_templates_do_not_break_the_card(tmp_path, text):
         write_release(*made_up(folder, rows, task=task, templates=templates, mix=mix), NOW)
         page[folder.name] = DatasetCard.load(folder / "README.md").text
     assert headings(page["hostile"]) == headings(page["harmless"])
-    assert headings(page["hostile"])[6:8] == ["Template `` `a|b` ``", "Template `#<c>`"]
+    assert headings(page["hostile"])[7:9] == ["Template `` `a|b` ``", "Template `#<c>`"]
     patterns = [template.reply_pattern for template in hostile.values()]
     assert code_blocks(page["hostile"], "text") == [block + "\n" for pattern in patterns for block in (text, text, pattern)]
     assert table_cells(page["hostile"]) == table_cells(page["harmless"])

@@ -251,10 +251,12 @@ def test_tasks_are_listed_without_their_rows(tmp_path):
     assert {name: task["rows"] for name, task in tasks.items()} == {
         "anli1": "hub: facebook/anli",
         "asdiv": "hub: EleutherAI/asdiv",
+        "conll2003": "hub: eriktks/conll2003",
         "cqa": "hub: Salesforce/cos_e",
         "esnli": "hub: esnli/esnli",
         "pocket_nli": "here",
         "svamp": "hub: tongyx361/svamp",
+        "wnut17": "hub: leondz/wnut_17",
     }
     assert not {"datasets", "numpy", "pyarrow", "huggingface_hub"} & listed.modules
 
