@@ -1,7 +1,9 @@
 """Tasks of named entities, from a file to an annotation. A scripted server stands in for a teacher and says so in its name."""
 
+import csv
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,16 @@ from scripted_server import Scripted, ScriptedServer
 from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations
+from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.entities.align import Mention, MentionFault, align, occurrences
 from zero_shot_distill.entities.compare import compare_entities
 from zero_shot_distill.entities.entity import Entity, read_entities
 from zero_shot_distill.entities.tags import Scheme, TagSpan, scheme_of, tag_spans, write_tags
 from zero_shot_distill.entities.words import join_tokens, split_words
 from zero_shot_distill.prompt.parse import ParseError, parse_reply
-from zero_shot_distill.prompt.template import load_templates, response_format
+from zero_shot_distill.prompt.template import PromptError, load_templates, response_format
 from zero_shot_distill.task.load import load_examples
-from zero_shot_distill.task.task import Example, load_task
+from zero_shot_distill.task.task import Example, Task, load_task
 
 NAMES = {"PER": ["Ada Byron", "José Pérez", "Mary O'Neil"], "LOC": ["Ghent", "New York", "São Paulo"]}
 SENTENCES = [
@@ -71,6 +74,58 @@ def test_columns_in_every_scheme_say_the_same(tmp_path, scheme, encoding, betwee
         "Mary O'Neil met José Pérez in São Paulo": ["Mary O'Neil (PER)", "José Pérez (PER)", "São Paulo (LOC)"],
         "Nobody came .": [],
     }
+
+
+@pytest.mark.parametrize("form", ["CSV", "other names", "comments"])
+def test_other_layouts_say_the_same(tmp_path, form):
+    "Lists in the cells of a CSV file; columns under other names; remarks between the words of a sentence."
+    words, tags = [["Ada", "left", "Ghent"], ["nobody"]], [["B-PER", "O", "B-LOC"], ["O"]]
+    rows = [{"tokens": tokens, "tags": tagged} for tokens, tagged in zip(words * 20, tags * 20, strict=True)]
+    definition = {"name": "names", "metric": "entities", "types": {"PER": "", "LOC": ""}, "student_input": "{text}"}
+    if form == "CSV":
+        with (tmp_path / "names.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["tokens", "tags"], *([json.dumps(row["tokens"]), json.dumps(row["tags"])] for row in rows)])
+        done = zsd(tmp_path, "tasks", "add", "names", "names.csv")
+        assert done.status == 0, done.err
+        task = load_task(tmp_path / "names.yaml")
+    elif form == "other names":
+        places = [[[0, 3, "PER"], [9, 14, "LOC"]], []]
+        lines = [json.dumps({"body": " ".join(tokens), "found": found}) for tokens, found in zip(words * 20, places * 20, strict=True)]
+        (tmp_path / "names.jsonl").write_text("\n".join(lines))
+        aliases = {"text": "body", "spans": "found"}
+        splits = {"train": tmp_path / "names.jsonl"}
+        task = Task(**definition, fields={"text": "text"}, label_column="spans", column_aliases=aliases, splits=splits)
+    else:
+        sentences = [
+            "# a remark of some words\n".join(f"{word} {tag}\n" for word, tag in zip(*pair, strict=True))
+            for pair in zip(words, tags, strict=True)
+        ]
+        (tmp_path / "names.conll").write_text("\n".join(sentences * 20))
+        splits = {"train": tmp_path / "names.conll"}
+        task = Task(**definition, fields={"text": "tokens"}, tokens_column="tokens", label_column="tags", splits=splits)
+    found = {row.fields["text"]: row.label for split in task.splits for row in load_examples(task, split)}
+    assert {text: [str(one) for one in read_entities(label)] for text, label in found.items()} == {
+        "Ada left Ghent": ["Ada (PER)", "Ghent (LOC)"],
+        "nobody": [],
+    }
+
+
+def test_every_tag_is_looked_at(tmp_path):
+    "Tags that tell the scheme at once do not hide one that is none."
+    (tmp_path / "names.conll").write_text("Ada U-PER\n\nleft PLACE\n")
+    splits = {"train": tmp_path / "names.conll"}
+    task = Task(
+        name="names",
+        metric="entities",
+        types={"PER": ""},
+        fields={"text": "tokens"},
+        tokens_column="tokens",
+        label_column="tags",
+        student_input="{text}",
+        splits=splits,
+    )
+    with pytest.raises(DataError, match="tag 'PLACE' is none of O, B-TYPE"):
+        load_examples(task, "train")
 
 
 def test_random_tags_go_round_in_every_scheme():
@@ -208,6 +263,22 @@ def test_a_schema_names_the_phrase_before_the_reason_and_the_type_last(folder):
     assert schema["properties"]["candidates"]["items"]["properties"]["type"]["enum"] == ["PER", "LOC", "none"]
 
 
+@pytest.mark.parametrize(
+    ("task", "keys", "fault"),
+    [
+        ("pocket_nli", {"read": "label-first"}, "unknown placeholder {examples}"),
+        ("wnut17", {"read": "json"}, "lacks `examples`, which says how many and which"),
+        ("wnut17", {"read": "label-first", "examples": {"n": 2}}, "`read: label-first` does not fit the task; use json, by-type, inline"),
+    ],
+)
+def test_a_template_that_does_not_fit(tmp_path, task, keys, fault):
+    fields = "".join(f"{{{name}}} " for name in load_task(task).fields)
+    item = {"id": "mine", "user_message": fields + "{examples}", **keys}
+    (tmp_path / "mine.yaml").write_text(json.dumps({"task": task, "templates": [item]}))
+    with pytest.raises(PromptError, match=re.escape(fault)):
+        load_templates(load_task(task), tmp_path / "mine.yaml")
+
+
 def test_errors_add_up():
     "Each gold and each predicted entity is counted once, whatever overlaps what."
     rng = random.Random(7)
@@ -243,6 +314,8 @@ def test_from_a_file_to_an_annotation(folder):
             folder, "experiment", "--task", "names.yaml", "--templates", "candidates", "--samples", "20", "--json", *model, env=env
         )
         assert scored.status == 0, scored.err
+        found = json.loads(scored.out)["candidates"]["entities"]
+        assert (found["f1"]["value"], found["macro_f1"], sum(found["refused"].values())) == (1.0, 1.0, 40)
         arguments = ("annotate", "--task", "names.yaml", "--mix", "candidates", "--splits", "train", *model)
         done = zsd(folder, *arguments, env=env)
         assert done.status == 0, done.err
@@ -253,9 +326,9 @@ def test_from_a_file_to_an_annotation(folder):
     rows = read_annotations(Path(path) / "train.jsonl")
     summary = report["splits"]["train"]
     assert (summary["n_labels"], summary["entities"]["f1"]["value"]) == (len(rows), 1.0)
-    assert summary["refused"] == {"not in the text": len(rows), "type outside the set": sum("Ghent" in row.input for row in rows)} | {
-        "not in the text": 2 * len(rows) - sum("Ghent" in row.input for row in rows)
-    }
+    n_ghent = sum("Ghent" in row.input for row in rows)
+    assert n_ghent
+    assert summary["refused"] == {"not in the text": 2 * len(rows) - n_ghent, "type outside the set": n_ghent}
     assert all(one.why for row in rows for one in read_entities(row.label))
     assert "Atlantis (LOC): a name" in rows[0].rationale
     for words in ("F1", "mentions refused"):

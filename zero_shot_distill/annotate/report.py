@@ -63,7 +63,9 @@ class AnnotationReport:
             total.update(not_wanted=summary.errors.get(RationaleFault.NOT_WANTED, 0))
         reasons = sum((Counter(summary.errors) for summary in self.splits.values()), Counter())
         # What a rate leaves out had a rationale, or was not asked for one: it is no sign of a silent teacher.
-        n_rationales = total["rationales"] if not total["not_wanted"] else total["rows"]
+        # Neither do students that tag words learn any.
+        needs_none = total["not_wanted"] or any(summary.is_of_entities for summary in self.splits.values())
+        n_rationales = total["rows"] if needs_none else total["rationales"]
         most = reasons.most_common(1)[0][0] if reasons else ""
         return reply_warnings(total["rows"] - self.n_rows_left, total["labels"], n_rationales, self.confusion, most)
 
@@ -74,7 +76,7 @@ class AnnotationReport:
 # %% ../../nbs/4_annotate/01_report.ipynb #d2f53f02
 def _gold_cells(found: AnnotationSummary) -> dict[str, str]:
     "Compare a split with its gold labels: whole labels, or entities."
-    if not found.n_entities and found.entities is None:
+    if not found.is_of_entities:
         return {"gold accuracy": share_text(found.accuracy)}
     f1 = {"F1": share_text(found.entities.f1)} if found.entities else {}
     refused = ", ".join(f"{n:,} {fault}" for fault, n in found.refused.items())

@@ -158,8 +158,13 @@ class AnnotationSummary:
     n_effective: dict[str, float] = field(default_factory=dict)
     n_without: int = 0  # rows with a gold label and a reply, and no teacher label: wrong where an accuracy is measured
     entities: FMeasure | None = None  # of the rows with a gold label and a reply; None: the task has no entities, or a report of before
-    n_entities: int = 0  # that the teacher named and that are in the texts
+    n_entities: int | None = None  # that the teacher named and that are in the texts; None: as above
     refused: dict[str, int] = field(default_factory=dict)  # why a mention is no entity -> mentions
+
+    @property
+    def is_of_entities(self) -> bool:
+        "Tell whether the labels are lists of entities."
+        return self.n_entities is not None
 
     @property
     def agreement(self) -> Interval:  # n: rows with a teacher label and a gold label

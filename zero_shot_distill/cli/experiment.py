@@ -90,7 +90,7 @@ def _show(
 ) -> None:
     "Score, leave the prompt metadata, print: JSON by one set of rules, the table of a task of the thesis by both."
     from zero_shot_distill.prompt.by_label import by_label_rows
-    from zero_shot_distill.prompt.score import UNEQUAL_ROWS, best_templates, merit
+    from zero_shot_distill.prompt.score import UNEQUAL_ROWS, merit
     from zero_shot_distill.thesis.evaluation import THESIS_TASKS, figures_of_replies, json_figures, write_prompt_metadata
 
     def figures(name: str) -> dict[str, dict[str, Any]]:
@@ -119,7 +119,7 @@ def _show(
             print(f"WARNING {score.template_id}: {warning}")
     is_measured = any(score.accuracy.n for score in scores)
     unmeasured = "no row has a label, so nothing says which template is best: label some rows, or choose by the replies themselves"
-    print(_verdict(best_templates(scores), len(scores)) if is_measured else unmeasured)
+    print(_verdict(scores) if is_measured else unmeasured)
     if len({score.accuracy.n for score in scores}) > 1:
         print(UNEQUAL_ROWS)
     if silent := [id for id in templates if id not in replies]:
@@ -127,15 +127,18 @@ def _show(
     print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
 
 
-def _verdict(best: "list[PromptScore]", n_templates: int) -> str:
+def _verdict(scores: "list[PromptScore]") -> str:
     "Say which template is best, if one is."
+    from zero_shot_distill.prompt.score import best_templates, nothing_right
+
+    best = best_templates(scores)
     if not best:
-        return "no template got one row right with a rationale: none is best"
+        return f"{nothing_right(scores)}: none is best"
     names = " and ".join(score.template_id for score in best)
     first, then = ("F1", "accuracy with explanation") if best[0].entities else ("accuracy with explanation", "accuracy")
     if len(best) > 1:
         return f"a tie: {names} have the same {first} and the same {then}; ask about more rows"
-    if n_templates == 1:
+    if len(scores) == 1:
         return f"only {names} was asked: there is nothing to compare it with"
     return f"best ({first}, then {then}): {names}; it is flattered by chance: confirm it on other rows"
 

@@ -51,17 +51,18 @@ def scheme_of(
     sentences: Iterable[Sequence[str]],  # tags of each sentence
 ) -> Scheme:  # IOB2 where nothing tells; `ValueError` where a tag is none
     "Tell by which scheme sentences are tagged."
-    begins_with_i = b_stands_alone = False
+    begins_with_i = b_stands_alone = is_bilou = False
     for tags in sentences:
         before = ("O", "")
         for tag in tags:
             letter, type = _parts(tag)
-            if letter in "LU":
-                return Scheme.BILOU
+            is_bilou |= letter in "LU"
             is_inside = before[0] != "O" and before[1] == type
             begins_with_i |= letter == "I" and not is_inside
             b_stands_alone |= letter == "B" and not is_inside
             before = letter, type
+    if is_bilou:
+        return Scheme.BILOU
     return Scheme.IOB1 if begins_with_i and not b_stands_alone else Scheme.IOB2
 
 # %% ../../nbs/0_entities/02_tags.ipynb #d72aebac53ea

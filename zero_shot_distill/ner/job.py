@@ -32,7 +32,8 @@ from ..student.config import UnusableInput
 from ..student.job import TrainingJob
 from ..student.model import memory_named, quiet_transformers, save_weights
 from ..student.origin import git_commit, hardware
-from ..student.place import STUDENT_FILE, memory_advice, require_place, require_space, written_beside
+from ..student.place import STUDENT_FILE, find_finished, memory_advice, require_place, require_space, written_beside
+from ..student.run import measure_and_record
 from ..student.trainer import TrainResult, is_main_process, run_training, wait_for_others
 from ..student.training_rows import TrainingRows
 from ..task.task import Task
@@ -123,15 +124,6 @@ def _save(tagger: Tagger, model: TaggerModel, weights: dict[str, torch.Tensor], 
         write_json(staging / STUDENT_FILE, {"kind": TaggerRecord.KIND} | content | {"task": tagger.task.model_dump(mode="json")})
         write_tagger_card(tagger, staging)
 
-
-def _find_finished(out_dir: Path, fingerprint: str) -> Tagger | None:
-    "Return the student that is there already, if it is the one wanted."
-    try:
-        tagger = load_tagger(out_dir)
-    except UnusableInput:
-        return None
-    return tagger if tagger.fingerprint == fingerprint and (out_dir / "model.safetensors").is_file() else None
-
 # %% ../../nbs/6_ner/08_job.ipynb #4f2de8dc23d3
 def tagger_config(
     rows: TrainingRows,  # that it is trained on
@@ -159,7 +151,7 @@ def train_tagger(
     out_dir = Path(out_dir)
     require_place(out_dir, job.rows, job.valid_rows)
     fingerprint = job.fingerprint(config)
-    if finished := _find_finished(out_dir, fingerprint):
+    if finished := find_finished(load_tagger, out_dir, fingerprint):
         return replace(finished, test_rows=job.test_rows)
     result, model, found = _learn(job, config, Checkpoints.beside(out_dir, fingerprint), on_progress)
     tagger = Tagger(
@@ -201,8 +193,4 @@ def tag_and_record(
     if on_progress:
         on_progress(0, config.steps)
     tagger = train_tagger(job, config, folder / "students" / run_id, on_progress)
-    record = tagger.record(run_id, tagger.evaluate())
-    if is_main_process():
-        record.write(folder / "runs")
-        write_tagger_card(tagger, tagger.path, record.test)
-    return record
+    return measure_and_record(tagger, folder, run_id, write_tagger_card)

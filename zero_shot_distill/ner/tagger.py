@@ -28,6 +28,7 @@ from ..student.model import memory_named, quiet_transformers
 from ..student.origin import Hardware
 from ..student.place import STUDENT_FILE
 from ..student.predict_rows import label_rows
+from ..student.record import is_tagger_record
 from ..task.rows import Row
 from ..task.task import Example, Task
 
@@ -92,7 +93,7 @@ def is_tagger(
         content = json.loads((Path(folder) / STUDENT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("kind") == TaggerRecord.KIND
+    return is_tagger_record(content)
 
 
 def load_tagger(

@@ -186,6 +186,17 @@ def error_rows(
     return rows
 
 
+# Told apart by the colour-blind (Okabe and Ito 2008), and by their lightness in grey.
+_COLOURS = {
+    "right": "#0072B2",
+    "wrong_type": "#E69F00",
+    "wrong_place": "#F0E442",
+    "wrong_both": "#D55E00",
+    "missed": "#D9D9D9",
+    "surplus": "#404040",
+}
+
+
 def show_errors(
     scores: dict[str, EntityScore],  # title -> score, of the same sentences
 ) -> "Figure":
@@ -193,13 +204,12 @@ def show_errors(
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.45 * len(scores)), layout="constrained")
-    colours = plt.get_cmap("tab10")
     for row, score in enumerate(scores.values()):
         left = 0.0
-        for number, name in enumerate(["right", *_ERRORS]):
+        for name, colour in _COLOURS.items():
             width = 100 * getattr(score.errors, name) / max(score.errors.n_gold, 1)
             title = _ERRORS.get(name, name)
-            axes.barh(row, width, left=left, color=colours(2 if name == "right" else (number + 2) % 10), label="" if row else title)
+            axes.barh(row, width, left=left, color=colour, edgecolor="white", linewidth=0.5, label="" if row else title)
             left += width
     axes.set_yticks(range(len(scores)), list(scores))
     axes.invert_yaxis()

@@ -4,26 +4,24 @@
 
 # %% auto #0
 __all__ = ['TIE_RULE', 'UNEQUAL_ROWS', 'Reading', 'our_reading', 'ScoreError', 'EntityFigures', 'PromptScore', 'score_readings',
-           'score_replies', 'merit', 'best_templates', 'choose_template', 'share_cells', 'ScoredTemplates']
+           'score_replies', 'merit', 'best_templates', 'nothing_right', 'choose_template', 'share_cells',
+           'ScoredTemplates']
 
 # %% ../../nbs/3_prompt/06_score.ipynb #f0c21b1a
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
 from ..entities.align import MentionFault
-from ..entities.compare import EntityCounts
-from ..entities.entity import read_entities
 from .by_label import by_label_rows, reply_warnings, with_trivial_rows
 from .display import mean_text, share_text
-from .entity_score import score_labels
+from .entity_score import EntityScore, score_labels
 from .replies import ReadReply
 from ..stats.confusion import Confusion
-from ..stats.f_measure import FMeasure
 from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..store.request import Response
 from ..task.task import TaskLabels
@@ -67,11 +65,13 @@ class ScoreError(ZsdError):
 class EntityFigures:
     "How well one template finds entities, over all answered rows with a gold label; a reply that was not read finds none."
 
-    measure: FMeasure  # of all types together
-    macro_f1: float  # mean over the types; NaN where there are no entities
-    counts: EntityCounts  # entities by what is right or wrong with them
-    n_mentions: int  # entities that the replies name
-    refused: dict[str, int]  # why they are none of the text, of the task, or of these places -> mentions
+    score: EntityScore
+    refused: dict[str, int]  # why mentions are no entities of the text -> mentions
+
+    @property
+    def n_mentions(self) -> int:
+        "Count the entities that the replies name, those that were refused among them."
+        return self.score.errors.n_predicted + sum(self.refused.values())
 
     def share_refused(
         self,
@@ -79,6 +79,11 @@ class EntityFigures:
     ) -> float:  # NaN where nothing was named
         "Say which share of the mentions was refused for one reason."
         return self.refused.get(fault, 0) / self.n_mentions if self.n_mentions else float("nan")
+
+    def as_dict(self) -> dict[str, Any]:  # JSON values, but for what is not a number
+        "Give the figures as programs read them."
+        measured = asdict(self.score.micro)
+        return measured | {"macro_f1": self.score.macro_f1.value, "n_mentions": self.n_mentions, "refused": self.refused}
 
 # %% ../../nbs/3_prompt/06_score.ipynb #a47684282e74
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ class PromptScore:
     ) -> list[str]:
         "Say what makes the replies useless; see `reply_warnings`."
         n_labels = self.n_rows - sum(self.unreadable.values())
-        n_rationales = round(self.explanation_rate.value * self.n_rows) if wants_rationale and self.n_rows else self.n_rows
+        # Students that tag words learn no rationales.
+        counts = wants_rationale and self.n_rows and not self.entities
+        n_rationales = round(self.explanation_rate.value * self.n_rows) if counts else self.n_rows
         most = max(self.unreadable, key=self.unreadable.get, default="")
         return reply_warnings(self.n_rows, n_labels, n_rationales, self.confusion, most)
 
@@ -151,8 +158,7 @@ def _entity_figures(readings: Sequence[Reading], task: TaskLabels) -> EntityFigu
     "Score the entities of rows with a gold label."
     score = score_labels(*_gold_and_given(readings), list(task.types), _groups(readings))
     refused = Counter(fault for one in readings for fault in one.refused)
-    n_found = sum(len(read_entities(one.label)) for one in readings if one.label is not None)
-    return EntityFigures(score.micro, score.macro_f1.value, score.errors, n_found + refused.total(), dict(refused))
+    return EntityFigures(score, dict(refused))
 
 
 def _groups(readings: Sequence[Reading]) -> list[str]:
@@ -193,7 +199,7 @@ def merit(
     that answered one row of sixteen, and that one right, does not win by it.
     """
     explained = _at_least(score.explained_accuracy)
-    return (_at_least(score.entities.measure.f1), explained) if score.entities else (explained, _at_least(score.accuracy))
+    return (_at_least(score.entities.score.micro.f1), explained) if score.entities else (explained, _at_least(score.accuracy))
 
 
 def best_templates(
@@ -214,6 +220,13 @@ def _at_least(share: Interval) -> float:
     return float(proportion_confint(round(share.value * share.n), share.n, method="wilson")[0]) if share.value > 0 else 0.0
 
 
+def nothing_right(
+    scores: Iterable[PromptScore],  # of which none is best
+) -> str:
+    "Say why no template is best."
+    return f"no template {'found one entity' if any(score.entities for score in scores) else 'got one row right with a rationale'}"
+
+
 TIE_RULE = "fewer tokens in a reply, then the order of the file"
 UNEQUAL_ROWS = (
     "Not all templates have answered as many rows: they are ordered by the lower end of their shares, so that few rows count for little."
@@ -223,13 +236,13 @@ UNEQUAL_ROWS = (
 def choose_template(
     scores: Sequence[PromptScore],  # on the same rows, in the order of the file
 ) -> PromptScore:  # the one to go on with; `ScoreError` where no template got one row right with a rationale
-    "Choose the template with the highest accuracy with explanation, then accuracy. A tie has no winner: `TIE_RULE` says which one is used."
+    "Choose the template that is best by `merit`. A tie has no winner: `TIE_RULE` says which one is used."
     best = best_templates(scores)
     if not best:
         reasons = sum((Counter(score.unreadable) for score in scores), Counter()).most_common(1)
         hint = f"; most often: {reasons[0][0]}" if reasons else ""
         raise ScoreError(
-            f"no template got one row right with a rationale ({sum(s.accuracy.n for s in scores)} replies{hint}); `zsd evaluate --unread` lists what was not read"
+            f"{nothing_right(scores)} ({sum(s.accuracy.n for s in scores)} replies{hint}); `zsd evaluate --unread` lists what was not read"
         )
     return min(best, key=lambda score: score.completion_tokens.value if score.completion_tokens.n else float("inf"))
 
@@ -253,7 +266,7 @@ def share_cells(
 def _entity_cells(score: PromptScore) -> dict[str, str]:
     "Write what tables show of entities; invented: named, and not in the text."
     found = score.entities
-    shares = {name: share_text(getattr(found.measure, name), with_n=False) for name in ("f1", "precision", "recall")}
+    shares = {name: share_text(getattr(found.score.micro, name), with_n=False) for name in ("f1", "precision", "recall")}
     invented, unknown = (found.share_refused(fault) for fault in (MentionFault.INVENTED, MentionFault.UNKNOWN_TYPE))
     return {
         "F1": shares.pop("f1"),
@@ -308,7 +321,7 @@ class ScoredTemplates(list[PromptScore]):
         if len({score.accuracy.n for score in self}) > 1:
             found.append(UNEQUAL_ROWS)
         if not best:
-            return [*found, "No template got one row right with a rationale: none is best."] if self else []
+            return [*found, f"{nothing_right(self).capitalize()}: none is best."] if self else []
         if len(best) > 1:
             return [*found, f"{' and '.join(best)} are equally good: ask them about more rows."]
         return [*found, "The best of several templates is flattered by chance: confirm it on other rows."] if len(self) > 1 else found
@@ -340,9 +353,9 @@ def _numbers(score: PromptScore) -> dict[str, Any]:
         found |= {"balanced_accuracy": balanced.value, "balanced_accuracy_low": balanced.low, "balanced_accuracy_high": balanced.high}
     if score.entities:
         for name in ("precision", "recall", "f1"):
-            interval = getattr(score.entities.measure, name)
+            interval = getattr(score.entities.score.micro, name)
             found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        found |= {"macro_f1": score.entities.macro_f1, "n_mentions": score.entities.n_mentions}
+        found |= {"macro_f1": score.entities.score.macro_f1.value, "n_mentions": score.entities.n_mentions}
         found |= {f"mentions {fault}": score.entities.refused.get(fault, 0) for fault in MentionFault}
     counts = {"n_unreadable": sum(score.unreadable.values()), "n_unanswered": score.n_unanswered, "cost_usd": score.usage.cost_usd}
     return found | counts

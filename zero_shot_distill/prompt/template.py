@@ -49,7 +49,7 @@ def _compiled(pattern: str) -> regex.Pattern:
     "Compile a pattern with some word in the place of each placeholder."
     return regex.compile(_IN_PATTERN.sub("x", pattern))
 
-
+# %% ../../nbs/3_prompt/01_template.ipynb #026c4086d449
 class ReplyRule(BaseModel):
     "The rule that reads the replies to a template."
 
@@ -248,10 +248,10 @@ def check_placeholders(
         shown = _placeholders(template.system_message) | _placeholders(template.user_message)
     except ValueError as error:
         raise PromptError(f"{where}: template {template.id!r}: {error}; write {{{{ and }}}} for plain braces") from None
-    if ("examples" in shown - {*task.fields}) != (template.examples is not None):
-        lacks = "`examples`, which says how many and which" if "examples" in shown else "{examples}, where they are to stand"
-        raise PromptError(f"{where}: template {template.id!r} lacks {lacks}")
     if task.metric == "entities":
+        if ("examples" in shown) != (template.examples is not None):
+            lacks = "`examples`, which says how many and which" if "examples" in shown else "{examples}, where they are to stand"
+            raise PromptError(f"{where}: template {template.id!r} lacks {lacks}")
         shown -= {*OF_ENTITIES}
     elif template.examples:
         raise PromptError(f"{where}: template {template.id!r}: examples are shown of entities only; take them away")
@@ -300,7 +300,7 @@ def own_prompts(
     files = task.prompts_path, definitions_dir() / "prompts" / f"{task.name}.yaml"
     return next((file for file in files if file and file.is_file()), None)
 
-
+# %% ../../nbs/3_prompt/01_template.ipynb #b531554efdbd
 def load_templates(
     task: Task,  # whose fields the templates must show
     path: Path | None = None,  # a template file; None: the task's own, and starter templates where it has none

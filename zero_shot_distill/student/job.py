@@ -33,7 +33,7 @@ from .method import METHODS
 from .model import load_student_model, memory_named, quiet_transformers, save_weights
 from .onnx import OnnxStudent
 from .origin import git_commit, hardware
-from .place import STUDENT_FILE, memory_advice, require_place, require_space, written_beside
+from .place import STUDENT_FILE, find_finished, memory_advice, require_place, require_space, written_beside
 from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
@@ -136,15 +136,6 @@ class TrainingJob:
         }
         return LearningRows(train, valid, self.task), counts
 
-# %% ../../nbs/5_student/06_job.ipynb #d072ca3e
-def _find_finished(out_dir: Path, fingerprint: str) -> Student | None:
-    "Return the student that is there already, if it is the one wanted."
-    try:
-        student = load_student(out_dir)
-    except UnusableInput:
-        return None
-    return student if student.fingerprint == fingerprint and (out_dir / "model.safetensors").is_file() else None
-
 # %% ../../nbs/5_student/06_job.ipynb #e714424d
 def _learn(
     job: TrainingJob, config: TrainingConfig, checkpoints: Checkpoints, on_progress: OnProgress | None
@@ -199,7 +190,7 @@ def train_student(
         raise UnusableInput(f"task {job.task.name!r} is one of entities, which a student tags: `zsd train`, or `ner.job.train_tagger`")
     require_place(out_dir, job.rows, job.valid_rows)
     fingerprint = job.fingerprint(config)
-    finished = _find_finished(out_dir, fingerprint)
+    finished = find_finished(load_student, out_dir, fingerprint)
     if finished:
         return replace(finished, test_rows=job.test_rows, test_annotations=job.test_annotations)
     result, found = _learn_or_restart(job, config, out_dir, on_progress)

@@ -36,8 +36,9 @@ def conll_rows(
 
     for number, line in enumerate(file, 1):
         parts = _cells(line)
-        is_comment = line.startswith("# ") and len(parts) != max(n_columns, 2) and "\t" not in line
-        if not parts or is_comment or parts[0] == _DOCUMENT:
+        if line.startswith("# ") and len(parts) != max(n_columns, 2) and "\t" not in line:
+            continue
+        if not parts or parts[0] == _DOCUMENT:
             if cells:
                 yield first, row()
             cells = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.definition import DataError
 from .columns import ColumnOptions
-from .entity_labels import entity_types, tag_types
+from .entity_labels import entity_types, listed_cell, tag_types
 from .rows import Row, is_empty, read_rows
 from .table import Table
 
@@ -38,26 +38,16 @@ def _cells(table: Table, column: str | None) -> list[Any]:
     return [row[column] for row in table.sample if column and not is_empty(row.get(column))]
 
 
-def _as_list(cell: Any) -> list[Any] | None:
-    "Take a cell as the list that it is, or that its JSON says; None where it is none."
-    if isinstance(cell, str) and cell.lstrip()[:1] == "[":
-        try:
-            cell = json.loads(cell)
-        except ValueError:
-            return None
-    return cell if isinstance(cell, list) else None
-
-
 def _are_tags(table: Table, tokens: str, label: str) -> bool:
     "Tell whether each token has its tag."
-    pairs = [(_as_list(row.get(tokens)), _as_list(row.get(label))) for row in table.sample]
+    pairs = [(listed_cell(row.get(tokens)), listed_cell(row.get(label))) for row in table.sample]
     known = [(words, tags) for words, tags in pairs if words is not None and tags is not None]
     return bool(known) and all(len(words) == len(tags) for words, tags in known)
 
 
 def _are_places(cells: Sequence[Any]) -> bool:
     "Tell whether cells list entities: objects with a start, or lists of three."
-    listed = [_as_list(cell) for cell in cells]
+    listed = [listed_cell(cell) for cell in cells]
     items = [item for cell in listed for item in cell or ()]
     is_place = [
         ("start" in item or "start_offset" in item) if isinstance(item, dict) else isinstance(item, list) and len(item) == 3
@@ -88,7 +78,7 @@ def _types(table: Table, label: str, of_tokens: bool) -> tuple[str, ...]:
     "Count the types of all rows."
     counts: Counter[str] = Counter()
     for where, row in _rows(table):
-        cell = _as_list(row.get(label)) or []
+        cell = listed_cell(row.get(label)) or []
         if any(isinstance(tag, int) for tag in cell):
             raise DataError(
                 f"{where}: column {label!r} numbers the tags; write the definition by hand, with their names in `label_names` as in data/tasks/wnut17.yaml"

@@ -20,7 +20,7 @@ from ..core.files import data_dir
 from ..entities.tags import tag_spans
 from ..entities.words import join_tokens
 from .conll import CONLL_FORMATS
-from .entity_labels import file_scheme, label_of_places, label_of_tags
+from .entity_labels import file_scheme, label_of_places, label_of_tags, listed_cell
 from .rows import Row, Share, fetch_split, find_rows, is_empty, read_rows, split_off
 from .task import COLUMN, Example, Split, Task
 
@@ -112,29 +112,25 @@ def _examples(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]], plac
         raise DataError(f"{path}: no row has a column {min(unseen)!r}; the last one has {', '.join(map(str, names))}{hint}")
 
 # %% ../../nbs/1_task/03_load.ipynb #entrows1
-def _listed(value: Any) -> list[Any] | None:  # None: the cell is empty
-    "Take a cell that lists something: a list, or words in one text."
-    if is_empty(value):
-        return None
-    return value.split() if isinstance(value, str) else list(value)
-
-
 def _with_entities(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]]) -> Iterator[tuple[int, str, Row]]:
     "Write text and label of each row as those of other tasks are; `DataError` names the first row that contradicts itself."
     ((_, source),) = task.fields.items()
     label, of_tokens = task.label_column, task.tokens_column
     if of_tokens is None:
         for line, default_id, row in rows:
+            row = _with_aliases(task, row)
             if not is_empty(row.get(label)) and isinstance(row.get(source), str):
                 row = row | {label: label_of_places(row[source], row[label], task.read_type, f"{path}:{line}")}
             yield line, default_id, row
         return
     rows = [(line, default_id, _with_aliases(task, row)) for line, default_id, row in rows]
-    tags = {line: [task.label_names.get(str(tag), str(tag)) for tag in _listed(row.get(label)) or ()] for line, _, row in rows}
+    tags = {line: _tags(task, row) for line, _, row in rows}
     scheme = file_scheme(tags.values(), str(path))
     for line, default_id, row in rows:
-        tokens = _listed(row.get(of_tokens))
+        tokens = listed_cell(row.get(of_tokens))
         if tokens is None:
+            if not is_empty(row.get(of_tokens)):
+                raise DataError(f'{path}:{line}: column {of_tokens!r} lists no words; write them as a list, e.g. ["Ann", "left"]')
             yield line, default_id, row
             continue
         row = row | {of_tokens: join_tokens([str(token) for token in tokens])[0]}
@@ -144,13 +140,18 @@ def _with_entities(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]])
         yield line, default_id, row
 
 
+def _tags(task: Task, row: Row) -> list[str]:  # empty: the row has none
+    "Take the tags of a row, by their names."
+    return [task.label_names.get(str(tag), str(tag)) for tag in listed_cell(row.get(task.label_column)) or ()]
+
+
 def tag_faults(
     task: Task,  # of entities, whose rows come in tokens
     path: Path,  # a file of one of `FORMATS`
 ) -> Iterator[tuple[int, str]]:  # line of the row, and a sentence
     "List the tags of a file that cannot stand where they do."
     rows = [(line, _with_aliases(task, row)) for line, row in read_rows(path)]
-    tags = [[task.label_names.get(str(tag), str(tag)) for tag in _listed(row.get(task.label_column)) or ()] for _, row in rows]
+    tags = [_tags(task, row) for _, row in rows]
     scheme = file_scheme(tags, str(path))
     for (line, _), tagged in zip(rows, tags, strict=True):
         for number, reason in tag_spans(tagged, scheme)[1]:

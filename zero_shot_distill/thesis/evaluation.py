@@ -179,12 +179,13 @@ def template_figures(
 def json_figures(
     figures: Mapping[str, Any],  # from `published_figures`
 ) -> dict[str, Any]:
-    "Make published figures fit for JSON: intervals become mappings, the score gives its counts by label, and what is not a number becomes null."
+    "Make published figures fit for JSON: intervals become mappings, the score gives its counts by label or entities, and what is not a number becomes null."
     intervals = {name: asdict(interval) for name, interval in figures["intervals"].items()}
     score: PromptScore = figures["score"]
     others = {name: value for name, value in figures.items() if name != "score"}
     by_label = score.confusion and {"labels": score.confusion.labels, "counts": score.confusion.counts}
-    return without_nan({**others, "intervals": intervals, "by_label": by_label, "warnings": score.warnings()})
+    entities = {"entities": score.entities.as_dict()} if score.entities else {}
+    return without_nan({**others, "intervals": intervals, "by_label": by_label, **entities, "warnings": score.warnings()})
 
 
 def _costs(responses: Sequence[Response], price: Price | None) -> tuple[dict[str, float | None], dict[str, tuple[float, ...]]]:
