@@ -60,7 +60,7 @@ def test_definitions(name):
 
 
 def test_built_in_tasks():
-    assert list_tasks() == sorted([*PUBLISHED, "pocket_nli"])
+    assert list_tasks() == sorted([*PUBLISHED, "pocket_names", "pocket_nli"])
 
 
 def test_svamp_is_split_as_published(svamp):
@@ -244,7 +244,7 @@ def test_two_copies(tmp_path, monkeypatch):
 def test_tasks_are_listed_without_their_rows(tmp_path):
     lay(tmp_path, "esnli/train.jsonl", [])
     settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "ZSD_DATA": str(tmp_path), "ZSD_CACHE": str(tmp_path / "cache")}
-    listed = zsd(tmp_path, "tasks", "--json", env=settings)
+    listed = zsd(tmp_path, "tasks", "--json", env=environment(**settings), preload="none")
     assert (listed.status, listed.err) == (0, "")
     tasks = {task["task"]: task for task in json.loads(listed.out)}
     assert tasks["esnli"]["splits"] == ["train 549367", "valid 9842", "test 9824"]
@@ -254,10 +254,13 @@ def test_tasks_are_listed_without_their_rows(tmp_path):
         "conll2003": "hub: eriktks/conll2003",
         "cqa": "hub: Salesforce/cos_e",
         "esnli": "hub: esnli/esnli",
+        "pocket_names": "here",
         "pocket_nli": "here",
         "svamp": "hub: tongyx361/svamp",
         "wnut17": "hub: leondz/wnut_17",
     }
+    assert tasks["wnut17"]["labels"] == list(load_task("wnut17").types)
+    assert (tasks["svamp"]["labels"], tasks["cqa"]["labels"]) == ("a number", "a choice of the row")
     assert not {"datasets", "numpy", "pyarrow", "huggingface_hub"} & listed.modules
 
 

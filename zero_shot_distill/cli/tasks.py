@@ -50,7 +50,7 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
     rows = [
         {
             "task": task.name,
-            "labels": list(task.labels) or ("a choice of the row" if task.choices else "a number"),
+            "labels": list(task.labels or task.types) or ("a choice of the row" if task.choices else "a number"),
             "splits": [f"{split} {'?' if (n_rows := count_rows(task, split)) is None else n_rows}" for split in task.splits],
             "rows": "here" if all(is_here(task, split) for split in task.splits) else f"hub: {task.hub.id}",
             "licence": task.licence,
