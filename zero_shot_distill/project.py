@@ -22,6 +22,7 @@ from .annotate.job import Annotation, AnnotationJob, run_annotation
 from .annotate.plan import ExplanationRate
 from .annotate.release import write_release
 from .annotate.shards import take_in_left
+from .core.definition import read_yaml
 from .core.files import definitions_dir
 from .prompt.choose import Choice, ContestJob, choose_prompt
 from .prompt.collect import requests_for, run_experiment
@@ -375,11 +376,12 @@ class Project(SearchProject):
 # %% ../nbs/81_project.ipynb #8d08a1e5
 def recorded_project(
     work_dir: str | Path,  # the replies are copied into its store
-    run: str = "explore",  # or "search"; see the README of each folder in data/recorded_runs
+    run: str = "explore",  # "search", or "entities"; see the README of each folder in data/recorded_runs
 ) -> Project:  # asks nothing; rows whose replies were not recorded are shown as unanswered
-    "Open a project on recorded real replies to questions about `pocket_nli`, with the prompt searches that were recorded."
+    "Open a project on recorded real replies to questions about `pocket_nli`, or of entities `pocket_names`, with the prompt searches that were recorded."
     folder = definitions_dir() / "recorded_runs" / run
-    project = Project("pocket_nli", folder / "teacher.yaml", prompts=folder / "prompts.yaml", work_dir=work_dir, offline=True)
+    prompts = folder / "prompts.yaml"
+    project = Project(read_yaml(prompts)["task"], folder / "teacher.yaml", prompts=prompts, work_dir=work_dir, offline=True)
     project.store.put_many(_recorded_replies(project, folder / "replies.jsonl"))
     if (folder / "searches").is_dir():
         shutil.copytree(folder / "searches", project.work_dir / "searches", dirs_exist_ok=True)

@@ -25,6 +25,9 @@ REPORT_STYLE = """<style>
 .zsd mark { color: #000; padding: 0 2px; border-radius: 2px; }
 .zsd mark.rationale { background: #cfe5f5; text-decoration: underline; text-decoration-color: #0072B2; text-underline-offset: 3px; }
 .zsd mark.label { background: #ffdf9e; font-weight: 700; outline: 1.5px solid #8a5a00; }
+.zsd mark.entity { background: #d5ecdc; outline: 1.5px solid #1b6b45; margin: 0 2px; }
+.zsd mark.entity.off { background: #fff; outline: 2px dashed #8a3b00; }
+.zsd mark.entity small { margin-left: 4px; font-weight: 600; opacity: 1; }
 .zsd .row { border-left: 3px solid #8886; padding: 1px 0 1px 12px; margin: 1.3em 0 0.6em; }
 .zsd .row div { margin: 2px 0; }
 .zsd .reply { margin: 0.7em 0 0.7em 15px; }

@@ -13,7 +13,8 @@ from operator import eq
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from ..core.display import styled, table_text
-from ..entities.entity import readable_label
+from ..entities.entity import Entity, read_entities, readable_label
+from .display import mark_entities
 from .parse import ParseError, PatternTimeouts, ReadFault, Reply, marked_text, parse_reply
 from .template import PromptTemplate
 from ..store.request import Response
@@ -125,9 +126,11 @@ def replies_html(
         if read.example != shown:
             shown = read.example
             fields = "".join(f"<div><b>{escape(name)}</b>: {escape(value)}</div>" for name, value in shown.fields.items())
-            gold = f"<div><b>gold label</b>: {escape(readable_label(shown.label))}</div>" if shown.label is not None else ""
+            gold = f"<div><b>gold label</b>: {_gold(shown)}</div>" if shown.label is not None else ""
             parts.append(f'<div class="row">{fields}{gold}</div>')
-        parts.append(f'<div class="reply"><span class="who">{escape(read.template_id)}</span>{_outcome(read, is_right)}{_said(read)}</div>')
+        parts.append(
+            f'<div class="reply"><span class="who">{escape(read.template_id)}</span>{_outcome(read, is_right)}{_marked(read)}{_said(read)}</div>'
+        )
     return f'<div class="zsd">{"".join(parts)}</div>'
 
 
@@ -145,6 +148,30 @@ def _outcome(read: ReadReply, is_right: Callable[[str, str], bool]) -> str:
 
 def _said(read: ReadReply) -> str:
     return "" if read.response is None else f'<div class="said">{mark_reply(read)}</div>'
+
+# %% ../../nbs/3_prompt/04_replies.ipynb #markedexp
+def _entities(
+    example: Example, label: str
+) -> tuple[str, tuple[Entity, ...]] | None:  # the text and its entities; None: the label names none, or none that are in the text
+    "Take the entities that a label lists."
+    text = next(iter(example.fields.values()), "")
+    try:
+        found = read_entities(label) if label.startswith("[") else ()
+    except ValueError:
+        return None
+    return (text, found) if found and all(text[one.start : one.end] == one.text for one in found) else None
+
+
+def _gold(example: Example) -> str:
+    "Show the gold label."
+    found = _entities(example, example.label)
+    return mark_entities(*found) if found else escape(readable_label(example.label))
+
+
+def _marked(read: ReadReply) -> str:
+    "Mark the entities that a reply names; those that are not gold have another look."
+    found, gold = _entities(read.example, read.reply.label) if read.reply else None, read.example.label
+    return mark_entities(*found, None if gold is None else read_entities(gold)) if found else ""
 
 # %% ../../nbs/3_prompt/04_replies.ipynb #55f19b54
 class Replies(list[ReadReply]):

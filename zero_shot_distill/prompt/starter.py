@@ -255,7 +255,7 @@ def write_starters(
 ) -> Path:  # the file; `PromptError` where it exists, or where a built-in task's own templates are meant
     "Write the starter templates of a task into a file."
     if path is None and task.name in list_tasks():
-        raise PromptError(f"task {task.name!r} is built in and has templates of its own; name a file to write with --prompts")
+        raise PromptError(f"task {task.name!r} is built in, and so are its templates; name a file to write with --prompts")
     path = path or task.prompts_path
     if path is None:
         raise PromptError(f"task {task.name!r} was not loaded from a file; name a file to write")
