@@ -51,7 +51,8 @@ from zero_shot_distill.teacher.settings import (
     open_teacher,
 )
 
-if TYPE_CHECKING:  # brings torch
+if TYPE_CHECKING:  # brings torch, or statistics
+    from zero_shot_distill.annotate.entity_quality import EntityQuality
     from zero_shot_distill.ner.tagger import Tagger
     from zero_shot_distill.student.student import Student
 
@@ -164,6 +165,15 @@ class TrainableAnnotation(Annotation):
     "Rows with the teacher's labels and rationales, and the way to train on them."
 
     workspace: Workspace
+
+    def quality(
+        self,
+        split: str = "train",
+    ) -> "EntityQuality":  # `JobError` where the annotation has no entities
+        "Find rows whose entities look wrong; `annotate.filter.filter_annotation` leaves them out of another annotation."
+        from zero_shot_distill.annotate.filter import annotation_quality
+
+        return annotation_quality(self, self.workspace.task, split)
 
     def train(
         self,

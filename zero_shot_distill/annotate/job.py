@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ReadAgain', 'JobError', 'AnnotationJob', 'ask_questions', 'ask_split', 'annotated_rows', 'find_unanswered',
-           'report_annotation', 'run_annotation', 'Annotation']
+           'report_annotation', 'run_annotation', 'Annotation', 'find_annotation']
 
 # %% ../../nbs/4_annotate/02_job.ipynb #5a06f20c
 import json
@@ -50,7 +50,7 @@ from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate
 from ..stats.total import Estimate, Stratum, predict_total
 from ..store.request import Request, Response
-from ..task.task import Example, Task
+from ..task.task import Example, Task, load_task
 from ..teacher.budget import reply_limit
 from ..teacher.client import TeacherClient
 from ..teacher.price import Price, format_usd, total_usage
@@ -337,6 +337,17 @@ class Annotation:
         "Return the folder that holds the rows."
         return Path(self.report.folder)
 
+    def load_task(
+        self,
+        name: str | None = None,  # built-in task, or path of a definition; None: the built-in task that the annotation is of
+    ) -> Task:  # `JobError` where it is another one
+        "Load the task of the annotation."
+        own = self.id.rpartition("-")[0]
+        task = load_task(name or own)
+        if task.name != own:
+            raise JobError(f"--task {name}: annotation {self.id} is of task {own!r}; name that one")
+        return task
+
     @property
     def summary(self) -> dict[str, AnnotationSummary]:  # by split
         "Return the counts of each split."
@@ -362,9 +373,10 @@ class Annotation:
         return pd.DataFrame(by_label_rows(self.report.confusion) if self.report.confusion else [])
 
     def _note(self) -> str:
-        usage, left = self.report.usage, self.report.n_rows_left
+        usage, left, source = self.report.usage, self.report.n_rows_left, self.report.filtered_from
         cost = f"{usage.n_responses:,} replies, {usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out, cost {format_usd(usage.cost_usd)}"
         state = f"{left:,} rows have no reply yet: annotate again to go on." if left else "Every row has a reply."
+        state = f"Filtered from {source}." if source else state
         return " ".join([f"{cost}. {state}", *(f"WARNING: {warning}." for warning in self.report.warnings)])
 
     def __repr__(self) -> str:
@@ -376,3 +388,18 @@ class Annotation:
         counts = table_html(by_label_rows(self.report.confusion)) if self.report.confusion else ""
         sure = "".join(result_html(title, rows) for title, rows in confidence_tables(self.report))
         return result_html(f"annotation {self.id}", annotation_rows(self.report), self._note(), wide=("missing",)) + counts + sure
+
+# %% ../../nbs/4_annotate/02_job.ipynb #e05d87f9
+def find_annotation(
+    name: str,  # id of an annotation, or its folder
+    work_dir: Path,  # in which annotations are looked for
+) -> Annotation:  # `JobError` where it is not there
+    "Open an annotation that a user names."
+    folder = work_dir / "annotations" / name
+    if not folder.is_dir():
+        folder = Path(name)
+    if not folder.is_dir():
+        there = sorted(path.parent.name for path in (work_dir / "annotations").glob("*/report.json"))
+        known = f"there are {', '.join(there)}" if there else "zsd annotate makes one"
+        raise JobError(f"no annotation {name!r} in {work_dir / 'annotations'}; {known}")
+    return Annotation.open(folder)

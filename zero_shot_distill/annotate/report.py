@@ -47,6 +47,9 @@ class AnnotationReport:
     notes: tuple[str, ...]  # messages of the last run, e.g. that the model takes no temperature
     n_choices: int = 0  # of a row, where each has its own
     confidence: dict[str, ConfidenceWorth] = field(default_factory=dict)  # by split; empty: none was asked for, or a report of before
+    filtered_from: str = (
+        ""  # id of the annotation of which these are the labels that a filter kept, see `annotate.filter`; empty: they are all
+    )
 
     @property
     def confusion(self) -> Confusion | None:  # None: the task has no fixed labels
@@ -70,8 +73,8 @@ class AnnotationReport:
         return reply_warnings(total["rows"] - self.n_rows_left, total["labels"], n_rationales, self.confusion, most)
 
     def to_dict(self) -> dict[str, Any]:
-        "Write the report as JSON holds it; without a confidence it is as it was before there was any."
-        return {name: value for name, value in asdict(self).items() if value or name != "confidence"}
+        "Write the report as JSON holds it; without a confidence or a filter it is as it was before there was any."
+        return {name: value for name, value in asdict(self).items() if value or name not in ("confidence", "filtered_from")}
 
 # %% ../../nbs/4_annotate/01_report.ipynb #d2f53f02
 def _gold_cells(found: AnnotationSummary) -> dict[str, str]:

@@ -25,6 +25,7 @@ from .lint import lint
 from .opro import opro
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
 from .plan import plan
+from .quality import quality
 from .select import select
 from .store import store_app
 from .student import export, predict, student_rows, train
@@ -70,6 +71,7 @@ for command in (
     opro,
     forecast,
     annotate,
+    quality,
     train,
     sweep,
     claims,

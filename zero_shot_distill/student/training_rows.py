@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..annotate.job import Annotation, JobError
+from ..annotate.job import JobError, find_annotation
 from ..annotate.rows import AnnotatedRow
 from ..core.files import fingerprint
 from ..core.progress import OnProgress, Progress
@@ -83,11 +83,13 @@ def rows_of_annotation(
     task: str | None = None,  # built-in task, or path of a definition; None: the built-in task that the annotation is of
 ) -> TrainingRows:  # `JobError` where it is not there, or is of another task
     "Find an annotation with train and valid rows, and the test rows of its task."
-    found = _open_annotation(name, work_dir)
-    of_task = found.id.rpartition("-")[0]
-    loaded = load_task(task or of_task)
-    if loaded.name != of_task:
-        raise JobError(f"--task {task}: annotation {found.id} is of task {of_task!r}; name that one")
+    found = find_annotation(name, work_dir)
+    missing = [split for split in ("train", "valid") if split not in found.summary]
+    if missing:
+        raise JobError(
+            f"{found.folder}: no rows of split {missing[0]!r}; training needs train and valid: zsd annotate with --splits train,valid makes both"
+        )
+    loaded = found.load_task(task)
     rows, test = found.rows, _test_rows(loaded)
     taught = rows.get("test", ())
     n_train, n_valid, n_test = len(rows["train"]), len(rows["valid"]), _n_labelled(test)
@@ -95,24 +97,6 @@ def rows_of_annotation(
         f"annotation {found.id}: {n_train:,} train, {n_valid:,} valid rows; {n_test:,} test rows of the task{_about_others(test, taught)}"
     )
     return TrainingRows(found.id, about, loaded, rows["train"], rows["valid"], test, "teacher", taught)
-
-
-def _open_annotation(name: str, work_dir: Path) -> Annotation:
-    "Find an annotation by its id or its folder."
-    folder = work_dir / "annotations" / name
-    if not folder.is_dir():
-        folder = Path(name)
-    if not folder.is_dir():
-        there = sorted(path.parent.name for path in (work_dir / "annotations").glob("*/report.json"))
-        known = f"there are {', '.join(there)}" if there else "zsd annotate makes one"
-        raise JobError(f"no annotation {name!r} in {work_dir / 'annotations'}; {known}")
-    found = Annotation.open(folder)
-    missing = [split for split in ("train", "valid") if split not in found.summary]
-    if missing:
-        raise JobError(
-            f"{folder}: no rows of split {missing[0]!r}; training needs train and valid: zsd annotate with --splits train,valid makes both"
-        )
-    return found
 
 # %% ../../nbs/5_student/07_training_rows.ipynb #2522c3c8
 _BY_NAME = ColumnOptions()
