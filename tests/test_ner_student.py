@@ -256,7 +256,7 @@ def test_types_that_no_row_names_and_ends_within_words_are_told(job, tmp_path):
 @pytest.mark.parametrize(
     ("change", "config", "fault"),
     [
-        ({"rows": []}, MOIST, "no training rows, which schedule 'linear' needs"),
+        ({"rows": []}, MOIST, "no training row has a gold label, which schedule 'linear' needs"),
         ({"rows": ROWS[8:]}, MOIST, "no training row has a gold label, which schedule 'linear' needs"),
         ({"rows": [replace(row, label=None) for row in ROWS]}, MOIST, "no training row has a teacher label"),
         ({"rows": [replace(row, gold="[]", label="[]") for row in ROWS]}, MOIST, "none of the 48 training sentences names an entity"),

@@ -32,7 +32,7 @@ def planned(tmp_path) -> tuple[list[PlannedRun], TrainingRows]:
     ways = ({"method": ("standard",)}, {"rationale_share": (0.0, 1.0)})  # without any rationale step by step fails
     sweep = Sweep(name="flowers", annotations=str(tmp_path / "rows.jsonl"), students=(tiny,), settings=settings, vary=ways, seeds=(0, 1))
     rows = training_rows(sweep.annotations, tmp_path)
-    return plan_sweep(sweep, rows, {tiny: "tiny"}), rows
+    return plan_sweep(sweep, rows, lambda student: "tiny"), rows
 
 
 def kill_one(killed: list[int]) -> None:

@@ -31,7 +31,8 @@ from zero_shot_distill.student.config import TrainingConfig  # noqa: E402
 from zero_shot_distill.student.job import TrainingJob  # noqa: E402
 from zero_shot_distill.student.run import run_id_of  # noqa: E402
 from zero_shot_distill.study.method_comparison import read_method_studies  # noqa: E402
-from zero_shot_distill.study.sweep import PlannedRun, SweepEnd, precision_note, train_all  # noqa: E402
+from zero_shot_distill.study.sweep import PlannedRun, SweepEnd, precision_note  # noqa: E402
+from zero_shot_distill.study.sweep_processes import train_all  # noqa: E402
 from zero_shot_distill.task.load import load_examples, load_whole  # noqa: E402
 from zero_shot_distill.task.task import Example, Task, load_task  # noqa: E402
 from zero_shot_distill.thesis.files import read_thesis_reply, read_thesis_templates  # noqa: E402

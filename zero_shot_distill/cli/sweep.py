@@ -9,7 +9,9 @@ __all__ = ['Engine', 'sweep']
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,6 +21,8 @@ from .tables import show_rows
 from ..core.progress import duration_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
+    from zero_shot_distill.ner.config import TaggerConfig
+    from zero_shot_distill.ner.record import TaggerRecord
     from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.study.sweep import PlannedRun, SweepEnd
 
@@ -67,15 +71,16 @@ def sweep(
     With `--engine ray` each student takes one processor of the cluster; rows and records travel, nothing has to be shared. With `--records` students that
     another machine has trained are fetched, not trained again.
 
-    `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs.
+    `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs; `ner_two_phase` is for tasks of entities,
+    whose students have a `schedule` in place of a `method`.
 
     Example: `zsd sweep methods.yaml --workers 2`
     """
-    from zero_shot_distill.student.record import RunRecord
     from zero_shot_distill.student.training_rows import training_rows, weights_for
     from zero_shot_distill.study.rate_plan import seen_sentence
     from zero_shot_distill.study.shared_records import fetch_records, send_record
-    from zero_shot_distill.study.sweep import load_sweep, plan_sweep, precision_note, run_sweep, seconds_left
+    from zero_shot_distill.study.sweep import load_sweep, plan_sweep, precision_note, seconds_left
+    from zero_shot_distill.study.sweep_processes import run_sweep
     from zero_shot_distill.study.sweep_ray import train_all_on_ray
 
     if engine == "ray" and workers > 1:
@@ -84,7 +89,7 @@ def sweep(
     with progress.bar("looking through (rows)") as on_progress:
         rows = training_rows(found.annotations, work_dir, found.task, found.columns, on_progress)
     progress.message(rows.about)
-    planned = plan_sweep(found, rows, {name: weights_for(name, progress).name for name in found.students})
+    planned = plan_sweep(found, rows, lambda student: weights_for(student, progress).name)
     if records:
         progress.message(f"{fetch_records(planned, work_dir, records)} records fetched from {records}")
     there = [run for run in planned if run.record_path(work_dir).is_file()]
@@ -93,7 +98,7 @@ def sweep(
     )
     if engine == "processes" and (note := precision_note(planned, work_dir)):
         progress.message(f"WARNING: {note}")
-    if len(planned) > len(found.seeds):  # several ways of training, to be compared
+    if len(planned) > len(found.seeds) and not found.tags_words:  # several ways of training, to be compared by their accuracy
         progress.message(seen_sentence(rows.n_test, len(found.seeds)))
     if is_dry:
         show_rows([_row(run, run in there) for run in planned], common.as_json)
@@ -118,7 +123,12 @@ def sweep(
         else:
             ends = run_sweep(found, planned, work_dir, workers, on_end)
     failed = [end for end in ends if end.fault]
-    _show([RunRecord.read(path) for run in planned if (path := run.record_path(work_dir)).is_file()], work_dir, common.as_json)
+    trained = [run.read_record(work_dir) for run in planned if run.record_path(work_dir).is_file()]
+    if common.as_json:
+        print(json.dumps([record.as_dict() for record in trained], ensure_ascii=False, indent=1))
+    else:
+        (_show_taggers if found.tags_words else _show_students)(trained)
+        print(f"{len(trained)} records in {work_dir / 'runs'}")
     if failed:
         where = failed[0].run.fault_path(work_dir, found.name).parent
         print(
@@ -133,17 +143,42 @@ def _row(run: "PlannedRun", is_there: bool) -> dict[str, str]:
     return {"student": run.run_id, "begins with": run.student, "trained": "yes" if is_there else "no"}
 
 
-def _show(records: "Sequence[RunRecord]", work_dir: Path, as_json: bool) -> None:
+def _show_students(records: "Sequence[RunRecord]") -> None:
     "Print what came of the students that there are, and compare ways of training where there are several."
     from zero_shot_distill.study.method_comparison import method_studies
 
-    if as_json:
-        print(json.dumps([record.as_dict() for record in records], ensure_ascii=False, indent=1))
-        return
     for study in method_studies(records):
         print(study.title)
         show_rows(study.as_rows(), as_json=False)
         print("\n".join(contrast.sentence for contrast in study.contrasts))
     if at_chance := [record.run_id for record in records if record.at_chance]:
         print(f"NOTE: not shown to be above chance on their validation rows: {', '.join(at_chance)}")
-    print(f"{len(records)} records in {work_dir / 'runs'}")
+
+# %% ../../nbs/9_cli/05_sweep.ipynb #sweeptag01
+def _tagger_rows(records: "Sequence[TaggerRecord]") -> list[dict[str, str]]:  # for `show_rows`
+    "Put the seeds of each way of training together: what it learned from, and its mean F1, from the lowest to the highest."
+    from zero_shot_distill.ner.schedule import SCHEDULES
+
+    groups: dict[tuple[TaggerConfig, str], list[TaggerRecord]] = {}
+    for record in records:
+        groups.setdefault((replace(record.config, seed=0), record.student), []).append(record)
+    of_each = [asdict(config) | {"begins with": student} for config, student in groups]
+    differing = [name for name in of_each[0] if len({str(one[name]) for one in of_each}) > 1 and name not in ("schedule", "gold_sentences")]
+    rows = []
+    for settings, found in zip(of_each, groups.values(), strict=True):
+        f1 = [100 * record.test.micro.f1.value for record in found]
+        row = {"schedule": found[0].title_of_schedule, "gold sentences": f"{found[0].n_gold:,}", "distilled": f"{found[0].n_distilled:,}"}
+        row |= {name: str(settings[name]) for name in differing}
+        row |= {"seeds": str(len(f1)), "mean F1 (test)": f"{mean(f1):.1f} %" + (f"\n{min(f1):.1f} to {max(f1):.1f}" if f1[1:] else "")}
+        rows.append((found[0].n_gold, list(SCHEDULES).index(settings["schedule"]), row))
+    return [row for *_, row in sorted(rows, key=lambda one: one[:2])]
+
+# %% ../../nbs/9_cli/05_sweep.ipynb #sweeptag02
+def _show_taggers(records: "Sequence[TaggerRecord]") -> None:
+    "Print what came of the students that tag words."
+    if not records:
+        return
+    print(f"{records[0].task}: F1 of {records[0].test.n:,} test sentences")
+    show_rows(_tagger_rows(records), as_json=False)
+    if at_nothing := [record.run_id for record in records if not record.valid_f1]:
+        print(f"NOTE: found no entity of their validation rows right: {', '.join(at_nothing)}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from .schedule import Phases
+from .schedule import SCHEDULES, Phases
 from ..student.config import CheckedSettings, UnusableInput, setting
 
 # %% ../../nbs/6_ner/01_config.ipynb #9e8560926490
@@ -60,6 +60,40 @@ class TaggerConfig(CheckedSettings):
     def phases(self) -> Phases:
         "Tell what each step is made of."
         return Phases(self.schedule, self.steps, self.first_phase, self.mix)
+
+    @property
+    def uses(self) -> dict[str, bool]:  # "gold", "teacher"
+        "Tell whose labels the sentences of the steps have."
+        n_distilled = self.phases.n_distilled(self.batch_size)
+        return {"gold": any(n < self.batch_size for n in n_distilled), "teacher": any(n_distilled)}
+
+    @property
+    def unread(self) -> frozenset[str]:
+        "Name the settings that decide nothing of this student, for its schedule does not read them."
+        schedule = SCHEDULES[self.schedule]
+        read = {
+            "gold_sentences": self.uses["gold"],
+            "distilled_weight": any(0 < n < self.batch_size for n in self.phases.n_distilled(self.batch_size)),
+            "first_phase": len(schedule.phases) == 2,
+            "mix": schedule.reads_mix,
+        }
+        return frozenset(name for name, is_read in read.items() if not is_read)
+
+    def require_labels(
+        self,
+        n_gold: int,  # training rows with a gold label
+        n_distilled: int,  # training rows with a teacher's label
+    ) -> None:  # `UnusableInput` where a label that the schedule needs is not there
+        "Refuse rows that do not have the labels to train with."
+        there = {"gold": n_gold, "teacher": n_distilled}
+        if lacking := [source for source, is_used in self.uses.items() if is_used and not there[source]]:
+            raise UnusableInput(
+                f"no training row has a {lacking[0]} label, which schedule {self.schedule!r} needs; take another schedule, or other rows"
+            )
+        if self.uses["gold"] and self.gold_sentences > n_gold:
+            raise UnusableInput(
+                f"gold_sentences {self.gold_sentences}: only {n_gold} training rows have a gold label; take fewer, or 0 for all of them"
+            )
 
     @classmethod
     def preset(

@@ -48,13 +48,9 @@ def tagged_rows(
         raise UnusableInput(
             f"task {job.task.name!r} has labels and no types of entities; words are tagged for tasks with `metric: entities`"
         )
-    n_distilled = config.phases.n_distilled(config.batch_size)
-    uses = {"gold": any(n < config.batch_size for n in n_distilled), "teacher": any(n_distilled)}
+    uses = config.uses
     own = {source: _tagged(job.task, job.rows, source) if is_used else [] for source, is_used in uses.items()}
-    for source, is_used in uses.items():
-        if is_used and not own[source]:
-            fault = "no training rows" if not job.rows else f"no training row has a {source} label"
-            raise UnusableInput(f"{fault}, which schedule {config.schedule!r} needs; take another schedule, or other rows")
+    config.require_labels(len(own["gold"]), len(own["teacher"]))
     own["gold"] = _first_gold(own["gold"], config)
     sentences = [*own["gold"], *own["teacher"]]
     named = {entity.type for one in sentences for entity in one.entities}
@@ -89,8 +85,6 @@ def _tagged(task: Task, rows: Sequence[AnnotatedRow], source: str) -> list[Tagge
 
 def _first_gold(gold: list[TaggedSentence], config: TaggerConfig) -> list[TaggedSentence]:
     "Take as many gold sentences as the settings say: the first of an order that the seed draws."
-    if config.gold_sentences > len(gold) and gold:
-        raise UnusableInput(f"gold_sentences {config.gold_sentences}: only {len(gold)} training rows have a gold label")
     chosen = random.Random(config.seed).sample(range(len(gold)), len(gold))[: config.gold_sentences or None]
     return [gold[place] for place in sorted(chosen)]
 

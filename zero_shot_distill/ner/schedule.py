@@ -21,6 +21,11 @@ class Schedule:
     title: str  # for reports
     phases: tuple[DistilledShare, ...]  # one or two; each begins with the highest learning rate
 
+    @property
+    def reads_mix(self) -> bool:
+        "Tell whether a phase mixes evenly, with the share of a mix."
+        return _mix in self.phases
+
 
 def _gold(progress: float, mix: float) -> float:
     return 0.0

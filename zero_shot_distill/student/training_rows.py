@@ -14,7 +14,7 @@ from ..annotate.job import JobError, find_annotation
 from ..annotate.rows import AnnotatedRow
 from ..core.files import fingerprint
 from ..core.progress import OnProgress, Progress
-from .config import UnusableInput
+from .config import DEFAULT_STUDENT, DEFAULT_TAGGER, UnusableInput
 from .job import TrainingJob
 from ..task.add import SHARE, task_of_file
 from ..task.columns import ColumnOptions
@@ -167,7 +167,7 @@ def default_weights(
     task: Task,
 ) -> str:  # a name that `weights_for` knows
     "Choose what a student begins with where the user names nothing: a small model that fits the task."
-    return "all-minilm-l6-v2" if task.types else "flan-t5-small"
+    return DEFAULT_TAGGER if task.types else DEFAULT_STUDENT
 
 
 def weights_for(

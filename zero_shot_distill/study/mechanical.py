@@ -54,8 +54,7 @@ def train_mechanically(
     seeds: Sequence[int] = (0,),
 ) -> Path:  # of the records
     "Train the students of a thinned sweep in this process, each for two steps."
-    from zero_shot_distill.student.model import make_tiny_causal, make_tiny_t5, quiet_transformers
-    from zero_shot_distill.student.run import train_and_record
+    from zero_shot_distill.student.model import make_tiny_causal, make_tiny_t5
     from zero_shot_distill.student.training_rows import weights_for
 
     rows, sweep = _rows(), thinned(load_sweep(Path(name), "demo"), seeds)
@@ -69,11 +68,8 @@ def train_mechanically(
     )
     weights = {student: weights_for(str(place), Progress(quiet=True)) for student, place in folders.items()}
     settings = sweep.settings | {"steps": 2, "eval_every": 2, "batch_size": 4, "max_rationale_tokens": 8}
-    with quiet_transformers():
-        for run in plan_sweep(
-            sweep.model_copy(update={"settings": settings}), rows, {student: one.name for student, one in weights.items()}
-        ):
-            train_and_record(rows.job(weights[run.student]), run.config, folder, run.run_id)
+    for run in plan_sweep(sweep.model_copy(update={"settings": settings}), rows, lambda student: weights[student].name):
+        run.train(rows.job(weights[run.student]), folder)
     return folder / "runs"
 
 # %% ../../nbs/7_study/05_mechanical.ipynb #ea737c77

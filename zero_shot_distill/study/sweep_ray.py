@@ -37,14 +37,10 @@ def train_apart(
     "Train and measure one student in a folder that is removed afterwards."
     import torch
 
-    from zero_shot_distill.student.model import quiet_transformers
-    from zero_shot_distill.student.run import train_and_record
-
     torch.set_num_threads(n_threads)
     try:
-        with tempfile.TemporaryDirectory(prefix="zsd-sweep-") as folder, quiet_transformers():
-            job = rows.job(weights_for(run.student, Progress(quiet=True)))
-            train_and_record(job, run.config, Path(folder), run.run_id)
+        with tempfile.TemporaryDirectory(prefix="zsd-sweep-") as folder:
+            run.train(rows.job(weights_for(run.student, Progress(quiet=True))), Path(folder))
             return Trained({path.name: path.read_text(encoding="utf-8") for path in (Path(folder) / "runs").iterdir()})
     except Exception as error:
         return Trained(fault=first_line(error), trace=traceback.format_exc())
