@@ -293,6 +293,7 @@ def test_the_table_says_what_was_found_and_kept(annotation, tmp_path, capsys):
     [
         ({"drop": "unsure"}, "unsure does not apply, no label has a confidence"),
         ({"drop": "disagrees"}, "disagrees does not apply, no student was asked; --cross-fit"),
+        ({"drop": "disagrees,unsure", "cross_fit": 2, "student": "not-looked-for"}, "unsure does not apply"),
         ({"drop": "refused"}, "refused found no label to leave out; train on it as it is"),
         ({"split": "test"}, "no rows of split 'test'; it has train, valid"),
         ({"task": "pocket_nli"}, "annotation pocket_names-0123456789ab is of task 'pocket_names'"),

@@ -59,13 +59,16 @@ def quality(
 
     Example: `zsd quality --annotations wnut17-0123456789ab --drop refused,two-ways`
     """
-    from zero_shot_distill.annotate.filter import annotation_quality, filter_annotation
+    from zero_shot_distill.annotate.entity_quality import QualityCheck
+    from zero_shot_distill.annotate.filter import annotation_quality, filter_annotation, require_checks
     from zero_shot_distill.annotate.job import find_annotation
 
     checks = _checks_in(drop)
     found = find_annotation(annotations, common.work_dir)
     loaded = found.load_task(task)
     made = annotation_quality(found, loaded, split, unsure_below)
+    # Told before students are trained for it.
+    require_checks(made, [check for check in checks if check != QualityCheck.DISAGREES or cross_fit is None])
     if cross_fit is not None:
         disagreed = _cross_fitted(found, loaded, split, (cross_fit, student, steps), common)
         made = annotation_quality(found, loaded, split, unsure_below, disagreed)
