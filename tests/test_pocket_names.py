@@ -10,6 +10,7 @@ from zsd_command import zsd
 
 from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.entities.entity import read_entities
+from zero_shot_distill.project import recorded_project
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 
@@ -68,3 +69,20 @@ def test_the_files_are_taken_as_they_are(tmp_path):
     assert set(guessed.types) == set(TASK.types)
     for split in TASK.splits:
         assert load_examples(guessed, split) == load_examples(TASK, split)
+
+
+# The recorded replies
+
+
+def test_the_recorded_replies_answer_their_templates(tmp_path):
+    "Each is found under the words that the template asks today; the two with examples need the encoder to write theirs."
+    folder = definitions_dir() / "recorded_runs" / "entities"
+    lines = [json.loads(line) for line in (folder / "replies.jsonl").read_text(encoding="utf-8").splitlines()]
+    project = recorded_project(tmp_path, "entities")
+    replies = project.ask("candidates", "list", "inline", n=16, seed=0)
+    assert [read for read in replies if read.response is None] == []
+    shown = [line for line in lines if "\nExamples:\n" in line["request"]["messages"][0][1]]
+    assert (len(lines), len(replies), len(shown)) == (64, 48, 16)
+    texts = [read.example.fields["text"] for read in replies[::3]]
+    assert [line["request"]["messages"][0][1].rpartition("\nText: ")[2].partition("\n")[0] for line in shown] == texts
+    project.close()
