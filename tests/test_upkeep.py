@@ -746,3 +746,20 @@ def test_no_store_is_no_new_store(tmp_path, arguments):
 def test_help_has_examples(tmp_path):
     for command in ("info", "verify", "export", "merge", "salvage"):
         assert "Example: zsd store" in " ".join(zsd(tmp_path, "store", command, "--help", env=environment()).out.replace("`", "").split())
+
+
+def test_replies_in_the_log_are_found_through_a_link(tmp_path):
+    "SQLite keeps the write-ahead log beside the file that a link leads to."
+    real, linked = tmp_path / "real" / "store.db", tmp_path / "work" / "responses.sqlite"
+    for path in (real, linked):
+        path.parent.mkdir()
+    open_store = ResponseStore(real)  # as one that was killed: what it holds is in the log
+    for n in range(20):
+        request = a_request(n)
+        open_store.put(request, a_response(request))
+    linked.symlink_to(real)
+    assert real.with_name("store.db-wal").stat().st_size > 20 * PAGE
+    assert [salvage_store(path, tmp_path / f"{path.stem}.sqlite").n_responses for path in (real, linked)] == [20, 20]
+    sizes = [store_info(store).n_bytes for store in (open_store, ReadOnlyStore(linked))]
+    assert sizes[0] == sizes[1] > 20 * PAGE  # the log included
+    open_store.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from .core.definition import DataError, DefinitionError, ZsdError, check_definition, read_yaml
+from .core.definition import DataError, DefinitionError, FileName, ZsdError, check_definition, read_yaml
 from .core.files import definitions_dir, fingerprint, write_json, write_text
 from .core.progress import Progress
 from .prompt.library import describe_mix, find_mix, find_templates, pick_templates
@@ -108,7 +108,7 @@ class StudentsPart(create_model("TrainingSettings", __base__=_Part, **file_setti
 class Pipeline(_Part):
     "All stages of one run."
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")  # folder under the work directory
+    name: FileName  # folder under the work directory
     description: str = ""
     task: str  # built-in name, or path of a task definition relative to the pipeline file
     seed: int = 42  # draws the rows

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..core.display import result_html
 from ..core.progress import OnProgress
-from .database import StoreError
+from .database import StoreError, log_path
 from .read_only import NoStoreError, ReadOnlyStore
 from .request import Request, Response
 from .store import ResponseStore
@@ -126,7 +126,7 @@ def store_info(
         failures = connection.execute(_FAILURES).fetchall()
         n_batches = _n_batches(connection)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-    log = store.path.with_name(store.path.name + "-wal")
+    log = log_path(store.path)
     return StoreInfo(
         path=str(store.path),
         schema_version=version,

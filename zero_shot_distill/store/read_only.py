@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from .database import StoreError, StoreFile, sqlite_errors
+from .database import StoreError, StoreFile, log_path, sqlite_errors
 
 # %% ../../nbs/1_store/02_read_only.ipynb #6ab8a3b7
 class NoStoreError(StoreError):
@@ -44,7 +44,7 @@ class ReadOnlyStore(StoreFile):
         timeout_s: float = 60.0,  # how long to wait for a process that has locked the file
     ):
         self.path = Path(path)
-        self._wal = self.path.with_name(self.path.name + "-wal")  # replies that are not in the file itself yet
+        self._wal = log_path(self.path)  # replies that are not in the file itself yet
         self._had_wal = self._wal.exists()
         self._lock = threading.RLock()
         if not self.path.is_file():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.progress import OnProgress
-from .database import StoreError
+from .database import StoreError, log_path
 from .maintenance import Kept, fault_of, keep_reply
 from .read_only import NoStoreError
 from .request import Response
@@ -31,7 +31,7 @@ class _Pages:
 
     def __init__(self, path: Path, size: int):
         self.size, self.unreadable = size, set()
-        log = path.with_name(path.name + "-wal")
+        log = log_path(path)
         self._files = [each.open("rb", buffering=0) for each in (path, log) if each.is_file()]
         self._n_pages = -(-path.stat().st_size // size)
         # A log is a header of 32 bytes, then pages with 24 bytes before each: its number, ..., and 8 bytes that change when the log begins anew.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from ..core.definition import DefinitionError, check_definition, read_yaml
+from ..core.definition import DefinitionError, FileName, check_definition, read_yaml
 from ..core.files import definitions_dir
 from ..ner.config import TaggerConfig
 from ..ner.schedule import SCHEDULES
@@ -75,7 +75,7 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")  # of the folder that holds the tracebacks
+    name: FileName  # of the folder that holds the tracebacks
     about: str = ""  # for readers
     annotations: str = (
         ""  # rows to train on: an annotation's id or folder, or a file as seen from the sweep's; empty: named when it is loaded

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..core.definition import DefinitionError, check_definition, read_yaml
+from ..core.definition import DefinitionError, FileName, check_definition, read_yaml
 from ..core.display import styled, table_html
 from ..core.files import definitions_dir
 from ..entities.entity import read_entities, same_entities
@@ -267,10 +267,13 @@ class TaskLabels(EntityTypes):
         return same_value(label, gold) if self.metric == "numeric" else label == gold
 
 # %% ../../nbs/1_task/02_task.ipynb #c4c4351e
+_NO_SPLITS = {"left", "unanswered"}  # files of `annotate.job`
+
+
 class Task(TaskLabels):
     "Define a text task: where its rows are, what a prompt may show, which labels exist."
 
-    name: str  # name in reports and file names
+    name: FileName  # name in reports and file names
     version: int = 1  # to be raised when rows, labels or input text change
     description: str = ""  # what the student has to tell
     licence: str = "unknown"  # licence of the data
@@ -286,7 +289,7 @@ class Task(TaskLabels):
     )
     student_input: str  # text that the student reads, with {placeholders}
     hub: Hub | None = None  # data set of the splits that are at the hub
-    splits: dict[str, Split]  # name -> where its rows are
+    splits: dict[FileName, Split]  # name -> where its rows are
     _definition: Path | None = PrivateAttr(None)  # file that it was loaded from
 
     @property
@@ -301,6 +304,10 @@ class Task(TaskLabels):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Task":
+        if taken := _NO_SPLITS.intersection(self.splits):
+            raise ValueError(
+                f"splits.{min(taken)}: an annotation has a file of that name for rows without a reply; name the split otherwise"
+            )
         if strays := sorted(set(self.choices) - set(self.fields)):
             raise ValueError(f"choices {strays[0]!r} is none of {sorted(self.fields)}")
         if self.metric == "entities" and (len(self.fields) != 1 or self.student_input != f"{{{next(iter(self.fields))}}}"):
