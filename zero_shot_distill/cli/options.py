@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-import yaml
 
+from ..core.definition import DefinitionError, parse_yaml
 from ..core.progress import Progress
-from ..teacher.settings import PriceSettings, TeacherSettings, load_teacher_settings
+from ..teacher.settings import PriceSettings, TeacherSettings, check_sampling, load_teacher_settings
 
 # %% ../../nbs/9_cli/00_options.ipynb #c6771fd7
 TaskName = Annotated[str, typer.Option("--task", help="A built-in task, or the path of a task definition.")]
@@ -90,11 +90,11 @@ class CommonOptions:
 def _mapping_in(text: str) -> dict[str, Any]:
     "Read what `--sampling` says, with its braces or without them."
     try:
-        found = yaml.safe_load(text if text.lstrip().startswith("{") else f"{{{text}}}")
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(name, str) and name.isidentifier() for name in found):
-        raise typer.BadParameter(f"--sampling {text}: write names and values, e.g. --sampling '{{max_tokens: 80}}'")
+        found = parse_yaml(text if text.lstrip().startswith("{") else f"{{{text}}}", "--sampling")
+    except DefinitionError:
+        found = {0: text}
+    if not all(isinstance(name, str) and name.isidentifier() for name in found):
+        raise typer.BadParameter(f"--sampling {text[:80]}: write names and values, e.g. --sampling '{{max_tokens: 80}}'")
     return found
 
 
@@ -124,7 +124,10 @@ class TeacherOptions:
         changes: dict[str, Any] = {"model": self.model} if self.model else {}
         if self.sampling is not None:
             changed = {**settings.sampling, **_mapping_in(self.sampling)}
-            changes["sampling"] = {name: value for name, value in changed.items() if value is not None}
+            try:
+                changes["sampling"] = check_sampling({name: value for name, value in changed.items() if value is not None})
+            except ValueError as error:
+                raise typer.BadParameter(f"--sampling: {error}") from None
         if self.price_in is not None and self.price_out is not None:
             changes["price"] = PriceSettings(input=self.price_in, output=self.price_out)
         return settings.model_copy(update=changes)

@@ -8,7 +8,6 @@ __all__ = ['OF_ENTITIES', 'PromptError', 'ReplyRule', 'ShownExamples', 'PromptTe
            'shows_label', 'fill', 'render_few_shot', 'response_format']
 
 # %% ../../nbs/3_prompt/01_template.ipynb #840a0663
-import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..core.definition import DefinitionError, ZsdError, check_definition, read_yaml
+from ..core.definition import DefinitionError, ZsdError, check_definition, placeholders, read_yaml
 from ..core.display import styled, table_html, table_text
 from ..core.files import definitions_dir
 from .display import message_html
@@ -202,11 +201,6 @@ class _TemplateFile(BaseModel):
     version: int = 1  # raise it when a question or a pattern changes
     templates: list[PromptTemplate] = Field(min_length=1)
 
-
-def _placeholders(text: str) -> set[str]:
-    "Find the names of the {placeholders} in a text; doubled braces are plain braces."
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-
 # %% ../../nbs/3_prompt/01_template.ipynb #b420ccf49485
 OF_ENTITIES = ("types", "guidelines", "examples")  # placeholders of what a task of entities says itself
 _ENTITY_FORMS = ("json", "by-type", "inline")  # ways to read its replies
@@ -245,7 +239,7 @@ def check_placeholders(
         ways = _ENTITY_FORMS if task.metric == "entities" else ("label-first", "label-last", "json", "pattern")
         raise PromptError(f"{where}: template {template.id!r}: `read: {template.read}` does not fit the task; use {', '.join(ways)}")
     try:
-        shown = _placeholders(template.system_message) | _placeholders(template.user_message)
+        shown = placeholders(template.system_message) | placeholders(template.user_message)
     except ValueError as error:
         raise PromptError(f"{where}: template {template.id!r}: {error}; write {{{{ and }}}} for plain braces") from None
     if task.metric == "entities":
@@ -388,7 +382,7 @@ def shows_label(
     task: Task,  # may have a field named `label`, which is not the gold label
 ) -> bool:
     "Tell whether a template shows the gold label to the teacher."
-    return "label" not in task.fields and "label" in _placeholders(template.system_message) | _placeholders(template.user_message)
+    return "label" not in task.fields and "label" in placeholders(template.system_message) | placeholders(template.user_message)
 
 
 def fill(

@@ -34,13 +34,35 @@ def _mapping(path: Path, place: str, content: Any) -> Row:
     return content
 
 
+def _parsed(text: str, path: Path, line: int | None = None) -> Any:  # None: a whole file
+    "Read JSON. Half a character, as a text that was cut within an emoji has one, becomes the sign for what is unknown."
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{path}{f':{line}' * bool(line)}: its lists or objects are nested too deeply") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise DataError(f"{path}{f':{line}' * bool(line)}: a value cannot be read ({error}); put it in quotation marks") from None
+    return _whole_characters(content) if _ESCAPED_HALF.search(text) else content
+
+
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _whole_characters(value: Any) -> Any:
+    "Replace halves of surrogate pairs, wherever they stand."
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(part) for part in value]
+    return {_whole_characters(name): _whole_characters(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
 def _json_lines(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(file, 1):
         if line.strip():
-            try:
-                yield number, _mapping(path, str(number), json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+            yield number, _mapping(path, str(number), _parsed(line, path, number))
 
 
 def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
@@ -53,10 +75,7 @@ def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
         yield from _json_lines(path, file)
         return
     file.seek(0)
-    try:
-        content = json.load(file)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    content = _parsed(file.read(), path)
     yield from ((number, _mapping(path, f"row {number}", row)) for number, row in enumerate(content, 1))
 
 
@@ -105,6 +124,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise
     except (pa.ArrowException, OSError) as error:  # a file that was cut off is an OSError
         raise DataError(f"{path}: not a Parquet file that can be read ({str(error).partition(chr(10))[0]})") from None
+    except (OverflowError, ValueError) as error:
+        raise DataError(
+            f"{path}: a row after number {number:,} holds a value that cannot be read ({error}); write dates of the years 1 to 9999, or as text"
+        ) from None
 
 # %% ../../nbs/1_task/01_rows.ipynb #39488d41
 _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..core.definition import DefinitionError, FileName, check_definition, read_yaml
+from ..core.definition import DefinitionError, FileName, check_definition, placeholders, read_yaml
 from ..core.display import styled, table_html
 from ..core.files import definitions_dir
 from ..entities.entity import read_entities, same_entities
@@ -317,9 +317,11 @@ class Task(TaskLabels):
         if self.tokens_column and self.metric != "entities":
             raise ValueError("tokens_column belongs to `metric: entities`")
         try:
-            self.student_input.format(**dict.fromkeys(self.fields, ""))
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"student_input has a placeholder {error} that is none of {sorted(self.fields)}") from None
+            shown = placeholders(self.student_input)
+        except ValueError as error:
+            raise ValueError(f"student_input: {error}") from None
+        if strays := sorted(shown - set(self.fields)):
+            raise ValueError(f"student_input has a placeholder {strays[0]!r} that is none of {sorted(self.fields)}")
         for name, split in self.splits.items():
             if split.hub is not None and self.hub is None:
                 raise ValueError(f"split {name!r} is at the hub, but the task names no `hub`")

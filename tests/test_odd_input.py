@@ -1,0 +1,171 @@
+"Input that no one means to give: one line that says what is wrong and where, before anything is asked."
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from zero_shot_distill.cli.options import TeacherOptions
+from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdError, parse_yaml
+from zero_shot_distill.prompt.template import load_templates
+from zero_shot_distill.task.rows import read_rows
+from zero_shot_distill.task.task import load_task
+from zero_shot_distill.teacher.budget import reply_limit
+from zero_shot_distill.teacher.settings import load_teacher_settings
+
+TASK = {
+    "name": "t",
+    "fields": {"text": "text"},
+    "label_column": "label",
+    "labels": ["a", "b"],
+    "student_input": "{text}",
+    "splits": {"train": "t.jsonl"},
+}
+# Each line is nine times the one before: a task file of a kilobyte that stands for 43 million values.
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
+    f"{y}: &{y} [{', '.join([f'*{x}'] * 9)}]" for x, y in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("when: 2024-02-30", "a value cannot be read"),
+        ("when: 2024-01-01T25:61:00", "a value cannot be read"),
+        (f"version: {'7' * 5000}", "a value cannot be read"),
+        ("n: !!int abc", "a value cannot be read"),
+        ("n: !!float x", "a value cannot be read"),
+        ("is_it: !!bool maybe", "a value cannot be read"),
+        ("n: !!python/object:os.system x", "not valid YAML"),
+        ("n: !!binary ééé", "not valid YAML"),
+        (f"deep: {'[' * 20_000}", "nested too deeply"),
+        (f"deep: {'{a: ' * 5_000}", "nested too deeply"),
+        ("all: &a [1, *a]", "has no end"),
+        ("all: &a {x: {y: *a}}", "has no end"),
+        (ALIASES, "more than 100,000 values"),
+        (r'said: "half \ud83d"', "half of a character"),
+        (r'"half \ud83d": 1', "half of a character"),
+        (r'a: [{b: ["\udc00"]}]', "half of a character"),
+        ("- a list", "expected a mapping"),
+        ("", "expected a mapping"),
+    ],
+)
+def test_yaml_that_makes_no_sense(text, said):
+    with pytest.raises(DefinitionError, match=rf"^mine\.yaml: .*{said}") as told:
+        parse_yaml(text, "mine.yaml")
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 500
+
+
+def test_yaml_with_aliases_that_are_few_is_read():
+    assert parse_yaml('a: &a [1, 2]\nb: [*a, *a]\nwhole: "\\U0001F600"', "x") == {"a": [1, 2], "b": [[1, 2], [1, 2]], "whole": "😀"}
+
+
+ODD_PLACEHOLDERS = [
+    "{text:d}",
+    "{text!z}",
+    "{text!r}",
+    "{text:,}",
+    "{text:{label}}",
+    "{text:{0}}",
+    "{text.foo}",
+    "{text[x]}",
+    "{text.__class__}",
+    "{0}",
+    "{}",
+]
+
+
+def task(tmp_path: Path, **changes):
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(TASK | changes))
+    return load_task(str(path))
+
+
+@pytest.mark.parametrize("odd", ODD_PLACEHOLDERS)
+def test_a_placeholder_is_a_name(odd, tmp_path):
+    with pytest.raises(DefinitionError, match=r"student_input: placeholder .* is more than a name") as told:
+        task(tmp_path, student_input=f"Read: {odd}")
+    assert "\n" not in str(told.value)
+    mine = task(tmp_path)
+    (tmp_path / "p.yaml").write_text(
+        yaml.safe_dump({"task": "t", "templates": [{"id": "one", "user_message": f"{{text}} {odd}", "read": "label-first"}]})
+    )
+    with pytest.raises(ZsdError, match=r"template .one.: placeholder .* is more than a name") as told:
+        load_templates(mine, tmp_path / "p.yaml")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", r"a\.jsonl:2: .*nested too deeply"),
+        ("a.jsonl", '{"n": ' + "9" * 5000 + "}", r"a\.jsonl:2: a value cannot be read"),
+        ("a.json", "[" * 100_000 + "]" * 100_000, r"a\.json: .*nested too deeply"),
+        ("a.json", '[{"n": ' + "9" * 5000 + "}]", r"a\.json: a value cannot be read"),
+    ],
+)
+def test_rows_that_make_no_sense(name, text, said, tmp_path):
+    first = '{"text": "a row before"}\n' if name.endswith("l") else ""
+    (tmp_path / name).write_text(first + text + "\n")
+    with pytest.raises(DataError, match=said) as told:
+        list(read_rows(tmp_path / name))
+    assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_half_a_character_becomes_the_sign_for_what_is_unknown(name, tmp_path):
+    "A text that was cut within an emoji is a row like others; whole emoji stay, escaped or not."
+    row = {"id": "r1\ud83d", "text": ["cut \ud83d", "\udc00 x", "whole 😀", r"told: \ud83d"], "more": {"\ud83d": 1}}
+    text = json.dumps(row)
+    (tmp_path / name).write_text(text if name == "a.jsonl" else f"[{text}]")
+    ((_, read),) = read_rows(tmp_path / name)
+    assert read["id"] == "r1\ufffd"
+    assert read["text"] == ["cut \ufffd", "\ufffd x", "whole 😀", r"told: \ud83d"]
+    assert json.dumps(read, ensure_ascii=False).encode()
+
+
+def test_a_date_that_python_does_not_have(tmp_path):
+    when = pa.array([569_000_000_000], pa.timestamp("s"))  # in the year 20000
+    pq.write_table(pa.table({"text": ["a"], "when": when}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: a row after number 0 holds a value that cannot be read"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("value", ["'120'", "true", ".nan", ".inf", "[1]", "{a: 1}", "many"])
+def test_sampling_parameters_that_are_numbers(value, tmp_path):
+    (tmp_path / "teacher.yaml").write_text(f"model: m\nsampling: {{max_tokens: {value}}}\n")
+    with pytest.raises(DefinitionError, match=r"teacher\.yaml: sampling: max_tokens .* is no number"):
+        load_teacher_settings(tmp_path / "teacher.yaml")
+    with pytest.raises(Exception, match=r"--sampling: max_tokens .* is no number"):
+        TeacherOptions(sampling=f"{{max_tokens: {value}}}").settings()
+
+
+def test_other_sampling_parameters_are_the_servers_own(tmp_path):
+    (tmp_path / "teacher.yaml").write_text(
+        "model: m\nsampling: {stop: ['\\n'], logit_bias: {'5': 1}, max_tokens: 5, seed: null, mine: true}\n"
+    )
+    assert load_teacher_settings(tmp_path / "teacher.yaml").sampling["mine"] is True
+
+
+@pytest.mark.parametrize(
+    ("sampling", "limit"),
+    [
+        ({"max_tokens": 5}, 5),
+        ({"max_tokens": 5, "max_completion_tokens": 7, "n": 2}, 14),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": True}, None),
+        ({"max_tokens": 5.5}, None),
+        ({"max_tokens": -1, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "n": True}, None),
+        ({"max_tokens": 5, "n": -2}, None),
+        ({}, None),
+    ],
+)
+def test_what_limits_a_reply(sampling, limit):
+    "A hard cap needs a limit: what a server may take for no limit counts as none."
+    assert reply_limit(sampling) == limit
