@@ -27,13 +27,12 @@ def claims(
 
     Example: `zsd claims mine.yaml --runs zsd-work`
     """
-    from zero_shot_distill.study.claim import load_claims
+    from zero_shot_distill.study.claim import load_claims, shipped_claims
     from zero_shot_distill.study.claims import judge_claims
-    from zero_shot_distill.study.comparable import read_records, recorded_students_dir
+    from zero_shot_distill.study.tagger_study import read_all_students
 
-    folder = runs or recorded_students_dir()
-    students = read_records(folder / "runs" if (folder / "runs").is_dir() else folder)
-    judged = [judge_claims(load_claims(file), students) for file in files or [None]]
+    students = read_all_students(runs / "runs" if runs and (runs / "runs").is_dir() else runs)
+    judged = [judge_claims(claims, students) for claims in ([load_claims(file) for file in files or ()] or shipped_claims())]
     if as_json:
         print(json.dumps([{"title": one.title, "claims": one.as_dicts()} for one in judged], ensure_ascii=False, indent=1))
     else:

@@ -14,6 +14,7 @@ import typer
 from .options import CommonOptions, names_in, with_options
 from .tables import show_rows
 from ..core.files import without_nan
+from ..student.config import DEFAULT_TAGGER
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.annotate.entity_quality import EntityQuality, QualityCheck
@@ -47,7 +48,7 @@ def quality(
         int | None,
         typer.Option("--cross-fit", min=2, metavar="K", help="Train K students, each on the rows that another K-th is judged by."),
     ] = None,
-    student: Annotated[str, typer.Option("--student", help="What these students begin with, as in zsd train.")] = "all-minilm-l6-v2",
+    student: Annotated[str, typer.Option("--student", help="What these students begin with, as in zsd train.")] = DEFAULT_TAGGER,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps of each of these students.")] = None,
     drop: Annotated[str, typer.Option("--drop", help=_DROP_HELP)] = "",
     *,

@@ -173,7 +173,7 @@ def templates(
         path = write_starters(loaded_task, task, prompts, force)
         option = f" --prompts {path}" if prompts else ""
         print(f"Written: {path}. Change the prompts as you like; every command finds them{' with' if option else ''}{option}.")
-        print(f"Next: zsd templates {task}{option} --show label-first")
+        print(f"Next: zsd templates {task}{option} --show {next(iter(starter_templates(loaded_task)))}")
         return
     loaded = find_templates(loaded_task, prompts, work_dir)
     _check_labels(loaded_task, loaded.values())

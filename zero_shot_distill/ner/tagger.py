@@ -16,9 +16,8 @@ from ..core.display import styled, table_html
 from ..core.progress import OnProgress
 from ..entities.entity import Entity, entities_text, read_entities, shown_entities
 from .config import TaggerConfig
-from .learner import TaggerPoint
 from .model import TaggerModel, load_tagger_model
-from .record import TaggerRecord, TaggerReport
+from .record import TaggerPoint, TaggerRecord, TaggerReport
 from .sentences import entities_of_tags
 from .tagging import likeliest_tags, score_words, text_windows
 from ..prompt.entity_score import EntityScore

@@ -7,7 +7,7 @@ __all__ = ['TypeCounts', 'EntityScore', 'score_labels', 'score_rows', 'error_row
 
 # %% ../../nbs/3_prompt/05_entity_score.ipynb #e93ebcee4318
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,33 @@ class TypeCounts:
         "Count the entities that there are and those that were predicted."
         return sum(self.gold) + sum(self.predicted)
 
+    def to_dict(self) -> dict[str, str]:  # JSON values
+        "Write the counts as records hold them: where a sentence has entities, its number, and behind a colon how many if there are several."
+        return {name: _packed(getattr(self, name)) for name in ("right", "gold", "predicted")}
+
+    @classmethod
+    def of_dict(
+        cls,
+        content: dict[str, str],  # of `to_dict`
+        n: int,  # sentences
+    ) -> "TypeCounts":  # `ValueError` where it is none
+        "Read what `to_dict` wrote."
+        return cls(*(_unpacked(content[name], n) for name in ("right", "gold", "predicted")))
+
+
+def _packed(counts: Sequence[int]) -> str:
+    return " ".join(f"{place}:{count}" if count > 1 else str(place) for place, count in enumerate(counts) if count)
+
+
+def _unpacked(text: str, n: int) -> tuple[int, ...]:
+    counts = [0] * n
+    for one in text.split():
+        place, _, count = one.partition(":")
+        if int(place) >= n:
+            raise ValueError(f"sentence {place} of {n}")
+        counts[int(place)] = int(count or 1)
+    return tuple(counts)
+
 
 def _count(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]], type: str) -> TypeCounts:
     pairs = [({one for one in a if one.type == type}, {one for one in b if one.type == type}) for a, b in zip(gold, predicted, strict=True)]
@@ -44,13 +71,6 @@ def _count(gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity
 
 # %% ../../nbs/3_prompt/05_entity_score.ipynb #6b1532b44c3c
 _REST_TYPES = ("misc", "miscellaneous", "other")
-_ERRORS = {
-    "wrong_type": "wrong type",
-    "wrong_place": "wrong boundary",
-    "wrong_both": "wrong type and boundary",
-    "missed": "missed",
-    "surplus": "surplus",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,9 +133,23 @@ class EntityScore:
         return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.n) if found.has_ends else found
 
     @property
-    def parts(self) -> np.ndarray:  # (n_sentences,): their mean is micro F1
+    def per_row(self) -> np.ndarray:  # (n_sentences,): their mean is micro F1
         "Give each sentence's part in micro F1, for `paired_difference` and its like."
         return f1_parts(*self.columns())
+
+    def to_dict(self) -> dict[str, Any]:  # JSON values
+        "Write the score as records hold it."
+        return asdict(self) | {"n": self.n, "counts": {type: counts.to_dict() for type, counts in self.counts.items()}}
+
+    @classmethod
+    def of_dict(
+        cls,
+        content: dict[str, Any],  # of `to_dict`
+    ) -> "EntityScore":  # `KeyError`, `TypeError` or `ValueError` where it is none
+        "Read what `to_dict` wrote."
+        counts = {type: TypeCounts.of_dict(one, content["n"]) for type, one in content["counts"].items()}
+        others = {name: value for name, value in content.items() if name not in ("n", "counts", "errors", "groups")}
+        return cls(counts, EntityCounts(**content["errors"]), tuple(content["groups"]), **others)
 
     @property
     def rest_types(self) -> list[str]:
@@ -167,6 +201,15 @@ def score_rows(
         rows.append(_measure_row(f"all but {', '.join(score.rest_types)}", score.measure(others)))
     rows += [_measure_row(type, score.measure([type])) for type in score.counts]
     return [*rows, {"entities": "mean over types", "precision": "", "recall": "", "F1": share_text(score.macro_f1, with_n=False)}]
+
+
+_ERRORS = {
+    "wrong_type": "wrong type",
+    "wrong_place": "wrong boundary",
+    "wrong_both": "wrong type and boundary",
+    "missed": "missed",
+    "surplus": "surplus",
+}
 
 
 def error_rows(

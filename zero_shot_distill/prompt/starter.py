@@ -157,14 +157,16 @@ def _entity_starters(task: Task) -> Templates:
     for id, note, asked, reading in _ENTITY_FORMS:
         message = "\n\n".join(filter(None, (*parts, f"Text: {{{name}}}", asked)))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
-    id, _, asked, reading = _ENTITY_FORMS[0]
-    for choose, note in (
-        ("fixed", "the same three examples for all rows"),
-        ("nearest", "the three labelled rows that are most like the row"),
+    for form, choose, note in (
+        ("candidates", "fixed", "the same three examples for all rows"),
+        ("candidates", "nearest", "the three labelled rows that are most like the row"),
+        ("list", "nearest", "the same three, without reasons"),
     ):
-        message = "\n\n".join(filter(None, (*parts, "Examples:\n\n{examples}", f"Text: {{{name}}}", asked)))
-        examples = ShownExamples(choose=choose)
-        found[f"{id}-{choose}"] = PromptTemplate(id=f"{id}-{choose}", note=note, user_message=message, examples=examples, **reading)
+        _, _, asked, reading = next(one for one in _ENTITY_FORMS if one[0] == form)
+        # The row ends the message, as the next of the examples: with what is asked behind it a small teacher named entities of the examples.
+        message = "\n\n".join(filter(None, (*parts, asked, "{examples}", f"Text: {{{name}}}")))
+        id = f"{form}-{choose}"
+        found[id] = PromptTemplate(id=id, note=note, user_message=message, examples=ShownExamples(choose=choose), **reading)
     return found
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
@@ -196,7 +198,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def starter_templates(
     task: Task,  # of any kind: labels, choices of the row, numbers, or entities
-) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest
+) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest, list-nearest
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
     if task.metric == "entities":
         return _entity_starters(task)
@@ -229,9 +231,19 @@ def template_item(
 
 _READING = """\
 # Each template must show every {{placeholder}} of the task: {fields}.
-# `read` says where the label is in a reply: label-first, label-last (a line after `after`), or json. `rationale: false`: a label is all it asks for.
+{reading}
 # Try one: zsd templates {task} --show {first}
 """
+
+
+_OF_LABELS = (
+    "# `read` says where the label is in a reply: label-first, label-last (a line after `after`), or json. "
+    "`rationale: false`: a label is all it asks for."
+)
+_OF_ENTITIES = (
+    "# {types} and {guidelines} are the task's; {examples} are labelled rows, as `examples` says: {n: 3, choose: nearest, of: 200}, or fixed, or random.\n"
+    "# `read` says what a reply is: json (a list of phrases with their types), by-type (a list for each type), or inline (the text again, with marks)."
+)
 
 
 def templates_text(
@@ -241,7 +253,10 @@ def templates_text(
     command: str = "",  # that wrote them; empty: the one that writes starter templates
 ) -> str:  # YAML with comments, as `load_templates` reads it
     "Write templates as a file that a user can edit."
-    above = _READING.format(fields=", ".join(f"{{{field}}}" for field in task.fields), task=name, first=next(iter(templates)))
+    reading = _OF_ENTITIES if task.metric == "entities" else _OF_LABELS
+    above = _READING.format(
+        fields=", ".join(f"{{{field}}}" for field in task.fields), task=name, first=next(iter(templates)), reading=reading
+    )
     head = f"# Prompt templates, written by `{command or f'zsd templates {name} new'}`. Change them, add your own, delete what you do not need.\n{above}"
     items = "".join(map(template_item, templates.values()))
     return f"{head}task: {task.name}\nversion: 1\ntemplates:\n{items}"

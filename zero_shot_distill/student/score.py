@@ -66,6 +66,11 @@ class StudentResult:
                 f"n={self.n} and n_correct={self.n_correct} do not fit a list of {len(self.correct)} with {sum(self.correct)} right"
             )
 
+    @property
+    def per_row(self) -> tuple[int, ...]:  # their mean is the accuracy
+        "Give 1 for each row that is right, else 0, for `paired_difference` and its like."
+        return self.correct
+
     @classmethod
     def of(
         cls,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.display import result_html
 from ..core.files import without_nan
+from ..ner.record import TaggerRecord
 from ..stats.compare import Difference, Verdict, verdict
 from ..stats.family import holm
 from ..stats.power import seeds_to_decide
@@ -23,15 +24,18 @@ from ..student.method import OF_SOME_METHODS
 from ..student.record import RunRecord
 from .claim import Claim, Claims
 from .comparable import Study, comparable, one_a_seed, short_name
-from .records import StudentGroup, group_students, write_points
+from .records import SeedGroup, group_students, write_points
+from .tagger_study import TaggerGroup, TaggerStudy, comparable_taggers, group_taggers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/7_study/05_claims.ipynb #05_cla0007
-def _budget(group: StudentGroup) -> str:
+def _budget(group: SeedGroup) -> str:
     "Say what training took, a student."
     run = group.runs[0]
+    if isinstance(group, TaggerGroup):
+        return f"{run.config.steps} steps of {run.config.batch_size}; {run.n_gold} gold and {run.n_distilled} distilled sentences"
     counts = sorted({(run.n_train, run.n_rationales) for run in group.runs})
     rows = " / ".join(f"{n_train} rows, {n_rationales} rationales" for n_train, n_rationales in counts)
     return f"{run.config.steps} steps of {run.config.batch_size}; {rows}"
@@ -42,9 +46,9 @@ class Comparison:
     "A claim and the students of one study that decide it."
 
     claim: Claim
-    study: Study
-    a: StudentGroup  # those that the claim is about
-    b: StudentGroup
+    study: Study | TaggerStudy
+    a: SeedGroup  # those that the claim is about
+    b: SeedGroup
     p_adjusted: float = float("nan")  # by Holm, over the comparisons of all claims of a file; NaN: no verdict
     n_family: int = 1  # how many those are
 
@@ -69,8 +73,8 @@ class Comparison:
         "Say how many seeds of each would decide among all comparisons of the file (by Bonferroni), if the difference stays what it is."
         if self.verdict != "undetermined":
             return "decided"
-        correct = ([run.test.correct for run in group.runs] for group in (self.a, self.b))
-        n = seeds_to_decide(*correct, self.b.runs[0].test.groups, self.claim.threshold, 0.05 / self.n_family)
+        measured = ([run.test.per_row for run in group.runs] for group in (self.a, self.b))
+        n = seeds_to_decide(*measured, self.b.runs[0].test.groups, self.claim.threshold, 0.05 / self.n_family)
         if min(self.difference.n_seeds) < 2:
             return f"not known from one seed; {self.claim.min_seeds} at least"
         return "no number of seeds: rows limit it" if n is None else str(max(n, self.claim.min_seeds))
@@ -135,7 +139,7 @@ class Comparison:
         }
 
 # %% ../../nbs/7_study/05_claims.ipynb #05_cla0008
-def _is_of(run: RunRecord, settings: Mapping[str, Any]) -> bool:
+def _is_of(run: RunRecord | TaggerRecord, settings: Mapping[str, Any]) -> bool:
     "Tell whether a student is of one side of a claim."
 
     def fits(name: str, wanted: Any) -> bool:
@@ -146,13 +150,22 @@ def _is_of(run: RunRecord, settings: Mapping[str, Any]) -> bool:
     return all(fits(name, wanted) for name, wanted in settings.items())
 
 
-def _comparisons(claim: Claim, runs: Iterable[RunRecord]) -> list[Comparison]:  # one for each study that has both sides
+def _studies(claim: Claim, runs: Iterable[RunRecord | TaggerRecord]) -> list[Study] | list[TaggerStudy]:
+    "Put the students together that may be compared, but for what the claim is about."
+    runs = [run for run in runs if isinstance(run, TaggerRecord) == claim.is_of_taggers and (run.task in claim.tasks or not claim.tasks)]
+    named = {*claim.students, *claim.than}
+    if claim.is_of_taggers:
+        return comparable_taggers(runs, named)
+    return comparable(runs, named - OF_SOME_METHODS - {"method"})
+
+
+def _comparisons(claim: Claim, runs: Iterable[RunRecord | TaggerRecord]) -> list[Comparison]:  # one for each study that has both sides
     "Find the students that decide a claim."
-    runs = [run for run in runs if run.task in claim.tasks or not claim.tasks]
     sides = [claim.side(own) for own in (claim.students, claim.than)]
+    group_of = group_taggers if claim.is_of_taggers else group_students
     found = []
-    for study in comparable(runs, {*claim.students, *claim.than} - OF_SOME_METHODS - {"method"}):
-        groups = [group_students(run for run in study.runs if _is_of(run, side)) for side in sides]
+    for study in _studies(claim, runs):
+        groups = [group_of(run for run in study.runs if _is_of(run, side)) for side in sides]
         # Where a name of the weights fits several, or where a side leaves open what it is about, nothing is picked.
         if all(len(of) == 1 for of in groups):
             a, b = (replace(group, runs=one_a_seed(group.runs)) for (group,) in groups)
@@ -221,7 +234,7 @@ class JudgedClaim:
 
 # %% ../../nbs/7_study/05_claims.ipynb #05_cla0011
 _NOTE = (
-    "Difference: test accuracy of the students that a claim is about less that of the others, with its 95 % interval over seeds and rows. A claim holds where the "
+    "Difference: test accuracy, or F1, of the students that a claim is about less that of the others, with its 95 % interval over seeds and rows. A claim holds where the "
     "whole interval lies above what is claimed and the p-value, adjusted by Holm for all comparisons of the table, is at most 0.05; it fails where the whole "
     "interval lies below. Seen from: points above which the comparison would see a difference four times in five. Seeds that would decide: of each side, "
     "if the difference stays what it is, among as many comparisons."
@@ -311,7 +324,7 @@ class JudgedClaims:
 # %% ../../nbs/7_study/05_claims.ipynb #05_clas2
 def judge_claims(
     claims: Claims,  # from `load_claims`
-    runs: Iterable[RunRecord],  # the students; from `study.comparable.read_records`
+    runs: Iterable[RunRecord | TaggerRecord],  # the students; from `study.tagger_study.read_all_students`
 ) -> JudgedClaims:
     "Judge claims by the students that there are; all comparisons of the file are one family."
     runs = list(runs)

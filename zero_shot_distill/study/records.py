@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord', 'Run', 'read_run_info', 'read_prompts',
-           'read_students', 'read_run', 'recorded_run_dir', 'StudentGroup', 'group_students', 'RationaleEffect',
-           'rationale_effects', 'write_points', 'rationale_sentence', 'teacher_accuracy', 'teacher_confusion',
-           'trivial_on_test']
+           'read_students', 'read_run', 'recorded_run_dir', 'SeedGroup', 'StudentGroup', 'group_students',
+           'RationaleEffect', 'rationale_effects', 'write_points', 'rationale_sentence', 'teacher_accuracy',
+           'teacher_confusion', 'trivial_on_test']
 
 # %% ../../nbs/7_study/00_records.ipynb #db4f5e79
 from collections.abc import Iterable, Sequence
@@ -214,9 +214,33 @@ def recorded_run_dir() -> Path:  # for `read_run`
     return definitions_dir() / "recorded_runs" / "demo"
 
 # %% ../../nbs/7_study/00_records.ipynb #052e0a8b
+class SeedGroup:
+    "Students that differ in their seed alone, of either kind."
+
+    runs: tuple[Any, ...]  # records, all measured on the same rows
+
+    @property
+    def seeds(self) -> set[int]:
+        return {run.config.seed for run in self.runs}
+
+    @property
+    def mean(self) -> Interval:
+        "Average what the students are measured by, accuracy or F1, over seeds, with an interval over seeds and test rows."
+        return mean_over_seeds([run.test.per_row for run in self.runs], self.runs[0].test.groups)
+
+    def less(
+        self,
+        other: "SeedGroup",  # measured on the same rows
+    ) -> Difference:
+        "Compare with other students, on the same rows and the seeds that both have; on all seeds where they share none."
+        common = self.seeds & other.seeds or self.seeds | other.seeds
+        a, b = ([run.test.per_row for run in group.runs if run.config.seed in common] for group in (self, other))
+        return paired_difference(a, b, other.runs[0].test.groups)
+
+
 @dataclass(frozen=True)
-class StudentGroup:
-    "Students that differ in their seed alone."
+class StudentGroup(SeedGroup):
+    "Students that write their answers, and differ in their seed alone."
 
     method: str
     labels: str
@@ -243,22 +267,9 @@ class StudentGroup:
         return f"{self.how}, {self.labels} labels"
 
     @property
-    def seeds(self) -> set[int]:
-        return {run.config.seed for run in self.runs}
-
-    @property
     def accuracy(self) -> Interval:
         "Average the accuracy over seeds, with an interval over seeds and test rows."
-        return mean_over_seeds([run.test.correct for run in self.runs], self.runs[0].test.groups)
-
-    def less(
-        self,
-        other: "StudentGroup",  # measured on the same rows
-    ) -> Difference:
-        "Compare the accuracy with that of other students, on the same rows and the seeds that both have; on all seeds where they share none."
-        common = self.seeds & other.seeds or self.seeds | other.seeds
-        a, b = ([run.test.correct for run in group.runs if run.config.seed in common] for group in (self, other))
-        return paired_difference(a, b, other.runs[0].test.groups)
+        return self.mean
 
 
 def group_students(
