@@ -33,8 +33,8 @@ class PriceSettings(BaseModel):
     output: float = Field(ge=0)  # US dollars for a million completion tokens
 
 
-_COUNTS = {"max_tokens", "max_completion_tokens", "n", "seed", "top_k"}
-_NUMBERS = _COUNTS | {"temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"}
+_LENGTHS, _DRAWING = {"max_tokens", "max_completion_tokens", "n"}, {"temperature", "top_p", "top_k", "min_p", "seed"}
+_NUMBERS = _LENGTHS | _DRAWING | {"presence_penalty", "frequency_penalty", "repetition_penalty"}
 
 
 def check_sampling(
