@@ -1,7 +1,9 @@
 """A key is planted where users keep one; then everything that the project writes and says is searched for it."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
@@ -101,3 +103,78 @@ def test_a_traceback_and_a_notebook(project):
         run = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
         assert "TeacherError" in (project / "ran.ipynb").read_text(), run.stderr
     holds_no_secret(project, done.stdout, done.stderr, run.stdout, run.stderr)
+
+
+# Forms in which a server may repeat a key with characters that are escaped.
+ODD_KEY = "sk/planted+0123456789&key"
+FORMS = {
+    "plain": ODD_KEY,
+    "JSON": ODD_KEY.replace("/", r"\/"),
+    "JSON codes": ODD_KEY.replace("/", r"\u002f").replace("&", r"\u0026"),
+    "address": "sk%2Fplanted%2B0123456789%26key",
+    "HTML": ODD_KEY.replace("&", "&amp;"),
+    "HTML codes": ODD_KEY.replace("/", "&#x2F;").replace("+", "&#43;"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_key(project, form):
+    "In an error, and in a reply that a model wrote."
+
+    def repeats(body: dict, n: int) -> Scripted:
+        return Scripted(400, error=f"bad {FORMS[form]}") if n % 3 == 2 else Scripted(text=f"Label: neutral. It says {FORMS[form]}.")
+
+    with ScriptedServer(repeats) as server:
+        (project / ".env").write_text(f"OPENAI_API_KEY={ODD_KEY}\nOPENAI_BASE_URL={server.base_url}\nPROJECT_SECRET={HEADER}\n")
+        done = annotate(project)
+    rows = (project / next(project.glob("zsd-work/annotations/*/train.jsonl"))).read_text()
+    assert "bad ***" in rows
+    with closing(sqlite3.connect(project / "zsd-work" / "responses.sqlite")) as store:
+        assert {text for (text,) in store.execute("SELECT text FROM responses")} == {"Label: neutral. It says ***."}
+    for text in (
+        done.out,
+        done.err,
+        *(path.read_bytes().decode("latin-1") for path in project.rglob("*") if path.is_file() and path.name != ".env"),
+    ):
+        assert "planted" not in text
+
+
+def test_a_bearer_header_without_its_word(project):
+    token = "tok-planted-123456789"
+    (project / "teacher.yaml").write_text(TEACHER.replace("{X-Project: $PROJECT_SECRET}", f'{{Authorization: "Bearer {token}"}}'))
+    with ScriptedServer(
+        lambda body, n: Scripted(400, error=f"token {token} is not known") if n % 3 else Scripted(text="Label: neutral. So.")
+    ) as server:
+        keep_key(project, server)
+        done = annotate(project)
+    for path in project.rglob("zsd-work/**/*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+    assert token not in done.out + done.err
+    assert "token *** is not known" in (project / next(project.glob("zsd-work/annotations/*/train.jsonl"))).read_text()
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_nothing_is_sent_to_another_host(project, status):
+    with ScriptedServer(lambda body, n: Scripted(text="Label: neutral. So.")) as other:
+        elsewhere = other.base_url.replace("127.0.0.1", "localhost") + "/chat/completions"
+        with ScriptedServer(lambda body, n: Scripted(status, headers={"Location": elsewhere})) as server:
+            keep_key(project, server)
+            done = annotate(project)
+        assert (done.status, other.authorizations) == (2, [])
+    assert "sends questions on to localhost:" in done.err
+    holds_no_secret(project, done.out, done.err)
+
+
+def test_a_redirect_of_the_same_host_is_followed(project):
+    def moved(body: dict, n: int) -> Scripted:
+        return (
+            Scripted(307, headers={"Location": f"{server.base_url}/chat/completions"})
+            if n % 2 == 0
+            else Scripted(text="Label: neutral. So.")
+        )
+
+    with ScriptedServer(moved) as server:
+        keep_key(project, server)
+        done = annotate(project)
+    assert done.status == 0, done.err
+    assert len(server.authorizations) == 24

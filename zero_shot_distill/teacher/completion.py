@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
@@ -25,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, Validati
 
 from ..store.request import Request, Response
 from .rate_limit import read_retry_after
+from .secrecy import hide
 from .teacher import Teacher
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #d9697387
@@ -189,10 +191,7 @@ def one_line(
     secrets: Sequence[str],  # never repeated
 ) -> str:  # 200 characters at most
     "Shorten a server's words to one printable line, without our secrets, which some servers repeat."
-    for secret in secrets:
-        if len(secret) >= 4:  # a shorter one is no secret, and would blot out half the words
-            text = text.replace(secret, "***")
-    line = " ".join(text.split())[:200]
+    line = " ".join(hide(text, secrets).split())[:200]
     return line if line.isprintable() else "".join(character if character.isprintable() else "\ufffd" for character in line)
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #41a5a5c9
@@ -208,22 +207,22 @@ def read_completion(
     except ValidationError as error:
         return _unusable(content, error, secrets)
     choice, usage = reply.choices[0], reply.usage or _Usage()
-    message = choice.message
+    message, said = choice.message, hide(choice.message.content or choice.message.refusal or "", secrets)
     return Response(
         key=request.key,
-        text=message.content or message.refusal or "",
+        text=said,
         finish_reason="refusal" if message.refusal else choice.finish_reason,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         latency_s=latency_s,
         attempts=1,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        provider_model=reply.model,
+        provider_model=hide(reply.model, secrets),
         cached_tokens=_part_of(usage.prompt_tokens, usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens),
         reasoning_tokens=_part_of(
             usage.completion_tokens, usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
         ),
-        token_logprobs=_logprobs_of(message.content or "", choice.logprobs) if "logprobs" in dict(request.sampling) else None,
+        token_logprobs=_logprobs_of(said, choice.logprobs) if "logprobs" in dict(request.sampling) else None,
     )
 
 
@@ -281,6 +280,13 @@ def read_error(
     error = _read_error_body(text)
     said = one_line(error.message or text, teacher.secrets)
     code, kind, retry_after_s = error.code, ErrorKind.ROW, None
+    if 300 <= status < 400:
+        host = one_line(urlsplit(headers.get("location", "")).netloc.rpartition("@")[2], teacher.secrets) or "nowhere"
+        return AskError(
+            f"{teacher.where}: sends questions on to {host} (HTTP {status}); nothing was sent there, since the key belongs to this address; "
+            "set OPENAI_BASE_URL to that one if you trust it",
+            ErrorKind.SETTINGS,
+        )
     if status == 401:  # the server's words are left out: they often hold a part of the key
         return AskError(f"{teacher.where}: the key is not accepted (HTTP 401); check OPENAI_API_KEY, then run again", ErrorKind.SETTINGS)
     if status == 403:
