@@ -157,7 +157,7 @@ def test_other_sampling_parameters_are_the_servers_own(tmp_path):
         ({"max_tokens": 5}, 5),
         ({"max_tokens": 5, "max_completion_tokens": 7, "n": 2}, 14),
         ({"max_tokens": -1}, None),
-        ({"max_tokens": 0}, None),
+        ({"max_tokens": 0}, 0),
         ({"max_tokens": True}, None),
         ({"max_tokens": 5.5}, None),
         ({"max_tokens": -1, "max_completion_tokens": 7}, 7),

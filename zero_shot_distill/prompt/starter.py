@@ -157,16 +157,15 @@ def _entity_starters(task: Task) -> Templates:
     for id, note, asked, reading in _ENTITY_FORMS:
         message = "\n\n".join(filter(None, (*parts, f"Text: {{{name}}}", asked)))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
-    for form, choose, note in (
-        ("candidates", "fixed", "the same three examples for all rows"),
-        ("candidates", "nearest", "the three labelled rows that are most like the row"),
-        ("list", "nearest", "the same three, without reasons"),
+    id, _, asked, reading = _ENTITY_FORMS[0]
+    for choose, note in (
+        ("fixed", "the same three examples for all rows"),
+        ("nearest", "the three labelled rows that are most like the row"),
     ):
-        _, _, asked, reading = next(one for one in _ENTITY_FORMS if one[0] == form)
-        # The row ends the message, as the next of the examples: with what is asked behind it a small teacher named entities of the examples.
-        message = "\n\n".join(filter(None, (*parts, asked, "{examples}", f"Text: {{{name}}}")))
-        id = f"{form}-{choose}"
-        found[id] = PromptTemplate(id=id, note=note, user_message=message, examples=ShownExamples(choose=choose), **reading)
+        # A small teacher names entities of the examples less often where the row ends the message, but a search (`candidate.ReplyForm`) keeps the last paragraph.
+        message = "\n\n".join(filter(None, (*parts, "Examples:\n\n{examples}", f"Text: {{{name}}}", asked)))
+        examples = ShownExamples(choose=choose)
+        found[f"{id}-{choose}"] = PromptTemplate(id=f"{id}-{choose}", note=note, user_message=message, examples=examples, **reading)
     return found
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ee150385
@@ -198,7 +197,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def starter_templates(
     task: Task,  # of any kind: labels, choices of the row, numbers, or entities
-) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest, list-nearest
+) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
     if task.metric == "entities":
         return _entity_starters(task)
