@@ -9,12 +9,16 @@ import pytest
 import yaml
 
 from zero_shot_distill.cli.options import TeacherOptions
-from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdError, parse_yaml
+from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdError, check_definition, parse_yaml
+from zero_shot_distill.pipeline import Pipeline
 from zero_shot_distill.prompt.template import load_templates
+from zero_shot_distill.study.sweep import Sweep
+from zero_shot_distill.task.add import task_of_file
+from zero_shot_distill.task.columns import ColumnOptions
 from zero_shot_distill.task.rows import read_rows
 from zero_shot_distill.task.task import load_task
 from zero_shot_distill.teacher.budget import reply_limit
-from zero_shot_distill.teacher.settings import load_teacher_settings
+from zero_shot_distill.teacher.settings import check_sampling, load_teacher_settings
 
 TASK = {
     "name": "t",
@@ -144,6 +148,10 @@ def test_sampling_parameters_that_are_numbers(value, tmp_path):
         TeacherOptions(sampling=f"{{max_tokens: {value}}}").settings()
 
 
+def test_a_number_that_no_float_holds_is_one():
+    assert check_sampling({"seed": 10**400, "temperature": 0.5}) == {"seed": 10**400, "temperature": 0.5}
+
+
 def test_other_sampling_parameters_are_the_servers_own(tmp_path):
     (tmp_path / "teacher.yaml").write_text(
         "model: m\nsampling: {stop: ['\\n'], logit_bias: {'5': 1}, max_tokens: 5, seed: null, mine: true}\n"
@@ -169,3 +177,40 @@ def test_other_sampling_parameters_are_the_servers_own(tmp_path):
 def test_what_limits_a_reply(sampling, limit):
     "A hard cap needs a limit: what a server may take for no limit counts as none."
     assert reply_limit(sampling) == limit
+
+
+# Names that become files
+
+ODD_NAMES = ["../../evil", "/tmp/mine", "a/b", "..", ".hidden", "-rf", "tab\tbed", "C:mine", "", "x" * 101]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_refused_as_they_are_loaded(name, tmp_path):
+    for changes in ({"name": name}, {"splits": {name: "t.jsonl"}}):
+        with pytest.raises(DefinitionError, match=r"names files") as told:
+            task(tmp_path, **changes)
+        assert "\n" not in str(told.value)
+    for model, content in ((Pipeline, {"task": "pocket_nli"}), (Sweep, {"annotations": "a"})):
+        with pytest.raises(DefinitionError, match=r"name: .* names files"):
+            check_definition(content | {"name": name}, model, "mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["my reviews", "Grüße", "日本語", "a.b-c_d", "2024"])
+def test_other_names_are_welcome(name, tmp_path):
+    assert list(task(tmp_path, name=name, splits={name: "t.jsonl"}).splits) == [name]
+
+
+@pytest.mark.parametrize("split", ["left", "unanswered"])
+def test_a_split_cannot_take_a_file_of_the_annotation(split, tmp_path):
+    with pytest.raises(DefinitionError, match=f"splits.{split}: an annotation has a file of that name"):
+        task(tmp_path, splits={"train": "t.jsonl", split: "u.jsonl"})
+
+
+@pytest.mark.parametrize("stem", ["x" * 200, "感" * 60, "what?", "-x", ".hidden", "a:b"])
+def test_a_file_of_any_name_makes_a_task(stem, tmp_path):
+    path = tmp_path / f"{stem}.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"film {n} is {'good' * (n % 3)}", "label": "ab"[n * n % 7 % 2]}) + "\n" for n in range(40))
+    )
+    made = task_of_file(path, ColumnOptions())
+    assert 0 < len(made.name.encode()) <= 100

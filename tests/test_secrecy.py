@@ -1,15 +1,23 @@
 """A key is planted where users keep one; then everything that the project writes and says is searched for it."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx2
 import nbformat
+import openai
 import pytest
 from scripted_server import BatchScript, Scripted, ScriptedServer
 from zsd_command import environment, zsd
+
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits
 
 KEY = "sk-planted-0123456789-key"
 HEADER = "planted-header-secret-9876"
@@ -178,3 +186,76 @@ def test_a_redirect_of_the_same_host_is_followed(project):
         done = annotate(project)
     assert done.status == 0, done.err
     assert len(server.authorizations) == 24
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "neutral", "not-needed"])
+def test_a_key_that_is_a_word_leaves_replies_as_they_are(project, key):
+    "Any word is a key for a server that asks for none; a reply that holds it was paid for, and is kept whole."
+    said = f"Label: neutral. There is none here, EMPTY or not-needed; a {key} study."
+    (project / "teacher.yaml").write_text(TEACHER.replace("$PROJECT_SECRET", "neutral study"))
+    with ScriptedServer(lambda body, n: Scripted(text=said)) as server:
+        (project / ".env").write_text(f"OPENAI_API_KEY={key}\nOPENAI_BASE_URL={server.base_url}\n")
+        done = annotate(project)
+    assert done.status == 0, done.err
+    with closing(sqlite3.connect(project / "zsd-work" / "responses.sqlite")) as store:
+        assert {text for (text,) in store.execute("SELECT text FROM responses")} == {said}
+
+
+class Moved(BaseHTTPRequestHandler):
+    "Answer each request with a redirect to the address that its path names, or with a file; keep the headers that came."
+
+    seen: ClassVar[list[dict[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        where = self.path.partition("?to=")[2]
+        self.send_response(307 if where else 200)
+        if where:
+            self.send_header("Location", where)
+        self.send_header("Content-Length", "0" if where else "4")
+        self.end_headers()
+        self.wfile.write(b"" if where else b"file")
+
+    do_POST = do_GET
+
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+@pytest.fixture
+def moved():
+    Moved.seen.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Moved)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def hosted(port: int) -> HostedTeacher:
+    return HostedTeacher("m", f"http://127.0.0.1:{port}/v1", KEY, headers={"X-Project": HEADER})
+
+
+def test_a_file_elsewhere_is_fetched_without_our_headers(moved):
+    "Some providers keep the files of a batch at another host."
+    teacher = hosted(moved)
+    found = teacher.client.get(f"/files/x/content?to=http://localhost:{moved}/there", cast_to=httpx2.Response)
+    assert found.content == b"file"
+    ours, theirs = Moved.seen
+    assert (ours["authorization"], ours["x-project"]) == (f"Bearer {KEY}", HEADER)
+    assert not {"authorization", "x-project"} & theirs.keys()
+
+
+def test_a_question_is_not_sent_elsewhere_by_either_client(moved):
+    elsewhere = f"/files?to=http://localhost:{moved}/there"
+    with pytest.raises(openai.APIStatusError) as told:
+        hosted(moved).client.post(elsewhere, cast_to=httpx2.Response, body={"purpose": "batch"})
+    assert (told.value.status_code, len(Moved.seen)) == (307, 1)
+
+
+def test_a_redirect_to_elsewhere_keeps_the_limit_of_time(moved):
+    "A request made anew without it would wait for ever."
+    silent = socket.create_server(("127.0.0.1", 0))  # takes connections, and never says a word
+    teacher = HostedTeacher("m", f"http://127.0.0.1:{moved}/v1", KEY, limits=RequestLimits(timeout_s=0.5, n_retries=0))
+    with silent, pytest.raises(openai.APITimeoutError):
+        teacher.client.get(f"/files/x/content?to=http://localhost:{silent.getsockname()[1]}/there", cast_to=httpx2.Response)

@@ -158,7 +158,15 @@ class TaggerRecord(TaggerReport):
         path: Path,  # a file of `write`
     ) -> "TaggerRecord":  # `RecordsError` where it is missing, malformed or of another kind of student
         "Read a record."
-        content = read_json_file(path)
+        return cls.of(read_json_file(path), path)
+
+    @classmethod
+    def of(
+        cls,
+        content: Any,  # that `as_dict` gave
+        path: Path,  # where it was found, named in the error
+    ) -> "TaggerRecord":  # `RecordsError` where it is malformed or of another kind of student
+        "Take a record from JSON values."
         if is_tagger_record(content):
             content["config"] = {name: value for name, value in content.items() if name != "kind"}
             content["test"] = read_score(content.get("test"), path)

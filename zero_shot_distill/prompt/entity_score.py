@@ -124,6 +124,11 @@ class EntityScore:
         return self.measure()
 
     @property
+    def interval(self) -> Interval:
+        "Give micro F1, by which a student is measured."
+        return self.micro.f1
+
+    @property
     def macro_f1(self) -> Interval:  # n: sentences; no type occurs: not a number
         "Average F1 over the types that occur, each counting alike; the interval is that of the mean of `f1_parts`."
         parts = [f1_parts(one.right, one.gold, one.predicted) for one in self.counts.values() if one.n]

@@ -21,12 +21,13 @@ from ..ner.record import TaggerRecord
 from ..ner.schedule import OF_SOME_SCHEDULES, SCHEDULES
 from ..prompt.display import percent_text
 from ..stats.interval import Interval
-from ..student.record import NoRecords, RunRecord, is_tagger_record, read_json_file
+from ..student.record import NoRecords, RunRecord
 from zero_shot_distill.study.comparable import (
     Contrast,
     holm_adjusted,
     one_a_seed,
     put_together,
+    read_kind,
     read_records,
     recorded_students_dir,
     short_name,
@@ -45,12 +46,7 @@ def read_taggers(
     task: str = "",  # of the students; empty: any
 ) -> list[TaggerRecord]:  # `NoRecords` where there is none
     "Read the students of a folder that tag words, and no others."
-    paths = [path for path in sorted(Path(runs_dir).glob("*.json")) if is_tagger_record(read_json_file(path))]
-    runs = [run for run in map(TaggerRecord.read, paths) if run.task == task or not task]
-    if not runs:
-        asked = f" of task {task!r}" if task else ""
-        raise NoRecords(f"{runs_dir}: no record of a student that tags words{asked}; train some with zsd sweep or zsd train")
-    return runs
+    return read_kind(runs_dir, task, TaggerRecord.of, tag_words=True)
 
 # %% ../../nbs/7_study/03_tagger_study.ipynb #b8312f0fa2f8
 def read_all_students(
@@ -103,7 +99,7 @@ class TaggerGroup(SeedGroup):
     @property
     def f1(self) -> Interval:
         "Average F1 over seeds, with an interval over seeds and test sentences; of one student its own, which says nothing of other seeds."
-        return self.mean if len(self.runs) > 1 else self.runs[0].test.micro.f1
+        return self.mean
 
 
 def group_taggers(
@@ -237,6 +233,11 @@ class GoldWorth:
             return None
         return distilled_usd / self.n_saved
 
+    @property
+    def range_text(self) -> str:
+        "Write the range; where both ends are beyond what was tried, that alone."
+        return " to ".join(dict.fromkeys(map(_count_text, (self.low, self.high))))
+
     def as_row(
         self,
         distilled_usd: float | None,  # the same
@@ -246,7 +247,7 @@ class GoldWorth:
         return {
             "schedule": self.group.how,
             "gold sentences": f"{self.group.n_gold:,}",
-            "as good as gold alone": f"{_count_text(self.n_equal)}\n{_count_text(self.low)} to {_count_text(self.high)}",
+            "as good as gold alone": "\n".join(dict.fromkeys([_count_text(self.n_equal), self.range_text])),
             "they pay above, US dollars a gold sentence": "" if usd is None else f"{usd:.2g}",
         }
 

@@ -331,7 +331,8 @@ def task_of_file(
     on_progress: OnProgress | None = None,  # called with rows read and rows in all
 ) -> Task:  # named after the file; rows with an empty field are left out. `DataError` or `DefinitionError` says what is missing
     "Make the task that `add_task` makes of one file, without writing its definition."
-    name = re.sub(r"[^\w-]+", "-", file.stem).strip("-_") or "rows"
+    short = file.stem.encode()[:80].decode(errors="ignore")  # of what a task's name may be
+    name = re.sub(r"[^\w-]+", "-", short).strip("-_") or "rows"
     return _lenient_task(draft_task(name, look_through({"train": file}, on_progress), options), str(file))
 
 

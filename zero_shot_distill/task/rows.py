@@ -36,14 +36,15 @@ def _mapping(path: Path, place: str, content: Any) -> Row:
 
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:  # None: a whole file
     "Read JSON. Half a character, as a text that was cut within an emoji has one, becomes the sign for what is unknown."
+    where = f"{path}:{line}" if line else str(path)
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg})") from None
     except RecursionError:
-        raise DataError(f"{path}{f':{line}' * bool(line)}: its lists or objects are nested too deeply") from None
+        raise DataError(f"{where}: its lists or objects are nested too deeply") from None
     except ValueError as error:  # a number with thousands of digits
-        raise DataError(f"{path}{f':{line}' * bool(line)}: a value cannot be read ({error}); put it in quotation marks") from None
+        raise DataError(f"{where}: a value cannot be read ({error}); put it in quotation marks") from None
     return _whole_characters(content) if _ESCAPED_HALF.search(text) else content
 
 

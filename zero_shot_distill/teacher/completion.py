@@ -26,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, Validati
 
 from ..store.request import Request, Response
 from .rate_limit import read_retry_after
-from .secrecy import hide
+from .secrecy import hide, looks_secret
 from .teacher import Teacher
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #d9697387
@@ -207,7 +207,8 @@ def read_completion(
     except ValidationError as error:
         return _unusable(content, error, secrets)
     choice, usage = reply.choices[0], reply.usage or _Usage()
-    message, said = choice.message, hide(choice.message.content or choice.message.refusal or "", secrets)
+    message, hidden = choice.message, list(filter(looks_secret, secrets))
+    said = hide(message.content or message.refusal or "", hidden)
     return Response(
         key=request.key,
         text=said,
@@ -217,7 +218,7 @@ def read_completion(
         latency_s=latency_s,
         attempts=1,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        provider_model=hide(reply.model, secrets),
+        provider_model=hide(reply.model, hidden),
         cached_tokens=_part_of(usage.prompt_tokens, usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens),
         reasoning_tokens=_part_of(
             usage.completion_tokens, usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens

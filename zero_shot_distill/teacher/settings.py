@@ -33,8 +33,21 @@ class PriceSettings(BaseModel):
     output: float = Field(ge=0)  # US dollars for a million completion tokens
 
 
-_LENGTHS, _DRAWING = {"max_tokens", "max_completion_tokens", "n"}, {"temperature", "top_p", "top_k", "min_p", "seed"}
-_NUMBERS = _LENGTHS | _DRAWING | {"presence_penalty", "frequency_penalty", "repetition_penalty"}
+_NUMBERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+    }
+)
 
 
 def check_sampling(
@@ -42,8 +55,9 @@ def check_sampling(
 ) -> dict[str, Any]:  # the same; `ValueError` names one that has to be a number and is none
     "Refuse texts and truth values where servers want a number: some take them, others fail on every row."
     for name, value in sampling.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if name in _NUMBERS and value is not None and not is_number:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_endless = isinstance(value, float) and not math.isfinite(value)
+        if name in _NUMBERS and value is not None and (is_endless or not is_number):
             raise ValueError(f"{name} {value!r} is no number; write one, without quotation marks")
     return sampling
 

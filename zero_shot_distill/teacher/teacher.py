@@ -55,9 +55,9 @@ class _OwnServerClient(openai.DefaultHttpxClient):
             if further is None:
                 break
             if not _is_same_server(request.url, further.url):
-                if further.method != "GET":
+                if request.method != "GET":
                     break
-                further = httpx2.Request("GET", further.url)
+                further = httpx2.Request("GET", further.url, extensions=request.extensions)  # which hold the timeouts
             response.close()
             response = super().send(further, stream=stream, **settings)
         return response
