@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from ..student.method import METHODS
 from .ablation import WAY, Ablation, Point
-from .comparable import shown_title
+from .comparable import seeds_text, shown_title
 from zero_shot_distill.study.drawing import (
     FIGURE_SETTINGS,
     FIGURE_WIDTH,
@@ -178,18 +178,17 @@ def ablation_figure(
                 sns.despine(ax=ax)
             above.tick_params(labelbottom=False)
             below.set_xlabel(_AXIS_TITLES.get(study.setting, study.setting_title))
-            above.set_title(f"{study.short_title}; {_seeds_text(study)}, n {study.runs[0].test.n}", loc="left", fontsize=10.5)
+            above.set_title(
+                f"{study.short_title}; {seeds_text(point.group for point in study.points)}, n {study.runs[0].test.n}",
+                loc="left",
+                fontsize=10.5,
+            )
             lines = _line_looks(study)
             if len(lines) > 1:
                 handles = [Line2D([], [], color=color, marker=marker, linestyle=style) for color, marker, style in lines.values()]
                 above.legend(handles, lines, frameon=False, fontsize=9.5, loc="best")
         titled(figure, shown_title([one for study in studies for one in study.contrasts]), _figure_note(studies, note))
     return figure
-
-
-def _seeds_text(study: Ablation) -> str:
-    counts = sorted({len(point.group.runs) for point in study.points})
-    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] != 1)} each"
 
 
 def _figure_note(studies: Sequence[Ablation], note: str) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['recorded_students_dir', 'read_records', 'read_kind', 'Study', 'short_name', 'put_together', 'comparable',
-           'told_apart', 'one_a_seed', 'Contrast', 'holm_adjusted', 'shown_title']
+           'told_apart', 'one_a_seed', 'Contrast', 'holm_adjusted', 'seeds_text', 'shown_title']
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00003
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from ..stats.compare import Difference, verdict
 from ..stats.family import holm
 from ..student.method import OF_SOME_METHODS
 from ..student.record import NoRecords, RecordsError, RunRecord, is_tagger_record, read_json_file
-from .records import write_points
+from .records import SeedGroup, write_points
 
 # %% ../../nbs/7_study/01_comparable.ipynb #cmp00006
 _Record = TypeVar("_Record")
@@ -189,6 +189,14 @@ def holm_adjusted(
     "Adjust what comparisons show for how many there are (Holm 1979)."
     adjusted = holm([one.difference.p_value for one in contrasts])
     return [replace(one, p_adjusted=p) for one, p in zip(contrasts, adjusted, strict=True)]
+
+
+def seeds_text(
+    groups: Iterable[SeedGroup],  # of one figure
+) -> str:
+    "Say how many seeds each group has, for the title of a panel."
+    counts = sorted({len(group.runs) for group in groups})
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed{'s' * (counts[0] != 1)} each"
 
 
 def shown_title(

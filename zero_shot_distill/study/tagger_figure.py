@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .comparable import shown_title
+from .comparable import seeds_text, shown_title
 from .drawing import BLUE, FIGURE_SETTINGS, FIGURE_WIDTH, GREEN, GREY, ORANGE, NotebookFigure, titled, upright
 from .tagger_study import TaggerGroup, TaggerStudy, read_taggers, recorded_taggers_dir, tagger_studies
 
@@ -103,7 +103,11 @@ def tagger_figure(
                 sns.despine(ax=ax)
             above.tick_params(labelbottom=False)
             below.set_xlabel("gold sentences")
-            above.set_title(f"{study.task}: {study.n_distilled} distilled sentences, n {study.runs[0].test.n}", loc="left", fontsize=10.5)
+            above.set_title(
+                f"{study.task}: {study.n_distilled} distilled sentences; {seeds_text(study.groups)}, n {study.runs[0].test.n}",
+                loc="left",
+                fontsize=10.5,
+            )
             above.legend(*_legend(study), frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 1), ncols=2)
         contrasts = [contrast for study in studies for _, contrast in study.contrasts]
         lines = [_NOTE.format(n=len(contrasts), s="s" * (len(contrasts) != 1)), note]
