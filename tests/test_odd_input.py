@@ -53,6 +53,7 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
         (r'said: "half \ud83d"', "half of a character"),
         (r'"half \ud83d": 1', "half of a character"),
         (r'a: [{b: ["\udc00"]}]', "half of a character"),
+        (r'file: "mine\0.jsonl"', "a null character"),
         ("- a list", "expected a mapping"),
         ("", "expected a mapping"),
     ],

@@ -6,7 +6,6 @@
 __all__ = ['Engine', 'N_SHARDS', 'JobOptions', 'forecast', 'annotate']
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #0772bb2d
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,6 +33,7 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.files import without_nan
+from ..core.printable import json_text
 from ..prompt.library import describe_mix, find_mix, find_templates
 from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
@@ -156,7 +156,7 @@ def forecast(
         with progress.bar("asking the pilot", n_parallel=client.n_at_once) as on_progress:
             made = make_forecast(job, client, n_pilot=pilot, on_progress=on_progress)
     if common.as_json:
-        print(json.dumps(without_nan(asdict(made)), ensure_ascii=False, indent=1))
+        print(json_text(without_nan(asdict(made))))
         return
     table = forecast_table(made)
     # A terminal is narrow: intervals below their figures, notes below the table.
@@ -247,7 +247,7 @@ def annotate(
             ask_on_ray(job, client, common.work_dir, shards or N_SHARDS, progress)
         report = run_annotation(job, client, common.work_dir, progress, by_thesis)
     if common.as_json:
-        print(json.dumps(without_nan(report.to_dict() | {"warnings": report.warnings}), ensure_ascii=False, indent=1))
+        print(json_text(without_nan(report.to_dict() | {"warnings": report.warnings})))
     else:
         _show_report(report, budget_usd, offline)
         _say_next(report, chosen.task)

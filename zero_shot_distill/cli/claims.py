@@ -6,13 +6,13 @@
 __all__ = ['claims']
 
 # %% ../../nbs/9_cli/05_claims.ipynb #05_cla0003
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import AsJson
+from ..core.printable import json_text
 
 # %% ../../nbs/9_cli/05_claims.ipynb #05_cla0004
 def claims(
@@ -34,6 +34,6 @@ def claims(
     students = read_all_students(runs / "runs" if runs and (runs / "runs").is_dir() else runs)
     judged = [judge_claims(claims, students) for claims in ([load_claims(file) for file in files or ()] or shipped_claims())]
     if as_json:
-        print(json.dumps([{"title": one.title, "claims": one.as_dicts()} for one in judged], ensure_ascii=False, indent=1))
+        print(json_text([{"title": one.title, "claims": one.as_dicts()} for one in judged]))
     else:
         print("\n\n".join(one.text for one in judged))

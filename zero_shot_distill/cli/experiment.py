@@ -6,7 +6,6 @@
 __all__ = ['ExperimentError', 'experiment', 'evaluate']
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #071d361e
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.definition import DataError, ZsdError
+from ..core.printable import json_text
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.template import PromptTemplate, shows_label
 from ..task.load import is_here, load_examples, sample_labelled
@@ -101,7 +101,7 @@ def _show(
     rules = {"ours": "read by our rules", "thesis": "read as the thesis reads"}[profile]
     write_prompt_metadata(path, asked_for, f"{task.name}, {about}, {rules}")
     if as_json:
-        print(json.dumps({id: json_figures(one) for id, one in asked_for.items()}, ensure_ascii=False, indent=1))
+        print(json_text({id: json_figures(one) for id, one in asked_for.items()}))
         return
     both = profile == "thesis" or task.name in THESIS_TASKS
     by_rules = {name: asked_for if profile == name else figures(name) for name in ("ours", *["thesis"] * both)}

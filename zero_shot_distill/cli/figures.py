@@ -6,7 +6,6 @@
 __all__ = ['figures']
 
 # %% ../../nbs/9_cli/05_figures.ipynb #932dfb1d
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ import typer
 
 from .options import CommonOptions, with_options
 from .tables import show_rows
+from ..core.printable import json_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
     from zero_shot_distill.study.experiments import Experiment, ExperimentEnd
@@ -91,7 +91,7 @@ def _show(planned: "list[Experiment]", index: Path, as_json: bool) -> None:
         answer = missing or (made.answer if made else "")
         rows.append({"experiment": one.name, "figures": list(made.figures) if made else [], "answer": answer})
     if as_json:
-        print(json.dumps({"experiments": rows, "index": str(index)}, ensure_ascii=False, indent=1))
+        print(json_text({"experiments": rows, "index": str(index)}))
     else:
         show_rows([row | {"figures": str(len(row["figures"]))} for row in rows], as_json=False)
         print(f"Figures: {index}")

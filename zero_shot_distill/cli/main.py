@@ -35,6 +35,7 @@ from .tasks import tasks_app, templates
 from .thesis import import_thesis
 from ..core.definition import ZsdError
 from ..core.files import without_nan
+from ..core.printable import json_text, plain_streams
 from ..core.progress import Progress
 from ..pipeline import load_pipeline, run_pipeline
 
@@ -145,7 +146,7 @@ def run(
             "sentence": sentence,
             "report": str(page),
         }
-        print(json.dumps(without_nan(content), ensure_ascii=False, indent=1))
+        print(json_text(without_nan(content)))
     else:
         n_choices = len(done.info.labels) or done.info.n_choices
         show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)
@@ -201,6 +202,7 @@ _UsageError = typer.BadParameter.__base__  # Typer carries its own Click and doe
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+@plain_streams()
 def main() -> None:
     "Run the `zsd` command; print one line for an error that a user can act on, and how to go on after Ctrl-C."
     # Unknown where the output goes (a file, a terminal in another locale): never die of a character.

@@ -6,7 +6,6 @@
 __all__ = ['opro']
 
 # %% ../../nbs/9_cli/02_opro.ipynb #8a6c2030
-import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.files import without_nan
+from ..core.printable import json_text
 from ..prompt.library import find_templates, pick_templates
 from ..task.task import load_task
 from ..teacher.settings import load_teacher_settings, open_teacher
@@ -55,7 +55,7 @@ def _show(search: "PromptSearch", as_json: bool) -> None:
             "folder": str(search.folder),
             "prompts": str(prompts),
         }
-        print(json.dumps(without_nan(content), ensure_ascii=False, indent=1))
+        print(json_text(without_nan(content)))
         return
     for title, rows, note in search_tables(search):
         print(title)

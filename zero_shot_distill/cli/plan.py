@@ -6,13 +6,13 @@
 __all__ = ['plan']
 
 # %% ../../nbs/9_cli/05_plan.ipynb #cp000003
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import CommonOptions, TaskName, with_options
+from ..core.printable import json_text
 from ..task.task import load_task
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -54,7 +54,7 @@ def plan(
         progress.message(f"no such students of {name} in {common.work_dir}: these are the recorded ones")
     plans = rate_plans(studies, _costs(work_dir, studies, model, usd_per_1000), budget_usd, rows)
     if common.as_json:
-        print(json.dumps([_as_json(one) for one in plans], ensure_ascii=False, indent=1))
+        print(json_text([_as_json(one) for one in plans]))
         return
     for one in plans:
         print(one)

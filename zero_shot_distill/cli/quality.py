@@ -14,6 +14,7 @@ import typer
 from .options import CommonOptions, names_in, with_options
 from .tables import show_rows
 from ..core.files import without_nan
+from ..core.printable import json_text
 from ..student.config import DEFAULT_TAGGER
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -78,11 +79,7 @@ def quality(
     filtered = filter_annotation(found, made, split, checks, common.work_dir) if checks else None
     if common.as_json:
         kept = {"id": filtered[0].id, "folder": str(filtered[0].folder), **filtered[1].counts} if filtered else None
-        print(
-            json.dumps(
-                without_nan({"annotation": found.id, "split": split, **made.as_dict(), "filtered": kept}), ensure_ascii=False, indent=1
-            )
-        )
+        print(json_text(without_nan({"annotation": found.id, "split": split, **made.as_dict(), "filtered": kept})))
     elif filtered:
         print(f"kept {filtered[1]}, in {filtered[0].folder}")
         print(f"Next: zsd train{f' --task {task}' if task else ''} --annotations {filtered[0].id}")

@@ -26,6 +26,7 @@ from zero_shot_distill.cli.options import (
 )
 from .tables import show_rows
 from ..core.files import without_nan
+from ..core.printable import json_text
 from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
 from ..task.task import load_task
@@ -42,7 +43,7 @@ def _show(choice: "Choice", as_json: bool) -> None:
     from zero_shot_distill.prompt.confirm import confirmation_table
 
     if as_json:
-        print(json.dumps(without_nan(choice.as_dict()), ensure_ascii=False, indent=1))
+        print(json_text(without_nan(choice.as_dict())))
         return
     show_rows(confirmation_table(choice.confirmation), as_json=False)
     print(f"{choice.confirmation.n_rows} confirmation rows that no choice was made on; 95 % intervals")
@@ -53,7 +54,7 @@ def _show(choice: "Choice", as_json: bool) -> None:
 def _show_plan(job: "ContestJob", known: "ContestPlan", as_json: bool) -> None:
     if as_json:
         content = {"schedule": job.schedule, "discordance": known.discordance, "usd_each": known.usd_each, "rows": known.table}
-        print(json.dumps(content, ensure_ascii=False, indent=1))
+        print(json_text(content))
         return
     print(f"{job.schedule}\n{known.about}\nIn all at most {job.most_questions:,} questions: {known.usd(job.most_questions)}\n")
     show_rows(known.table, as_json=False)
@@ -139,7 +140,7 @@ def select(
             return
         if headroom:
             found = _headroom(job, client, progress, budget_queries)
-            print(json.dumps(without_nan(found.as_dict()), ensure_ascii=False, indent=1) if common.as_json else found)
+            print(json_text(without_nan(found.as_dict())) if common.as_json else found)
             return
         choice = choose_prompt(job, client, progress)
     _show(choice, common.as_json)

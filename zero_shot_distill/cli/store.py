@@ -15,6 +15,7 @@ import typer
 
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet
 from .tables import show_rows
+from ..core.printable import json_text
 from ..core.progress import Progress
 from ..store.maintenance import ModelUse, StoreInfo, merge_stores, n_replies, store_info, verify_store
 from ..store.read_only import NoStoreError, ReadOnlyStore
@@ -71,7 +72,7 @@ def info(store: StorePath = DEFAULT_STORE, as_json: AsJson = False) -> None:
     with ReadOnlyStore(store) as opened:
         found = store_info(opened)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+        print(json_text(asdict(found)))
         return
     show_rows([_model_row(use) for use in (*found.models, *([found.total] if len(found.models) > 1 else []))], as_json=False)
     print(_about(found))
@@ -86,7 +87,7 @@ def verify(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, quiet: Qui
     with Progress(quiet).bar("checking") as on_progress:
         found = verify_store(store, on_progress)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+        print(json_text(asdict(found)))
     else:
         if found.n_faults:
             show_rows([{"fault": fault} for fault in found.faults], as_json=False)
@@ -165,7 +166,7 @@ def salvage(
     with Progress(quiet).bar("reading pages") as on_progress:
         found = salvage_store(damaged, to, on_progress)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False, indent=1))
+        print(json_text(asdict(found)))
         return
     print(
         f"{to}: {found.n_responses:,} replies, {found.n_superseded:,} superseded ones, attempts at {found.n_attempts:,} questions, "

@@ -6,7 +6,6 @@
 __all__ = ['student_rows', 'RowOptions', 'HowOptions', 'train', 'predict', 'export']
 
 # %% ../../nbs/9_cli/05_student.ipynb #fb3224d6
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from .options import AsJson, CommonOptions, Quiet, names_in, with_options
 from .tables import show_rows
+from ..core.printable import json_text
 from ..core.progress import Progress
 from ..ner.schedule import SCHEDULES
 from ..student.config import PRESETS, TrainingConfig, UnusableInput, file_settings
@@ -222,7 +222,7 @@ def train(
             records.append(trained_by(job, config, common.work_dir, run_id, on_progress))
     if common.as_json:
         content = [record.as_dict() for record in records]
-        print(json.dumps(content[0] if len(content) == 1 else content, ensure_ascii=False, indent=1))
+        print(json_text(content[0] if len(content) == 1 else content))
     elif found.task.types:
         _show_taggers(records, common.work_dir)
     else:

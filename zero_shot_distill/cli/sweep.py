@@ -6,7 +6,6 @@
 __all__ = ['Engine', 'sweep']
 
 # %% ../../nbs/9_cli/05_sweep.ipynb #cs000003
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ import typer
 
 from .options import CommonOptions, with_options
 from .tables import show_rows
+from ..core.printable import json_text
 from ..core.progress import duration_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -125,7 +125,7 @@ def sweep(
     failed = [end for end in ends if end.fault]
     trained = [run.read_record(work_dir) for run in planned if run.record_path(work_dir).is_file()]
     if common.as_json:
-        print(json.dumps([record.as_dict() for record in trained], ensure_ascii=False, indent=1))
+        print(json_text([record.as_dict() for record in trained]))
     else:
         (_show_taggers if found.tags_words else _show_students)(trained)
         print(f"{len(trained)} records in {work_dir / 'runs'}")

@@ -6,18 +6,17 @@
 __all__ = ['show_rows']
 
 # %% ../../nbs/9_cli/01_tables.ipynb #8f2083e1
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from ..core.display import column_blocks
+from ..core.printable import PlainConsole, json_text
 
 # %% ../../nbs/9_cli/01_tables.ipynb #05bf178e
 def show_rows(
@@ -26,14 +25,14 @@ def show_rows(
 ) -> None:
     "Print rows as a table or as JSON, on standard output."
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        print(json_text(rows))
         return
     names = list(rows[0]) if rows else ["nothing"]
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
     columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
     columns[0] = (columns[0][1], columns[0][1])
     # Bold on a terminal alone: a notebook's kernel asks for colours, and its output is read as plain text.
-    console = Console(force_jupyter=False, force_terminal=sys.stdout.isatty())
+    console = PlainConsole(force_jupyter=False, force_terminal=sys.stdout.isatty())
     tables: list[Table | str] = []
     for block in column_blocks([least for least, _ in columns], console.width):
         widths = _fitted([columns[place] for place in block], console.width - 2 * (len(block) - 1))

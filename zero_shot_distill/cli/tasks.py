@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .options import DEFAULT_WORK_DIR, AsJson, PromptsFile, Quiet, TaskArgument, WorkDir, names_in
 from .tables import show_rows
 from ..core.definition import DataError
+from ..core.printable import PlainConsole, json_text
 from ..core.progress import Progress
 from ..entities.entity import readable_label
 from ..prompt.library import find_templates, pick_templates
@@ -87,7 +87,7 @@ def _show_messages(task: Task, template: PromptTemplate, number: int, as_json: b
     n_tokens = round(rough_tokens(request))
     if as_json:
         content = {"template": template.id, "split": split, "row": row.id, "fields": row.fields, "messages": messages, **schema}
-        print(json.dumps(content | {"rough_tokens": n_tokens}, ensure_ascii=False, indent=1))
+        print(json_text(content | {"rough_tokens": n_tokens}))
         return
     for message in messages:
         print(f"--- {message['role']}\n{message['content']}")
@@ -283,7 +283,7 @@ def _show(added: "AddedTask") -> None:
     if added.task.metric == "numeric":
         print("The labels are numbers, compared by their value.")
     if added.findings:
-        Console(highlight=False).print(_findings(added))
+        PlainConsole(highlight=False).print(_findings(added))
     else:
         print("No repeats, no conflicts, nothing that splits share.")
     print(f"\nWritten: {added.path}. Check how the columns are used; change what is wrong.")
@@ -354,6 +354,6 @@ def add(
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
         added = add_task(name, files, out or Path(f"{name}.yaml"), options, force, on_progress)
     if as_json:
-        print(json.dumps(_as_content(added), ensure_ascii=False, indent=1))
+        print(json_text(_as_content(added)))
     else:
         _show(added)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet, WorkDir
+from ..core.printable import json_text
 from ..core.progress import Progress
 from ..task.task import list_tasks
 
@@ -64,7 +65,7 @@ def import_thesis(
         "skipped": dict(report.n_skipped),
         "outputs": {str(each.folder): {split: counts.n_rows for split, counts in each.splits.items()} for each in outputs},
     }
-    print(json.dumps(counts, ensure_ascii=False, indent=1))
+    print(json_text(counts))
 
 
 def _say_what_next(folder: "ImportedFolder", work_dir: Path) -> None:

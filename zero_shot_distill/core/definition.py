@@ -79,8 +79,9 @@ _MOST_VALUES = 100_000
 def _count_values(value: Any, within: tuple[int, ...], counted: dict[int, int]) -> int:
     "Count the values of a definition as if every alias were written out; `ValueError` where these are too many or without end, or a text is none."
     if isinstance(value, str):
-        if half := _HALF.search(value):
-            raise ValueError(f"{value[:40]!r} holds half of a character ({half[0]!r}); write the character itself")
+        if odd := _NO_TEXT.search(value):
+            what = "a null character" if odd[0] == "\0" else f"half of a character ({odd[0]!r})"
+            raise ValueError(f"{value[:40]!r} holds {what}; write a whole character in its place")
         return 1
     if not isinstance(value, dict | list | tuple | set):
         return 1
@@ -94,7 +95,8 @@ def _count_values(value: Any, within: tuple[int, ...], counted: dict[int, int]) 
     return counted[id(value)]
 
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, as "\ud83d" writes it: no file and no server takes it
+# Half of a surrogate pair, as "\ud83d" writes it, which no file and no server takes; and what ends a path.
+_NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 # %% ../../nbs/0_core/00_definition.ipynb #2d634936
 def check_definition(

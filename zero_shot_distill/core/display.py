@@ -13,6 +13,8 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
+from .printable import printable
+
 # %% ../../nbs/0_core/03_display.ipynb #7a40dbdb
 REPORT_STYLE = """<style>
 .zsd { overflow-x: auto; margin: 0.4em 0 1.2em; font-size: 14px; line-height: 1.45; }
@@ -41,7 +43,7 @@ def styled(
     html: str,  # as the functions below return it
 ) -> str:  # HTML that looks the same in every notebook
     "Put the style sheet before a piece of HTML, for a display that stands alone."
-    return REPORT_STYLE + html
+    return REPORT_STYLE + printable(html)
 
 # %% ../../nbs/0_core/03_display.ipynb #f749ef9a
 def table_html(
@@ -68,7 +70,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any, is_wide: bool) -> str:
-    first, _, rest = escape(str(value)).partition("\n")
+    first, _, rest = escape(printable(str(value))).partition("\n")
     rest = rest.replace("\n", "<br>")
     looks = " class=wide" * is_wide + _RIGHT * _is_number(value)
     return f"<td{looks}>{first}{f'<br><small>{rest}</small>' if rest else ''}</td>"
@@ -117,6 +119,7 @@ def _block_text(lines: Sequence[Sequence[str]], widths: Sequence[int], block: Se
 
 def _one_line(text: str) -> str:
     "Put small print into brackets behind its text."
+    text = printable(text)
     first, _, rest = text.partition("\n")
     return " ".join(f"{first} ({rest})".split()) if rest and not rest.startswith("[") else " ".join(text.split())
 
@@ -138,4 +141,4 @@ def result_text(
     note: str = "",  # how to read the table
 ) -> str:  # lines of text, for `repr`
     "Write a table between its title and a note as plain text."
-    return "\n".join(filter(None, [title, table_text(cells), note]))
+    return "\n".join(filter(None, [printable(title), table_text(cells), printable(note)]))

@@ -9,6 +9,8 @@ __all__ = ['fence', 'code', 'plain', 'markdown_table', 'rows_table', 'hub_licenc
 import re
 from collections.abc import Mapping, Sequence
 
+from .printable import printable
+
 # %% ../../nbs/0_core/04_markdown.ipynb #7ed1a822
 def _longest_run(text: str) -> int:
     "Backticks side by side."
@@ -21,14 +23,14 @@ def fence(
 ) -> str:
     "Write a block that shows a text as it is."
     marks = "`" * max(3, _longest_run(text) + 1)
-    return f"{marks}{kind}\n{text}\n{marks}"
+    return f"{marks}{kind}\n{printable(text)}\n{marks}"
 
 
 def code(
     text: str,  # white space becomes single
 ) -> str:
     "Write a text as code within a line."
-    line = " ".join(text.split())
+    line = " ".join(printable(text).split())
     marks = "`" * (_longest_run(line) + 1)
     padding = " " if line[:1] == "`" or line[-1:] == "`" else ""
     return f"{marks}{padding}{line}{padding}{marks}" if line else "(empty)"
@@ -38,7 +40,7 @@ def plain(
     text: str,  # white space becomes single
 ) -> str:
     "Write a text as one line of prose, without any meaning in Markdown or HTML."
-    return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(printable(text).split()))
 
 
 def markdown_table(

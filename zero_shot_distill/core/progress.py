@@ -18,6 +18,8 @@ from rich.progress import Progress as RichProgress
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from .printable import PlainConsole, printable
+
 # %% ../../nbs/0_core/02_progress.ipynb #2faeb253
 class OnProgress(Protocol):
     "What long work calls as it goes on: once before it begins, then whenever something is done."
@@ -166,7 +168,7 @@ class Progress:
         console: Console | None = None,  # standard error by default, so that standard output stays the result's
     ):
         self.quiet = quiet
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or PlainConsole(stderr=True, highlight=False)
 
     def message(
         self,
@@ -174,7 +176,7 @@ class Progress:
     ) -> None:
         "Report what came of something."
         if not self.quiet:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(printable(line), markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(
@@ -186,12 +188,12 @@ class Progress:
         "Show a progress bar for as long as the block runs."
         bar_width = 5 if self.console.width < 100 else 30  # all in one line of 80 columns
         columns = [
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width),
             MofNCompleteColumn(),
             _RateColumn(),
             _TimeColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         ]
         hidden = self.quiet or not self.console.is_terminal
         estimate = TimeLeft(n_parallel)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from ..core.files import replacing, write_csv
+from ..core.printable import data_output
 from ..core.progress import OnProgress
 from .config import UnusableInput
 from .model import load_student_model
@@ -177,7 +178,7 @@ def write_rows(
             counts[1] += sum(row["predicted_label"] is None for row in window)
 
     if target is None:
-        _WRITERS[form](counted(), sys.stdout, form)
+        _WRITERS[form](counted(), data_output(), form)
     else:
         try:
             options = {"mode": "wb"} if form == "parquet" else {"mode": "w", "encoding": "utf-8", "newline": ""}

@@ -15,6 +15,7 @@ from time import monotonic
 from IPython import get_ipython
 from IPython.display import display
 
+from ..core.printable import printable
 from ..core.progress import OnProgress, Progress, TimeLeft, duration_text, rate_text
 
 # %% ../../nbs/7_study/05_notebook_progress.ipynb #acb892d1
@@ -50,7 +51,7 @@ class NotebookProgress(Progress):
     ) -> None:
         "Print a line."
         if not self.quiet:
-            print(line)
+            print(printable(line))
 
     @contextmanager
     def bar(
