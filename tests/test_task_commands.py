@@ -517,8 +517,8 @@ REFUSED = {
     "one column": ({"train.csv": "text\nIt rains.\n"}, "train.csv: only one column, 'text'; a task needs a text and a label"),
     "semicolons, not in all rows": (
         {"train.csv": "text;label\nx;y\nIt rains; badly.;y\n"},
-        "only one column, 'text;label'",
-        "each row needs as many",
+        "train.csv:3: ragged row: this row has 3 parts divided by ';', the header has 2 columns (text, label)",
+        "a text that holds this character needs quotation marks around it",
     ),
     "two delimiters": (
         {"train.csv": "text;score,label\ngood;1,x\nbad;2,y\n"},
@@ -541,7 +541,10 @@ REFUSED = {
         {"train.csv": "text,tone,place\n" + "".join(f"Row {n} of many.,{'xy'[n % 2]},{'pqr'[n % 3]}\n" for n in range(30))},
         "no column is called label or answer; say with --label which of 'tone', 'place' it is",
     ),
-    "ragged": ({"train.csv": f"text,label\n{TEXT}one,two,three\n"}, "train.csv:32: ragged row, the header has 2 columns"),
+    "ragged": (
+        {"train.csv": f"text,label\n{TEXT}one,two,three\n"},
+        "train.csv:32: ragged row: this row has 3 parts divided by ',', the header has 2 columns",
+    ),
     "two columns of one name": ({"train.csv": f"text,text\n{TEXT}"}, "train.csv:1: two columns have the same name"),
     "not UTF-8": (
         {"train.csv": f"text,label\n{TEXT}".encode() + "jest żółte,good\n".encode("cp1250")},
@@ -633,8 +636,8 @@ LAYOUTS = {  # file -> what its definition holds, or what is asked
     "minus1.jsonl": {"labels": ["-1", "0", "1", "2"]},
     "nfd_only.jsonl": {"label_column": "label", "fields": {"text": "text"}},
     "zh.jsonl": {"labels": ["正面", "负面"]},
-    "columns.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
-    "wrapped.json": "one JSON object holds the whole table; write an array of rows, or one row a line",
+    "columns.json": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},
+    "wrapped.json": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},
     "nulls.jsonl": "column 'label' is empty in every row; a row needs one label: name another with --label",
     "semi.csv": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},
     "sep.csv": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},

@@ -28,6 +28,7 @@ from .inspect import Finding, Inspection, inspect_task
 from .numbers import numeric_value
 from .table import Column, Table, holds_labels, look_through, names_label, tells_label
 from .task import COLUMN, Task, list_tasks, load_task
+from .text_file import kind_of_file
 
 # %% ../../nbs/1_task/06_add.ipynb #29707d43
 SHARE = 0.1  # of the training rows, for each split that has no file
@@ -54,7 +55,7 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
         raise DataError(f"column {repeated[0]!r} is named twice among fields and choices; once is enough")
     if twice := [name for name in singles if singles.count(name) > 1 or name in shown]:
         raise DataError(f"column {twice[0]!r} is named for two things; what tells the label or names the row is no input")
-    is_columns = all(path.suffix.lower() in CONLL_FORMATS for path in table.files.values())
+    is_columns = all(kind_of_file(path) in CONLL_FORMATS for path in table.files.values())
     if not is_columns and sum(table.n_rows.values()) == 1 and any(isinstance(cell, dict | list) for cell in table.sample[0].values()):
         raise DataError(f"{table.where}: one JSON object holds the whole table; write an array of rows, or one row a line")
     name = next(iter(table.columns))

@@ -23,6 +23,7 @@ from .conll import CONLL_FORMATS
 from .entity_labels import file_scheme, label_of_places, label_of_tags, listed_cell
 from .rows import Row, Share, fetch_split, find_rows, is_empty, read_rows, split_off
 from .task import COLUMN, Example, Split, Task
+from .text_file import kind_of_file
 
 # %% ../../nbs/1_task/03_load.ipynb #fd28d74c
 class EmptyField(DataError):
@@ -135,7 +136,7 @@ def _with_entities(task: Task, path: Path, rows: Iterable[tuple[int, str, Row]])
             continue
         row = row | {of_tokens: join_tokens([str(token) for token in tokens])[0]}
         if not is_empty(row.get(label)):
-            is_columns = path.suffix.lower() in CONLL_FORMATS
+            is_columns = kind_of_file(path) in CONLL_FORMATS
             row |= {label: label_of_tags(tokens, tags[line], scheme, task.read_type, partial(_place_of_token, path, line, is_columns))}
         yield line, default_id, row
 
@@ -155,7 +156,7 @@ def tag_faults(
     scheme = file_scheme(tags, str(path))
     for (line, _), tagged in zip(rows, tags, strict=True):
         for number, reason in tag_spans(tagged, scheme)[1]:
-            where = _place_of_token(path, line, path.suffix.lower() in CONLL_FORMATS, number)
+            where = _place_of_token(path, line, kind_of_file(path) in CONLL_FORMATS, number)
             yield line, f"{where}: tag {tagged[number]}, but {reason} ({scheme})"
 
 

@@ -7,7 +7,6 @@ __all__ = ['Row', 'FORMATS', 'read_rows', 'is_empty', 'find_rows', 'Hub', 'fetch
 
 # %% ../../nbs/1_task/01_rows.ipynb #133ede85
 import csv
-import json
 import math
 import os
 import re
@@ -21,63 +20,13 @@ from pydantic import BaseModel, ConfigDict
 from ..core.definition import DataError
 from ..core.files import cache_dir
 from .conll import CONLL_FORMATS, conll_rows
-from .text_file import table_form, text_encoding
+from .json_file import json_rows
+from .text_file import TABLES, kind_of_file, open_text, table_form, text_encoding
 
 # %% ../../nbs/1_task/01_rows.ipynb #0d39ffbc
 Row = dict[str, Any]  # column -> value
-FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *CONLL_FORMATS)
-
-
-def _mapping(path: Path, place: str, content: Any) -> Row:
-    if not isinstance(content, dict):
-        raise DataError(f"{path}:{place}: expected a JSON object for each row")
-    return content
-
-
-def _parsed(text: str, path: Path, line: int | None = None) -> Any:  # None: a whole file
-    "Read JSON. Half a character, as a text that was cut within an emoji has one, becomes the sign for what is unknown."
-    where = f"{path}:{line}" if line else str(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg})") from None
-    except RecursionError:
-        raise DataError(f"{where}: its lists or objects are nested too deeply") from None
-    except ValueError as error:  # a number with thousands of digits
-        raise DataError(f"{where}: a value cannot be read ({error}); put it in quotation marks") from None
-    return _whole_characters(content) if _ESCAPED_HALF.search(text) else content
-
-
-_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def _whole_characters(value: Any) -> Any:
-    "Replace halves of surrogate pairs, wherever they stand."
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_whole_characters(part) for part in value]
-    return {_whole_characters(name): _whole_characters(part) for name, part in value.items()} if isinstance(value, dict) else value
-
-
-def _json_lines(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            yield number, _mapping(path, str(number), _parsed(line, path, number))
-
-
-def _json_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
-    "Read an array of rows, or one row a line, as `datasets` writes into `.json` files."
-    first = next((line for line in file if line.strip()), "").strip()
-    if first == "{":
-        raise DataError(f"{path}: one JSON object holds the whole table; write an array of rows, or one row a line")
-    if first[:1] != "[":
-        file.seek(0)
-        yield from _json_lines(path, file)
-        return
-    file.seek(0)
-    content = _parsed(file.read(), path)
-    yield from ((number, _mapping(path, f"row {number}", row)) for number, row in enumerate(content, 1))
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", *CONLL_FORMATS)
+_READABLE = ", ".join((*FORMATS, ".txt (a table)"))  # each but Parquet as .gz, too
 
 
 def _table_row(where: str, names: Sequence[str], cells: Sequence[str]) -> Row:
@@ -93,7 +42,7 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     form = table_form(path, file.encoding)
     for _ in range(form.n_lines_before):
         file.readline()
-    reader, names = csv.reader(file, strict=True, **form.options), []
+    reader, names = csv.reader(file, strict=True, **form.options), [*form.names]
     try:
         for cells in filter(None, reader):  # not of empty lines
             place = form.n_lines_before + reader.line_num
@@ -102,8 +51,10 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
                 if len({*filter(None, names)}) < sum(map(bool, names)):
                     raise DataError(f"{path}:{place}: two columns have the same name; rename one")
             elif len(cells) != len(names):
-                hint = "; a text that holds a comma needs quotation marks around it" if len(names) == 1 else ""
-                raise DataError(f"{path}:{place}: ragged row, the header has {len(names)} column{'s'[: len(names) > 1]}{hint}")
+                mark, n = form.options["delimiter"], len(names)
+                has = f"this row has {len(cells)} parts divided by {mark!r}, the header has {n} column{'s'[: n > 1]}"
+                hint = "; a text that holds this character needs quotation marks around it" if len(cells) > n else ""
+                raise DataError(f"{path}:{place}: ragged row: {has} ({', '.join(names)[:80]}){hint}")
             else:
                 yield place, _table_row(f"{path}:{place}", names, cells)
     except csv.Error as error:
@@ -117,7 +68,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=1_024):  # a few megabytes on disk may be gigabytes in memory
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -132,10 +83,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 # %% ../../nbs/1_task/01_rows.ipynb #39488d41
 _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _json_lines,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".tsv": _csv_rows,
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_rows),
+    **dict.fromkeys(TABLES, _csv_rows),
     **dict.fromkeys(CONLL_FORMATS, conll_rows),
 }
 
@@ -155,6 +104,7 @@ def _flat(row: Row) -> Row:
     return whole | _flat(parts)
 
 
+_SHEETS, _PACKED = (".xlsx", ".xls", ".ods"), (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar")
 _MANY_PARTS = 50  # more are no parts of a cell, but a table that was written column by column
 
 
@@ -163,18 +113,19 @@ def _is_list(cell: Any) -> bool:
 
 
 def read_rows(
-    path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file, or one of `CONLL_FORMATS`; of a text file, encoding and delimiter are told by its content
+    path: Path,  # a file of one of `FORMATS`, or a table called .txt; encoding, delimiter and layout of a text file are told by its content
 ) -> Iterator[tuple[int, Row]]:  # line (or number, from 1) and row; `DataError` names the file and the place of a fault
     "Read the rows of a file, one by one."
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        hint = "; save the sheet as CSV" if suffix in {".xlsx", ".xls", ".ods"} else ""
-        raise DataError(f"{path}: unknown kind of file; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}{hint}")
+    suffix = kind_of_file(path)
+    is_packed = path.suffix.lower() == ".gz"
+    if suffix not in {*_TEXT_ROWS, ".parquet"} or (is_packed and suffix == ".parquet"):
+        hint = "; unpack it" if path.suffix.lower() in _PACKED or is_packed else "; save the sheet as CSV" if suffix in _SHEETS else ""
+        raise DataError(f"{path}: unknown kind of file; use {_READABLE}{hint}")
     try:
         if suffix == ".parquet":
             yield from ((number, _flat(row)) for number, row in _parquet_rows(path))
         else:
-            with path.open(encoding=text_encoding(path).name, newline="") as file:
+            with open_text(path, text_encoding(path).name) as file:
                 yield from ((number, _flat(row)) for number, row in _TEXT_ROWS[suffix](path, file))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -195,7 +146,8 @@ def find_rows(
     names: Collection[str],  # file names without their ending
 ) -> Path | None:  # None if there is no such file; `DataError` if there are several
     "Find the one file in a folder that has one of the names and an ending of `FORMATS`."
-    found = [path for name in names for suffix in FORMATS if (path := folder / f"{name}{suffix}").is_file()]
+    endings = [f"{suffix}{packed}" for suffix in FORMATS for packed in ("", ".gz")]
+    found = [path for name in names for ending in endings if (path := folder / f"{name}{ending}").is_file()]
     if len(found) > 1:
         raise DataError(f"{folder}: {found[0].name} and {found[1].name} could both be meant; leave one")
     return found[0] if found else None

@@ -21,7 +21,7 @@ from ..core.progress import OnProgress
 from .numbers import numeric_value
 from .rows import Row, is_empty, read_rows
 from .task import normal_words
-from .text_file import how_written
+from .text_file import how_written, kind_of_file, open_bytes
 
 if TYPE_CHECKING:  # it would slow every command down
     import numpy as np
@@ -163,12 +163,12 @@ def expected_rows(
     "Estimate the number of rows for a progress bar, by the lines of each file; a Parquet file says it."
     n_lines = 0
     for path in files:
-        if path.is_file() and path.suffix.lower() == ".parquet":
+        if path.is_file() and kind_of_file(path) == ".parquet":
             from pyarrow.parquet import read_metadata
 
             n_lines += read_metadata(path).num_rows
         elif path.is_file():
-            with path.open("rb") as file:
+            with open_bytes(path) as file:
                 n_lines += sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
     return n_lines
 

@@ -1,0 +1,167 @@
+"Files as programs and authors write them: each is read to the same rows, or refused in one line that says what was seen."
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.task.rows import read_rows
+from zero_shot_distill.task.text_file import how_written
+
+ROWS = [
+    {"text": f"The soup, number {n}, was a {word}.", "label": label}
+    for n, (word, label) in enumerate([("delight", "good"), ("letdown", "bad")] * 20)
+]
+QUOTED = [row | {"text": f'"Well", said guest {n}, "{row["text"]}"'} for n, row in enumerate(ROWS)]
+FRENCH = [row | {"text": f"{row['text']} Un café à l’hôtel, naïve señora."} for row in ROWS]
+MANY_LINES = [row | {"text": row["text"].replace(", ", ",\n")} for row in ROWS]
+LONG = [row | {"text": row["text"] * (7_000 if n == 3 else 1)} for n, row in enumerate(ROWS)]  # 200 KiB
+LATE = [row | {"text": '"Oh", it said.' if n == 7_000 else row["text"]} for n, row in enumerate(ROWS * 200)]
+
+
+def table(rows: list[dict], header: bool = True, **form) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), **({"lineterminator": "\n"} | form))
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def lines(rows: list[dict], **form) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, **form) + "\n" for row in rows)
+
+
+def columns(rows: list[dict], make: Callable[[list], object] = list) -> str:
+    return json.dumps({name: make([row[name] for row in rows]) for name in rows[0]})
+
+
+BACKSLASHES = {"doublequote": False, "escapechar": "\\"}
+TABLES = {  # name of the file -> content, rows, what is said of it
+    "plain.csv": (table(ROWS), ROWS, ""),
+    "UPPER.CSV": (table(ROWS), ROWS, ""),
+    "semicolons.csv": (table(ROWS, delimiter=";"), ROWS, "with semicolons between the columns"),
+    "bars.csv": (table(ROWS, delimiter="|"), ROWS, "with vertical bars between the columns"),
+    "tabs.csv": (table(ROWS, delimiter="\t"), ROWS, "with tabs between the columns"),
+    "tabs.tsv": (table(ROWS, delimiter="\t"), ROWS, ""),
+    "tabs.tab": (table(ROWS, delimiter="\t"), ROWS, ""),
+    "tabs.txt": (table(ROWS, delimiter="\t"), ROWS, ""),
+    "commas.tsv": (table(ROWS), ROWS, "with commas between the columns"),
+    "told.csv": ("sep=;\n" + table(ROWS, delimiter=";"), ROWS, "with semicolons between the columns"),
+    "mark.csv": (table(FRENCH).encode("utf-8-sig"), FRENCH, ""),
+    "excel.csv": (table(FRENCH, delimiter=";", lineterminator="\r\n").encode("cp1252"), FRENCH, "as Windows-1252 (“café” in line 2)"),
+    "unicode.txt": (table(FRENCH, delimiter="\t", lineterminator="\r\n").encode("utf-16"), FRENCH, "as UTF-16"),
+    "unmarked.csv": (table(FRENCH).encode("utf-16-le"), FRENCH, "as UTF-16-LE"),
+    "doubled.csv": (table(QUOTED), QUOTED, ""),
+    "all.csv": (table(QUOTED, quoting=csv.QUOTE_ALL), QUOTED, ""),
+    "backslashes.csv": (table(QUOTED, **BACKSLASHES), QUOTED, "with backslashes before quotation marks"),
+    "late.csv": (table(LATE, **BACKSLASHES), LATE, "with backslashes before quotation marks"),
+    "single.csv": (table(ROWS, quotechar="'"), ROWS, "with single quotation marks around texts"),
+    "raw.tsv": (table(QUOTED, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None), QUOTED, "with quotation marks taken as they stand"),
+    "lines.csv": (table(MANY_LINES), MANY_LINES, ""),
+    "returns.csv": (table(ROWS, lineterminator="\r"), ROWS, ""),
+    "blank.csv": (table(ROWS).replace("\n", "\n\n"), ROWS, ""),
+    "long.csv": (table(LONG), LONG, ""),
+    "spaced.csv": (table(ROWS, quoting=csv.QUOTE_ALL).replace('","', '", "'), ROWS, "with the spaces behind them left out"),
+    "packed.csv.gz": (gzip.compress(table(ROWS).encode()), ROWS, ""),
+    "PACKED.TSV.GZ": (gzip.compress(table(ROWS, delimiter="\t").encode()), ROWS, ""),
+    "excel.csv.gz": (gzip.compress(table(FRENCH, delimiter=";").encode("cp1252")), FRENCH, "as Windows-1252 (“café” in line 2)"),
+    "bare.csv": (
+        table(ROWS, header=False, quoting=csv.QUOTE_ALL),
+        [{"column_1": row["text"], "column_2": row["label"]} for row in ROWS],
+        "with no header (its columns are called column_1 to column_2)",
+    ),
+}
+JSON = {
+    "array.json": (json.dumps(ROWS), ROWS),
+    "array.jsonl": (json.dumps(ROWS), ROWS),
+    "pretty.json": (json.dumps(ROWS, indent=2), ROWS),
+    "data.json": (json.dumps({"version": 1, "data": ROWS}), ROWS),
+    "pretty_data.json": (json.dumps({"version": 1, "data": ROWS}, indent=2), ROWS),
+    "another_name.json": (json.dumps({"about": {"by": "us"}, "reviews": ROWS}), ROWS),
+    "schema.json": (json.dumps({"schema": {"fields": [{"name": "text"}]}, "data": ROWS}), ROWS),
+    "columns.json": (columns(ROWS), ROWS),
+    "columns_by_index.json": (columns(ROWS, lambda cells: {str(n): cell for n, cell in enumerate(cells)}), ROWS),
+    "rows_by_index.json": (json.dumps({str(n): row for n, row in enumerate(ROWS)}), ROWS),
+    "rows_by_name.json": (json.dumps({f"r{n}": row for n, row in enumerate(ROWS)}), ROWS),
+    "cells.json": (json.dumps({"columns": ["text", "label"], "data": [[*row.values()] for row in ROWS]}), ROWS),
+    "lines.json": (lines(ROWS), ROWS),
+    "lines.ndjson": (lines(ROWS), ROWS),
+    "UPPER.JSONL": (lines(ROWS), ROWS),
+    "mark.jsonl": (lines(FRENCH).encode("utf-8-sig"), FRENCH),
+    "unicode.jsonl": (lines(FRENCH).encode("utf-16"), FRENCH),
+    "blank.jsonl": (lines(ROWS).replace("\n", "\n\n"), ROWS),
+    "objects.jsonl": (lines(ROWS, indent=2), ROWS),
+    "packed.jsonl.gz": (gzip.compress(lines(ROWS).encode()), ROWS),
+    "packed.json.gz": (gzip.compress(json.dumps(ROWS).encode()), ROWS),
+    "one.jsonl": (lines(ROWS[:1]), ROWS[:1]),
+}
+REFUSED = {
+    "ragged.csv": (
+        table(ROWS) + "No comma here\n",
+        "ragged.csv:42: ragged row: this row has 1 parts divided by ',', the header has 2 columns (text, label)",
+    ),
+    "ragged_semicolons.csv": (
+        table(ROWS, delimiter=";") + "One;more;too\n",
+        "ragged_semicolons.csv:42: ragged row: this row has 3 parts divided by ';'",
+    ),
+    "gbk.csv": ("text,label\n房间很干净,好\n".encode("gbk"), "gbk.csv:2: not UTF-8, and as Windows-1252 it would read"),
+    "cut.csv.gz": (gzip.compress(table(ROWS).encode())[:-20], "cut.csv.gz: cannot be unpacked"),
+    "not.jsonl.gz": (lines(ROWS), "not.jsonl.gz: cannot be unpacked (Not a gzipped file"),
+    "rows.zip": (lines(ROWS), "rows.zip: unknown kind of file"),
+    "several.json": (json.dumps({"train": ROWS, "test": ROWS}), "several.json: holds several tables (train, test); write each into a file"),
+    "broken.jsonl": (lines(ROWS) + '{"text": oh}\n', "broken.jsonl:41: not valid JSON (Expecting value before 'oh}')"),
+    "numbers.json": ("[1, 2]", "numbers.json:row 1: expected a JSON object for each row, found 1"),
+    "deep.jsonl": (
+        '{"text": ' + "[" * 5_000 + "]" * 5_000 + "}\n" + lines(ROWS),
+        "deep.jsonl:1: its lists or objects are nested too deeply",
+    ),
+}
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(tmp_path, name):
+    content, rows, said = TABLES[name]
+    path = written(tmp_path, name, content)
+    assert [row for _, row in read_rows(path)] == rows
+    assert said in how_written(path)
+    assert said or not how_written(path)
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json(tmp_path, name):
+    content, rows = JSON[name]
+    assert [row for _, row in read_rows(written(tmp_path, name, content))] == rows
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read(tmp_path, name):
+    content, said = REFUSED[name]
+    with pytest.raises(DataError) as fault:
+        list(read_rows(written(tmp_path, name, content)))
+    assert str(fault.value).startswith(f"{tmp_path}/{said}")
+    assert "\n" not in str(fault.value)
+
+
+HEADERS = {  # what looks like a row but is a header
+    "numbers, as pandas writes them": table([{"0": row["text"], "1": row["label"]} for row in ROWS]),
+    "a header that comes again": table(ROWS) + table(ROWS),
+    "a question": table([{"How was it, all in all?": row["text"], "label": row["label"]} for row in ROWS]),
+    "years": table([{"what was said there": row["text"], "2024": "x", "label": row["label"]} for row in ROWS]),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers(tmp_path, header):
+    path = written(tmp_path, "rows.csv", HEADERS[header])
+    assert list(next(read_rows(path))[1]) == next(csv.reader(io.StringIO(HEADERS[header])))
