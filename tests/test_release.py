@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,16 +14,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from at_once import at_once
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 from scripted_server import Scripted, ScriptedServer
 
+import zero_shot_distill.annotate.job
+import zero_shot_distill.annotate.release
 from zero_shot_distill.annotate.card import COLUMNS
 from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport, run_annotation
 from zero_shot_distill.annotate.plan import ExplanationRate
 from zero_shot_distill.annotate.release import ReleaseError, write_release
 from zero_shot_distill.annotate.rows import AnnotatedRow, RationaleFault, read_annotations, summarise_annotations, write_annotations
 from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.core.files import write_json
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.display import percent_text
 from zero_shot_distill.prompt.mix import PromptMix
@@ -508,6 +514,67 @@ def test_nothing_is_half_written(pocket, monkeypatch):
             with pytest.raises(ReleaseError, match=r"cannot be written \(No space left on device\); make room"):
                 write_release(job, report, NOW)
         assert everything(Path(report.folder)) == before
+
+
+# Several processes at once
+
+
+def release_thrice(number: int, job: AnnotationJob, report: AnnotationReport, killed_in: str = "") -> None:
+    "Write the release again and again; the first process dies in a step."
+    if killed_in and number == 0:
+        setattr(zero_shot_distill.annotate.release, killed_in, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    for _ in range(3):
+        write_release(job, report, NOW)
+
+
+@pytest.mark.parametrize("killed_in", ["", "_write_split", "_save_dataset", "_put"])
+def test_four_processes_release_at_once(pocket, killed_in):
+    "All end well and the release is whole, also where one of them is killed while it writes."
+    job, report = pocket
+    import datasets  # noqa: F401  not in each child anew
+
+    codes = at_once(4, release_thrice, job, report, killed_in)
+    assert codes == [-signal.SIGKILL if killed_in else 0, 0, 0, 0]
+    folder = Path(report.folder)
+    together = everything(folder)
+    shutil.rmtree(folder / "dataset")
+    write_release(job, report, NOW)
+    alone = everything(folder)
+    assert set(together) == set(alone)
+    assert {Path(name).name for name in alone if alone[name] != together[name]} <= {"state.json"}
+
+
+def test_rows_of_another_run_are_released_with_their_report(pocket):
+    "Another process has ended the annotation since: its rows lie there, beside its report."
+    job, report = pocket
+    folder = Path(report.folder)
+    task = load_task("pocket_nli")
+    theirs = annotated(load_examples(task, "train")[:30], task, "no label found")
+    write_annotations(theirs, folder / "train.jsonl")
+    with pytest.raises(ReleaseError, match="where the report says 30, 30, 30"):
+        write_release(job, report, NOW)
+    other = replace(report, splits=report.splits | {"train": summarise_annotations(theirs, task)})
+    write_json(folder / "report.json", other.to_dict())
+    assert write_release(job, report, NOW).counts["train"].summary.n_labels == 0
+
+
+def test_rows_and_report_are_of_one_run(tmp_path, monkeypatch):
+    "Another process writes its rows of the same annotation between ours and our report."
+    task = load_task("pocket_nli")
+    rows = {"train": load_examples(task, "train")[:4]}
+    job = AnnotationJob(task, rows, load_templates(task), PromptMix.single("one-sentence"), MODEL, {"temperature": 0})
+    path, report_ours = tmp_path / "annotations" / job.id / "train.jsonl", zero_shot_distill.annotate.job.report_annotation
+
+    def report_late(*arguments):
+        write_annotations(annotated(rows["train"], task), path)
+        return report_ours(*arguments)
+
+    monkeypatch.setattr("zero_shot_distill.annotate.job.report_annotation", report_late)
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        client = TeacherClient(StoredTeacher(MODEL), store, job.sampling, AskOptions(PRICE))
+        report = run_annotation(job, client, tmp_path, Progress(quiet=True))
+    assert [row.label for row in read_annotations(path)] == [None] * 4
+    assert report.splits["train"].n_labels == 0
 
 
 def test_mistakes(pocket):

@@ -23,7 +23,7 @@ from zero_shot_distill.annotate.entity_quality import (
 from .job import Annotation, JobError
 from .rows import summarise_annotations, write_annotations
 from .worth import confidence_worth
-from ..core.files import fingerprint, write_json, write_text
+from ..core.files import fingerprint, replacing, write_json, write_text
 from ..core.markdown import code, plain, rows_table
 from ..task.load import load_examples
 from ..task.task import Task
@@ -95,8 +95,7 @@ def _write(
     id, checks = named
     for name in source.summary:
         if name != split:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.folder / f"{name}.jsonl", folder / f"{name}.jsonl")
+            _copy(source.folder / f"{name}.jsonl", folder / f"{name}.jsonl")
     write_annotations(kept.rows, folder / f"{split}.jsonl")
     write_text(folder / "unanswered.jsonl", "")
     group_of = dict(zip((row.id for row in quality.rows), quality.groups, strict=False))
@@ -125,11 +124,17 @@ def _write(
 _SOURCE_CARD = "SOURCE.md"
 
 
+def _copy(path: Path, place: Path) -> None:
+    "Copy a file in one step: another process may read it, or write the same."
+    with replacing(place) as partial:
+        shutil.copyfile(path, partial)
+
+
 def _write_card(source: Annotation, quality: EntityQuality, said: str, folder: Path) -> None:
     "Write the card, and the card of the annotation before the filter beside it."
     has_card = (source.folder / "README.md").is_file()
     if has_card:
-        shutil.copyfile(source.folder / "README.md", folder / _SOURCE_CARD)
+        _copy(source.folder / "README.md", folder / _SOURCE_CARD)
     lines = [
         f"# {code(folder.name)}, filtered from {code(source.id)}",
         f"{plain(said)}. The other splits are as they were. A row without its teacher's label is here for its gold label alone.",

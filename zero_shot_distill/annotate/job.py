@@ -42,6 +42,7 @@ from .worth import confidence_worth
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text, table_html, table_text
 from ..core.files import fingerprint, write_json, write_text
+from ..core.lock import folder_lock
 from ..core.progress import OnProgress, Progress
 from ..prompt.by_label import by_label_rows
 from ..prompt.collect import collect_replies, requests_for
@@ -283,12 +284,13 @@ def run_annotation(
         options.on_message(line)
 
     noting = replace(client, options=replace(options, on_message=note))
-    splits, read, worth = {}, {}, {}
+    splits, read, worth, versions = {}, {}, {}, {}
     for split, examples in job.rows.items():
         with progress.bar(f"annotating {len(examples)} {split} rows", n_parallel=client.n_at_once) as on_progress:
             read[split] = ask_split(job, split, noting, on_progress, read_again)
         rows = annotated_rows(job, split, read[split])
         write_annotations(rows, folder / f"{split}.jsonl")
+        versions[split] = _version(folder / f"{split}.jsonl")
         groups = [job.task.group_of(example) for example in examples]
         open_rows = {question.row for question in find_unanswered({split: read[split]})}
         splits[split] = summarise_annotations(rows, job.task, groups, open_rows)
@@ -300,11 +302,22 @@ def run_annotation(
                     f"  {job.model} told no log-probabilities for {n_without:,} of {n_labels:,} labels: how sure it was is not known; {other}"
                 )
     report = replace(report_annotation(job, splits, read, client, folder, notes), confidence=worth)
-    write_json(folder / "report.json", report.to_dict())
-    lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
-    write_text(folder / "unanswered.jsonl", "".join(lines))
-    (folder / "left.jsonl").unlink(missing_ok=True)  # the same file under its former name
+    with folder_lock(folder):
+        for split, version in versions.items():
+            path = folder / f"{split}.jsonl"
+            if _version(path) != version:  # another process annotates the same: rows and report shall be of one run
+                write_annotations(annotated_rows(job, split, read[split]), path)
+        write_json(folder / "report.json", report.to_dict())
+        lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
+        write_text(folder / "unanswered.jsonl", "".join(lines))
+        (folder / "left.jsonl").unlink(missing_ok=True)  # the same file under its former name
     return report
+
+
+def _version(path: Path) -> tuple[int, int]:
+    "Tell one version of a file from another that was put in its place."
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns
 
 # %% ../../nbs/4_annotate/02_job.ipynb #e05d87f8
 @dataclass(frozen=True, repr=False)

@@ -20,9 +20,10 @@ from itertools import islice
 from pathlib import Path
 
 from .card import COLUMNS, SplitCounts, annotation_card, columns_of, type_of
-from .job import AnnotationJob, AnnotationReport
+from .job import Annotation, AnnotationJob, AnnotationReport, JobError
 from .rows import AnnotatedRow, AnnotationSummary
 from ..core.definition import DataError, ZsdError
+from ..core.lock import folder_lock
 from ..task.rows import read_rows
 
 # %% ../../nbs/4_annotate/06_release.ipynb #0de27410
@@ -138,12 +139,35 @@ def write_release(
 ) -> Release:  # `DataError` or `ReleaseError` where the rows are not those of the report, or nothing can be written
     """Write an annotation as others read it, beside its rows: `dataset/`, `<split>_CoT.json` and the card `README.md`.
 
-    Repeating it replaces what was there. Its own memory does not grow with the number of rows; while it works, the disk needs three times their room.
+    Repeating it replaces what was there. Several processes may do so at once, one waits for the other. Where another one has ended the annotation since
+    (more rows were answered), its rows and its report are released. Its own memory does not grow with the number of rows; while it works, the disk needs three times their room.
     """
     folder = Path(report.folder)
     if report.id != job.id:
         raise ReleaseError(f"{folder}: the report is of annotation {report.id}, not of {job.id}; annotate again")
     names = check_split_names(job.rows)
+    try:
+        with _quiet_datasets(), folder_lock(folder):
+            return _write_all(job, _report_there(report), folder, names, now or datetime.now(UTC))
+    except OSError as error:
+        why = error.strerror or str(error).partition("\n")[0]
+        mend = "make room or give write access there, and run the same command again: nothing is asked twice"
+        raise ReleaseError(f"{folder}: the release cannot be written ({why}); {mend}") from error
+
+
+def _report_there(report: AnnotationReport) -> AnnotationReport:
+    "Read the report that lies beside the rows, which belongs to them; ours where there is none."
+    try:
+        there = Annotation.open(Path(report.folder)).report
+    except JobError:
+        return report
+    return there if there.id == report.id else report
+
+
+def _write_all(
+    job: AnnotationJob, report: AnnotationReport, folder: Path, names: Mapping[str, str], now: datetime
+) -> Release:  # `OSError` where the disk is full
+    "Write all parts into a folder of their own, then put them in place."
     making = folder / "release.partial"
     arrow_paths = {name: making / f"{name}.arrow" for name in names.values()}
     counts: dict[str, SplitCounts] = {}
@@ -154,14 +178,10 @@ def write_release(
             rows_path, cot_path = folder / f"{split}.jsonl", making / f"{split}_CoT.json"
             counts[split] = _write_split(rows_path, name, report.splits[split], columns_of(job), cot_path, arrow_paths[name])
         _save_dataset(arrow_paths, making / "dataset")
-        (making / "README.md").write_text(annotation_card(job, report, counts, now or datetime.now(UTC)), encoding="utf-8")
+        (making / "README.md").write_text(annotation_card(job, report, counts, now), encoding="utf-8")
         paths = [folder / name for name in ("dataset", *(f"{split}_CoT.json" for split in names), "README.md")]
         for path in paths:
             _put(making / path.name, path)
-    except OSError as error:
-        why = error.strerror or str(error).partition("\n")[0]
-        mend = "make room or give write access there, and run the same command again: nothing is asked twice"
-        raise ReleaseError(f"{folder}: the release cannot be written ({why}); {mend}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Release(folder, tuple(paths), counts)

@@ -17,11 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from ..core.definition import ZsdError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from ..core.lock import is_locked_elsewhere
 
 # %% ../../nbs/1_store/01_database.ipynb #6cf550b9
 def log_path(
@@ -136,27 +132,16 @@ def _next_writer(
 ) -> Iterator[None]:
     "Wait until no other process is the next to write; where folders cannot be locked (Windows, NFS), do not wait."
     try:
-        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+        descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     except OSError:  # a folder that may be used and not listed
         descriptor = None
     try:
-        while descriptor is not None and _is_locked_elsewhere(descriptor) and time.monotonic() < deadline:
+        while descriptor is not None and is_locked_elsewhere(descriptor) and time.monotonic() < deadline:
             time.sleep(random.uniform(*_PAUSE_S))
         yield
     finally:
         if descriptor is not None:
             os.close(descriptor)  # gives the lock back
-
-
-def _is_locked_elsewhere(descriptor: int) -> bool:  # False: locked by us now, or there are no such locks here
-    "Try to lock a folder."
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _retry_while_busy(connection: sqlite3.Connection, statement: str, deadline: float) -> None:

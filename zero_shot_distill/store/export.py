@@ -7,14 +7,13 @@ __all__ = ['parquet_schema', 'export_parquet']
 
 # %% ../../nbs/1_store/04_export.ipynb #27f75b81
 import json
-import os
-from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.files import replacing
 from ..core.progress import OnProgress
 from .database import StoreError
 from .maintenance import Kept, kept_replies, n_replies
@@ -96,12 +95,14 @@ def export_parquet(
     import pyarrow.parquet
 
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     schema = parquet_schema()
     n_written = 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.reading() as connection, pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+        with (
+            replacing(path) as partial,
+            store.reading() as connection,
+            pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
+        ):
             n_rows = n_replies(connection)
             rows = chain(kept_replies(connection, "responses"), kept_replies(connection, "superseded"))
             while block := list(islice(rows, _ROWS_A_GROUP)):
@@ -109,12 +110,8 @@ def export_parquet(
                 n_written += len(block)
                 if on_progress is not None:
                     on_progress(n_written, n_rows)
-        os.replace(partial, path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); free some space or name another file") from error
     except (ValueError, KeyError) as error:
         raise StoreError(f"{store.path}: a row cannot be read ({' '.join(str(error).split())}); `zsd store verify` says which") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return n_written

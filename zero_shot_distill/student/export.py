@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from ..core.display import styled, table_html
 from ..core.files import write_json, write_text
+from ..core.lock import LockError, folder_lock
 from ..core.markdown import rows_table
 from .config import StudentError, UnusableInput, first_line
 from .model import load_student_model
@@ -166,20 +167,22 @@ def export_student(
     if out_dir.exists() and not (out_dir / DECODER).is_file():
         raise UnusableInput(f"{out_dir}: exists and is no export; give another folder")
     staging = out_dir.with_name(f".{out_dir.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
     try:
-        shutil.copytree(student_dir, staging, ignore=shutil.ignore_patterns("*.safetensors"))
-        _write_onnx(loaded.model, staging)
-        if form == "onnx-int8":
-            _round_weights(staging)
-        shutil.rmtree(out_dir, ignore_errors=True)
-        os.replace(staging, out_dir)
-    except UnusableInput:
+        with folder_lock(out_dir.parent):  # another process may export the same student
+            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                shutil.copytree(student_dir, staging, ignore=shutil.ignore_patterns("*.safetensors"))
+                _write_onnx(loaded.model, staging)
+                if form == "onnx-int8":
+                    _round_weights(staging)
+                shutil.rmtree(out_dir, ignore_errors=True)
+                os.replace(staging, out_dir)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except (UnusableInput, LockError):
         raise
     except Exception as error:  # of the exporter, whose classes are many, or of a full disk
         raise StudentError(f"{student_dir}: cannot be exported ({first_line(error)})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     sizes = [
         sum(file.stat().st_size for file in folder.glob(pattern)) / 1e6
         for folder, pattern in ((out_dir, "*.onnx*"), (student_dir, "*.safetensors"))

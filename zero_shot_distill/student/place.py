@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..annotate.rows import AnnotatedRow
+from ..core.lock import folder_lock
 from .config import StudentError, UnusableInput
 
 # %% ../../nbs/5_student/05_place.ipynb #44162764e8dc
@@ -25,21 +26,23 @@ STUDENT_FILE = "student.json"  # says what a student is; a folder without it is 
 def written_beside(
     path: Path,  # of the student
 ) -> Iterator[Path]:  # a folder to write it into; `StudentError` where that fails
-    "Write a student beside its place, then put it there in one step."
+    "Write a student beside its place, then put it there in one step. Another process that writes one into the same folder is waited for."
     staging, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("partial", "old"))
     try:
-        shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
-        staging.mkdir(parents=True)
-        yield staging
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(staging, path)
+        with folder_lock(path.parent):
+            shutil.rmtree(staging, ignore_errors=True)  # a run that was killed may have left one
+            staging.mkdir()
+            try:
+                yield staging
+                if path.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                    os.replace(path, old)
+                os.replace(staging, path)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StudentError(f"{path}: cannot be saved ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def require_place(

@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock
 
 from ..core.definition import DataError, read_yaml
-from ..core.files import fingerprint, write_json, write_text
+from ..core.files import fingerprint, replacing, write_json, write_text
 
 # %% ../../nbs/5_thesis/00_imported.ipynb #32dea440
 @dataclass(frozen=True)
@@ -126,23 +126,17 @@ class ImportedReplies(EditableFiles):
         "Add replies to one template, in one step."
         path = self.path / "replies" / task / split / f"{template_id}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         seen: set[tuple[int, str]] = set()
-        try:
-            with self._locked(), partial.open("w", encoding="utf-8") as file:
+        with self._locked(), replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
 
-                def add(reply: ImportedReply) -> None:
-                    if (reply.row, reply.model) not in seen:
-                        seen.add((reply.row, reply.model))
-                        file.write(json.dumps(asdict(reply), ensure_ascii=False) + "\n")
+            def add(reply: ImportedReply) -> None:
+                if (reply.row, reply.model) not in seen:
+                    seen.add((reply.row, reply.model))
+                    file.write(json.dumps(asdict(reply), ensure_ascii=False) + "\n")
 
-                for reply in _read_lines(path):
-                    add(reply)
-                yield add
-                file.flush()
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            for reply in _read_lines(path):
+                add(reply)
+            yield add
 
 # %% ../../nbs/5_thesis/00_imported.ipynb #379bf24c
 @dataclass(frozen=True)
