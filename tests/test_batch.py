@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -650,6 +651,57 @@ def interrupt(server: ScriptedServer, requests: list[Request], store: ResponseSt
     with pytest.raises(KeyboardInterrupt):
         by_batch(server, requests, store, stop)
     assert [row["state"] for row in rows(store)][-1] == "running"
+
+
+def first_batch_says(server: ScriptedServer, changes: dict[str, Any]) -> None:
+    "Let the first batch, once it has ended, tell of itself with changes; an empty mapping ends that."
+    to_json = server.batches._to_json
+
+    def changed(batch: Any) -> dict[str, Any]:
+        told = to_json(batch)
+        return told | (changes if told["id"] == "batch_scripted_0" and told["status"] == "completed" else {})
+
+    server.batches._to_json = changed
+
+
+ENDLESS = {
+    "completed, no file": ({"output_file_id": None}, "is completed and names no file with its replies; run again"),
+    "expired, no file": ({"output_file_id": None, "status": "expired"}, "is expired and names no file with its replies; run again"),
+    "no counts": ({"output_file_id": None, "request_counts": None}, "is completed and names no file"),
+    "always under way": ({"status": "in_progress"}, "is still 'in_progress'; cancel it at the provider, or run again"),
+    "always validating": ({"status": "validating"}, "is still 'validating'; cancel it"),
+    "a status of its own": ({"status": "paused"}, "is still 'paused'; cancel it"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_batch_without_end_ends_the_run(store, monkeypatch, name):
+    "The other batch's replies are kept, one line says who and how to go on, and a later run fetches what is there without paying twice."
+    monkeypatch.setattr(batch, "N_REQUESTS", 5)
+    monkeypatch.setattr(batch, "_OVERDUE", timedelta(0))
+    (changes, said), requests, lines = ENDLESS[name], requests_for(10), []
+    changes = dict(changes)
+    with serve(validating_s=0, in_progress_s=0) as server, hosted(server) as teacher:
+        first_batch_says(server, changes)
+        asked = ask_by_batch(teacher, requests, store, options=AskOptions(on_message=lines.append), poll_s=POLL_S)
+        assert {request.key for request in requests[5:]} <= asked.responses.keys()
+        assert {failure.kind for failure in asked.failures.values()} == {ErrorKind.IN_BATCH}
+        assert len(asked.failures) == 5
+        assert [line for line in lines if said in line and "batch_scripted_0" in line and "\n" not in line] == lines[-1:]
+        changes.clear()
+        again = ask_by_batch(teacher, requests, store, poll_s=POLL_S)
+    assert (len(again.responses), again.failures) == (10, {})
+    assert [entry.batched for entry in server.ledger.values()] == [1] * 10
+
+
+def test_a_batch_that_never_names_its_file_is_asked_anew_after_a_day(store, monkeypatch):
+    monkeypatch.setattr(batch, "_A_DAY", timedelta(0))
+    with serve() as server, hosted(server) as teacher:
+        first_batch_says(server, {"output_file_id": None})
+        asked = ask_by_batch(teacher, requests := requests_for(5), store, poll_s=POLL_S)
+    assert asked.responses.keys() == {request.key for request in requests}
+    assert {response.open_attempts for response in asked.responses.values()} == {1}  # it may have been charged
+    assert [entry.batched for entry in server.ledger.values()] == [2] * 5
 
 
 def test_ctrl_c_leaves_the_batch_running(store):

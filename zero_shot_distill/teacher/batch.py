@@ -10,12 +10,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from functools import partial
 
 from ..core.progress import OnProgress
 from ..store.request import AttemptResult, Request, Response
 from ..store.store import ResponseStore
-from .batch_api import N_BYTES, N_REQUESTS, UNDER_WAY, BatchApi, BatchApiError, read_output, write_line
+from .batch_api import ENDED, N_BYTES, N_REQUESTS, UNDER_WAY, BatchApi, BatchApiError, read_output, write_line
 from .batch_ledger import N_GROUP, Batch, BatchRecords, Questions
 from .completion import AskError, ErrorKind
 from .options import BUDGET_REACHED, OFFLINE, Asked, AskOptions, notes_of
@@ -26,6 +27,8 @@ from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
 # %% ../../nbs/2_teacher/10_batch.ipynb #67369608
 _N_EXTENDED = 2  # times that what true costs leave of the budget is used
 _N_SILENT = 15  # looks at a batch in a row without an answer, up to a minute apart
+_N_FILELESS = 5  # looks at a batch that has ended and names no file
+_A_DAY, _OVERDUE = timedelta(days=1), timedelta(days=2)  # what a provider has for a batch, and when nobody waits for it any more
 _N_REFUSED = 10  # batches in a row that a provider has no room for, a minute apart and each half as large as the one before
 # Words of providers, which have no code for it.
 _NO_ROOM = re.compile(r"enqueued|token_limit", re.IGNORECASE)
@@ -236,11 +239,12 @@ class _Receiver:
                 batch.status, batch.n_done = state.status, state.n_done
                 if state.status == "failed":
                     self._fail_batch(batch, state.reason)
-                elif state.status in ("completed", "expired", "cancelled"):
+                elif state.lacks_file:
+                    self._miss_file(batch)
+                elif state.status in ENDED:
                     self._fetch(batch, state.file_ids)
-                elif state.status != "validating":
-                    self._call.n_refused = 0
-                    self._tell_of(batch)
+                else:
+                    self._wait_on(batch)
                 batch.n_silent = 0
                 continue
             except BatchApiError as raised:
@@ -252,12 +256,36 @@ class _Receiver:
             elif error.status != 404 and (not error.can_pass or batch.n_silent > _N_SILENT):
                 raise error.for_user(self._call.teacher)
 
-    def _tell_of(self, batch: Batch) -> None:
-        "Say once that a provider calls a batch's status by a name that is not known; it counts as under way."
-        if batch.status not in UNDER_WAY and batch.id not in self._told:
+    def _wait_on(self, batch: Batch) -> None:
+        "Leave a batch that is long overdue to later calls; say once that a provider calls a status by a name that is not known here."
+        if batch.status != "validating":
+            self._call.n_refused = 0
+        if batch.is_older(_OVERDUE):
+            self._leave(batch, f"which is still {batch.status!r}; cancel it at the provider, or run again to look once more")
+        elif batch.status not in UNDER_WAY and batch.id not in self._told:
             self._told.add(batch.id)
             said = f"batch {batch.batch_id} is {batch.status!r}, a status that is not known here; waiting on"
             self._call.options.on_message(f"  {self._call.teacher.where}: {said}")
+
+    def _miss_file(self, batch: Batch) -> None:
+        "Look again for a while where a batch has ended and names no file; then leave it to later calls, and after a day ask its requests anew."
+        batch.n_fileless += 1
+        if batch.n_fileless < _N_FILELESS:
+            return
+        said = f"which is {batch.status} and names no file with its replies"
+        if batch.is_older(_A_DAY):
+            requests = self._call.records.requests(batch, self._call.questions.pending)
+            self._close(batch, requests, AskError(f"was in batch {batch.batch_id}, {said}", ErrorKind.AGAIN, charged=True))
+        else:
+            self._leave(batch, f"{said}; run again to look once more: after a day, what it holds is asked anew")
+
+    def _leave(self, batch: Batch, said: str) -> None:
+        "Leave a batch to later calls, and say why; its requests may have been paid for, so they stay claimed and are not asked again meanwhile."
+        said = f"batch {batch.batch_id}, begun {batch.created_at}, {said}"
+        for request in self._call.records.requests(batch, self._call.questions.pending):
+            self._call.questions.fail(request, AskError(f"is in {said}", ErrorKind.IN_BATCH))
+        self._call.options.on_message(f"  {self._call.teacher.where}: {said}")
+        self._call.set_aside(batch)
 
     def _fail_batch(self, batch: Batch, said: str) -> None:
         "Fail a batch that the provider refused after taking its file."
@@ -309,14 +337,11 @@ class _Receiver:
 
     def _give_up(self, batch: Batch) -> None:
         "Fail the requests of a batch that the provider does not know. They may have been paid for: they stay claimed while it could come back."
-        requests = list(self._call.records.requests(batch, self._call.questions.pending))
         if batch.is_old:
+            requests = list(self._call.records.requests(batch, self._call.questions.pending))
             self._close(batch, requests, AskError("the batch and its files are gone", ErrorKind.AGAIN, charged=True))
             return
-        said = f"is in batch {batch.batch_id}, begun {batch.created_at}, which {self._call.teacher.where} does not know; use the key that began it"
-        for request in requests:
-            self._call.questions.fail(request, AskError(said, ErrorKind.IN_BATCH))
-        self._call.set_aside(batch)
+        self._leave(batch, f"which {self._call.teacher.where} does not know; use the key that began it")
 
 # %% ../../nbs/2_teacher/10_batch.ipynb #9b4c9fc0
 class _BatchRun:

@@ -49,6 +49,7 @@ class Batch:
     n_done: int = 0  # requests that the provider has done with
     n_silent: int = 0  # looks at it in a row without an answer
     n_unknown: int = 0  # how often the provider did not know it
+    n_fileless: int = 0  # how often it had ended and named no file
 
     @property
     def is_final(self) -> bool:
@@ -58,7 +59,11 @@ class Batch:
     @property
     def is_old(self) -> bool:
         "Tell whether its files are gone: OpenAI keeps them for thirty days (openai 3.51, `files.create`)."
-        return datetime.now(UTC) - datetime.fromisoformat(self.created_at) > timedelta(days=30)
+        return self.is_older(timedelta(days=30))
+
+    def is_older(self, age: timedelta) -> bool:
+        "Tell whether it was made longer ago than this."
+        return datetime.now(UTC) - datetime.fromisoformat(self.created_at) > age
 
 # %% ../../nbs/2_teacher/09_batch_ledger.ipynb #bb0d49d8
 N_GROUP = 500  # requests that are claimed, and replies that are stored, in one transaction
