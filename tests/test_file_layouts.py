@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from zero_shot_distill.core.definition import DataError
+from zero_shot_distill.task.add import AddedTask, add_task
+from zero_shot_distill.task.columns import ColumnOptions
+from zero_shot_distill.task.load import load_whole
 from zero_shot_distill.task.rows import read_rows
 from zero_shot_distill.task.text_file import how_written
 
@@ -165,3 +168,154 @@ HEADERS = {  # what looks like a row but is a header
 def test_headers(tmp_path, header):
     path = written(tmp_path, "rows.csv", HEADERS[header])
     assert list(next(read_rows(path))[1]) == next(csv.reader(io.StringIO(HEADERS[header])))
+
+
+# What the labels are
+
+
+def added(folder: Path, name: str, content: str | bytes, **options) -> AddedTask:
+    return add_task("mine", {"train": written(folder, name, content)}, folder / "mine.yaml", ColumnOptions(**options), force=True)
+
+
+def labels(made: AddedTask) -> list[str | None]:
+    return [row.label for row in load_whole(made.task, "train")]
+
+
+MISSING = {  # what the file has in place of a label: the other labels, and what a definition says of it
+    "-": (["good", "bad"], ["-"]),
+    "-1": (["good", "bad"], ["-1"]),
+    -1: ([0, 1, 2], ["-1"]),
+    "null": (["good", "bad"], ["null"]),
+    "N/A": (["good", "bad"], ["N/A"]),
+    "NaN": (["good", "bad"], ["NaN"]),
+    "": (["good", "bad"], None),
+    None: (["good", "bad"], None),
+}
+
+
+@pytest.mark.parametrize("mark", MISSING)
+def test_no_label(tmp_path, mark):
+    "Such rows are kept without a label, and what says so is told."
+    values, no_label = MISSING[mark]
+    rows = [row | {"label": values[n % len(values)] if n % 5 else mark} for n, row in enumerate(ROWS)]
+    made = added(tmp_path, "rows.jsonl", lines(rows))
+    assert made.draft.definition.get("no_label") == no_label
+    assert labels(made) == [None if row["label"] == mark else str(row["label"]) for row in rows]
+    assert bool(no_label) == ("no-label" in {finding.kind for finding in made.findings})
+    assert set(made.task.labels) == {str(value) for value in values}
+
+
+@pytest.mark.parametrize("values", [[-1, 0, 1], [-1, 1], ["none", "good", "bad"]])
+def test_what_may_be_a_label_stays_one(tmp_path, values):
+    made = added(tmp_path, "rows.jsonl", lines([row | {"label": values[n % len(values)]} for n, row in enumerate(ROWS)]))
+    assert set(made.task.labels) == {str(value) for value in values}
+    assert made.task.no_label == ()
+
+
+def test_what_is_named_is_a_label_and_the_rest_is_none(tmp_path):
+    rows = [row | {"label": [-1, 0, 1][n % 3]} for n, row in enumerate(ROWS)]
+    made = added(tmp_path, "rows.jsonl", lines(rows), labels=("0", "1"))
+    assert made.task.no_label == ("-1",)
+    assert labels(made).count(None) == 14
+
+
+@pytest.mark.parametrize("content", [table([{"text": row["text"]} for row in ROWS]), table([row | {"label": "-"} for row in ROWS])])
+def test_files_without_any_label(tmp_path, content):
+    "They are welcome, and what then cannot be measured is said."
+    made = added(tmp_path, "rows.csv", content, labels=("good", "bad"))
+    assert set(labels(made)) == {None}
+    assert "nothing can be said about how right" in next(finding.what for finding in made.findings if finding.kind == "no-labels")
+
+
+PLACES = ["desk", "river", "cave"]
+QUIZ = [{"question": f"Where is lamp {n}?", "options": [f"{place} {n}" for place in PLACES]} for n in range(40)]
+CHOICES = {  # layout -> rows; the right answer of row n is its place n % 3
+    "letters, as CommonsenseQA": [
+        {"question": row["question"], "choices": {"label": ["A", "B", "C"], "text": row["options"]}, "answerKey": "ABC"[n % 3]}
+        for n, row in enumerate(QUIZ)
+    ],
+    "letters or numbers, as ARC": [
+        {"question": row["question"], "choices": {"text": row["options"], "label": [*marks]}, "answerKey": marks[n % 3]}
+        for n, row in enumerate(QUIZ)
+        for marks in [("ABC", "123")[n % 7 == 0]]
+    ],
+    "a list of marked texts": [
+        {
+            "question": {
+                "stem": row["question"],
+                "choices": [{"label": mark, "text": text} for mark, text in zip("ABC", row["options"], strict=True)],
+            }
+        }
+        | {"answerKey": "ABC"[n % 3]}
+        for n, row in enumerate(QUIZ)
+    ],
+    "numbers from 0": [row | {"answer": n % 3} for n, row in enumerate(QUIZ)],
+    "numbers from 1": [row | {"answer": n % 3 + 1} for n, row in enumerate(QUIZ)],
+    "words": [row | {"answer": row["options"][n % 3]} for n, row in enumerate(QUIZ)],
+    "lists as text": [row | {"options": str(row["options"]), "answer": "ABC"[n % 3]} for n, row in enumerate(QUIZ)],
+    "columns of letters": [
+        {"q": row["question"], **dict(zip("ABC", row["options"], strict=True)), "answer": "ABC"[n % 3]} for n, row in enumerate(QUIZ)
+    ],
+    "columns with a number": [
+        {"question": row["question"], **{f"ending{k}": text for k, text in enumerate(row["options"])}, "label": n % 3}
+        for n, row in enumerate(QUIZ)
+    ],
+}
+
+
+@pytest.mark.parametrize("layout", CHOICES)
+def test_choices(tmp_path, layout):
+    made = added(tmp_path, "quiz.jsonl", lines(CHOICES[layout]))
+    read = load_whole(made.task, "train")
+    assert [row.label for row in read] == [row["options"][n % 3] for n, row in enumerate(QUIZ)]
+    assert [row.fields[name] for row in read for name in made.task.choices] == [text for row in QUIZ for text in row["options"]]
+    told = [finding.what for finding in made.findings if finding.kind == "numbered-choices"]
+    assert [f"count the choices from {layout[-1]}" in what for what in told] == [True] * layout.startswith("numbers") or "column" in layout
+    # Rows of a test set without answers have choices all the same.
+    name = next(name for name in ("answerKey", "answer", "label") if name in CHOICES[layout][0])
+    made = added(tmp_path, "test.jsonl", lines([row | {name: ""} for row in CHOICES[layout]]))
+    assert (labels(made), len(made.task.choices)) == ([None] * 40, 3)
+
+
+VOTES = {  # columns that look like choices, and say what people chose
+    "votes with numbers": {"label1": 0, "label2": 1, "label3": 2},
+    "raters": {"rater_1": 0, "rater_2": 1},
+    "raters that never agree": {"answer_a": 0, "answer_b": 1},
+    "a list of votes": {"annotator_labels": [0, 1, 2]},
+    "options in any order": {"options": [1, 0]},
+    "gold choices": {"gold_choices": [0, 1]},
+}
+
+
+@pytest.mark.parametrize("votes", VOTES)
+@pytest.mark.parametrize("named", [(), ("text",)])
+def test_votes_are_never_shown(tmp_path, votes, named):
+    "Whether --fields is given or not: neither as choices nor as input."
+    rows = []
+    for n, row in enumerate(ROWS):
+        words = [row["label"], "bad" if row["label"] == "good" else "good", row["label"]]
+        words = words if n % 3 else words[::-1] if len(VOTES[votes]) != 2 else [words[1], words[0], words[2]]
+        cells = {name: [words[k] for k in which] if isinstance(which, list) else words[which] for name, which in VOTES[votes].items()}
+        rows.append(row | cells)
+    made = added(tmp_path, "rows.jsonl", lines(rows), fields=named, label="label")
+    assert made.task.fields == {"text": "text"}
+    assert (made.task.labels, made.task.choices) == (("bad", "good"), ())
+
+
+def test_choices_that_fields_leave_out_are_asked_for(tmp_path):
+    rows = lines(CHOICES["numbers from 0"])
+    with pytest.raises(DataError, match="choices in 'options', which --fields leaves out; add --choices options"):
+        added(tmp_path, "quiz.jsonl", rows, fields=("question",))
+    assert len(added(tmp_path, "quiz.jsonl", rows, fields=("question",), choices=("options",)).task.choices) == 3
+
+
+def test_the_amount_at_the_end_of_a_solution(tmp_path):
+    "As GSM8K has it, with thousands and without."
+    rows = [
+        {"question": f"Tom has {n} and {n}. How many?", "answer": f"{n}+{n}=<<{n}+{n}={2 * n}>>{2 * n}.\n#### {2 * n:,}"}
+        for n in range(480, 540)
+    ]
+    made = added(tmp_path, "sums.jsonl", lines(rows))
+    assert made.task.metric == "numeric"
+    assert [made.task.is_right(label, str(2 * n)) for n, label in zip(range(480, 540), labels(made), strict=True)] == [True] * 60
+    assert "label-at-end" in {finding.kind for finding in made.findings}

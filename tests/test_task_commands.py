@@ -629,11 +629,12 @@ LAYOUTS = {  # file -> what its definition holds, or what is asked
     "snli_min.jsonl": {
         "labels": ["contradiction", "entailment", "neutral"],
         "fields": {"sentence1": "sentence1", "sentence2": "sentence2"},
+        "no_label": ["-"],
     },
     "votes.csv": {"label_column": "label", "labels": ["contradiction", "entailment", "neutral"], "fields": {"text": "text"}},
     "anli_r1_train.jsonl": {"label_column": "label", "rationale_column": "reason", "id_column": "uid"},
     "UPPER.CSV": {"labels": ["negative", "positive"]},
-    "minus1.jsonl": {"labels": ["-1", "0", "1", "2"]},
+    "minus1.jsonl": {"labels": ["0", "1", "2"], "no_label": ["-1"]},
     "nfd_only.jsonl": {"label_column": "label", "fields": {"text": "text"}},
     "zh.jsonl": {"labels": ["正面", "负面"]},
     "columns.json": {"fields": {"text": "text"}, "labels": ["negative", "positive"]},

@@ -63,6 +63,19 @@ def test_built_in_tasks():
     assert list_tasks() == sorted([*PUBLISHED, "pocket_names", "pocket_nli"])
 
 
+def test_anli_as_its_authors_publish_it(tmp_path, monkeypatch):
+    "The premise is called context there, labels are letters."
+    rows = [
+        {"uid": f"u{n}", "context": "A dog runs.", "hypothesis": f"Note {n}.", "label": "enc"[n], "reason": "It says so."} for n in range(3)
+    ]
+    lay(tmp_path / "anli1", "train.jsonl", rows)
+    monkeypatch.setenv("ZSD_DATA", str(tmp_path))
+    read = load_examples(load_task("anli1"), "train")
+    assert [row.label for row in read] == ["entailment", "neutral", "contradiction"]
+    assert read[0].fields == {"premise": "A dog runs.", "hypothesis": "Note 0."}
+    assert read[0].rationale == "It says so."
+
+
 def test_svamp_is_split_as_published(svamp):
     train, test = load_whole(svamp, "train"), load_examples(svamp, "test")
     assert (len(train), len(test)) == (800, 200)

@@ -20,12 +20,23 @@ import yaml
 from ..core.definition import DataError, DefinitionError, check_definition
 from ..core.files import write_text
 from ..core.progress import OnProgress
-from .answers import Answers, read_answers, says_choice
-from .columns import ColumnOptions, find_fields, find_group, find_id, find_label, find_rationale, sounds_like_input
+from .answers import Answers, names_choices, read_answers, says_choice
+from zero_shot_distill.task.columns import (
+    ColumnOptions,
+    find_fields,
+    find_group,
+    find_id,
+    find_label,
+    find_rationale,
+    listed,
+    sounds_like_input,
+)
 from .conll import CONLL_FORMATS
 from .entity_columns import EntityColumns, find_entities
 from .inspect import Finding, Inspection, inspect_task
+from .no_label import no_label_values
 from .numbers import numeric_value
+from .rows import is_empty
 from .table import Column, Table, holds_labels, look_through, names_label, tells_label
 from .task import COLUMN, Task, list_tasks, load_task
 from .text_file import kind_of_file
@@ -99,6 +110,10 @@ def draft_task(
     if entities := find_entities(table, options):
         return _entity_draft(name, table, options, entities)
     label = find_label(table, options)
+    without = _without_label(table, label, options)
+    if label:
+        table = table.with_empty(label.name, without)
+        label = table.columns[label.name]
     answers = read_answers(table, label, options)
     shown_choices = {at[1] if (at := COLUMN.fullmatch(choice)) else choice for choice in answers.choices.values()}
     uses = {column: f"choice {column}" for column in shown_choices}
@@ -128,12 +143,26 @@ def draft_task(
         column = fields.get(group, group)
         uses[column] = ", ".join(filter(None, (uses.get(column), f"group ({why})")))
     definition = {"name": name, "fields": fields | answers.choices, "label_column": label.name if label else "label", **answers.keys}
-    optional = {"rationale_column": rationale, "id_column": id, "group_field": group}
+    optional = {"no_label": without or None, "rationale_column": rationale, "id_column": id, "group_field": group}
     definition |= {key: value for key, value in optional.items() if value is not None}
     definition |= {"student_input": _student_input(fields, answers.choices)}
     definition["splits"] = _splits(table, label, options)
     telling = {column: why for column in fields.values() if (why := _gives_away(table, table.columns[column], label, answers))}
-    return Draft(definition, uses, (*_about_files(table), *answers.findings, *_about_columns(telling, seems_id)))
+    about = (*_about_files(table), *_about_missing(table, label, without), *answers.findings, *_about_columns(telling, seems_id))
+    return Draft(definition, uses, about)
+
+
+def _without_label(table: Table, label: Column | None, options: ColumnOptions) -> list[str]:
+    "List the values of the label column that say that a row has no label; `--choices` are counted from 0, not from -1."
+    if label is None or label.kind in {"list", "other", "empty"}:
+        return []
+    values = [*label.values] if label.values else [*{str(row[label.name]) for row in table.sample if not is_empty(row.get(label.name))}]
+    found = no_label_values(values, options.labels)
+    minus = [value for value in values if numeric_value(value) == -1 and value not in found]
+    if minus and not options.labels and options.metric is None:
+        rest = table.with_empty(label.name, [*found, *minus])
+        found += minus if rest.columns[label.name].n_distinct and names_choices(rest, rest.columns[label.name], options) else []
+    return found
 
 # %% ../../nbs/1_task/06_add.ipynb #e98058559d68
 _MANY_GROUPS = 20  # documents; of fewer, sentences are drawn one by one
@@ -170,6 +199,17 @@ def _about_files(table: Table) -> Iterator[Finding]:
     for name, how in table.assumed.items():
         fix = "Nothing to do if texts and columns look right; otherwise save it as UTF-8, with commas between the columns."
         yield Finding("file-form", "", 0, f"{name} was read {how}.", fix)
+
+
+def _about_missing(table: Table, label: Column | None, without: list[str]) -> Iterator[Finding]:
+    "Report what was taken for no label, and what cannot be done where no row has one."
+    if without:
+        what = f"{listed(without)} in column {label.name!r} {'say' if len(without) > 1 else 'says'} that a row has no label."
+        yield Finding("no-label", "", 0, what, "It stands as `no_label` in the definition; name it with --labels if it is a label.")
+    if label is None or label.n_empty == len(label.hashes):
+        what = "No row has a label: nothing can be said about how right prompts, teacher and students are, only about how they answer."
+        fix = "Label some 50 rows to choose a prompt, and 100 or more for a test; the others are annotated all the same."
+        yield Finding("no-labels", "", sum(table.n_rows.values()), what, fix)
 
 
 def _about_columns(telling: Mapping[str, str], seems_id: str) -> Iterator[Finding]:
@@ -219,7 +259,8 @@ _MEANINGS = {
     "fields": "{placeholder} of the prompts: column that it shows",
     "label_column": "column with the right answer; rows without one are annotated, but nothing is measured on them",
     "labels": "the answers, lower case",
-    "label_pattern": "what does not match it is no label, and its row has none",
+    "label_pattern": "the part of the label column that is the label; where nothing matches, the row has none",
+    "no_label": "what the label column says where a row has no label",
     "choices": "the fields that hold the answers of a row, in the order (a), (b), ...",
     "metric": "answers are numbers or sums, right where their values are equal",
     "types": "what is looked for; say what each means, for prompts say it",

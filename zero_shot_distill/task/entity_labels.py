@@ -6,6 +6,7 @@
 __all__ = ['ReadType', 'listed_cell', 'file_scheme', 'tag_types', 'label_of_tags', 'label_of_places', 'entity_types']
 
 # %% ../../nbs/1_task/01_entity_labels.ipynb #8d319b4e2f90
+import ast
 import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -35,12 +36,15 @@ def _typed(read_type: ReadType, where: str, words: str) -> str:
 def listed_cell(
     cell: Any,  # of a row
 ) -> list[Any] | None:  # None: it lists nothing
-    "Take a cell as the list that it is, or that its JSON says, as in CSV."
+    "Take a cell as the list that it is, or that its JSON or Python says, as in CSV."
     if isinstance(cell, str) and cell.lstrip()[:1] == "[":
         try:
             cell = json.loads(cell)
-        except ValueError:
-            return None
+        except (ValueError, RecursionError):
+            try:
+                cell = ast.literal_eval(cell.strip())  # as pandas writes lists
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                return None
     return cell if isinstance(cell, list) else None
 
 

@@ -43,9 +43,10 @@ def _text(where: str, row: Row, name: str, source: str) -> str:
         column, place = match[1], match[2]
         value = _value(where, row, column)
         if place is not None:
-            if not isinstance(value, list) or len(value) <= int(place):
+            items = listed_cell(value)
+            if items is None or len(items) <= int(place):
                 raise DataError(f"{where}: column {column!r} is no list with an item {place}: {value!r}")
-            value = value[int(place)]
+            value = items[int(place)]
         if is_empty(value):
             raise EmptyField(f"{where}: column {column!r} is empty; fill it, or leave such rows out with `skip_empty: true` in the split")
         return str(value)
@@ -61,6 +62,8 @@ def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | Non
     if is_empty(value):
         return None
     words = str(value)
+    if words.strip() in task.no_label:
+        return None
     if task.label_pattern is not None:
         match = re.search(task.label_pattern, words)
         if match is None:

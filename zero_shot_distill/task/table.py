@@ -11,7 +11,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,6 +68,27 @@ class Table:
         names = list(self.n_rows)
         first = sum(self.n_rows[name] for name in names[: names.index(split)])
         return slice(first, first + self.n_rows[split])
+
+    def with_empty(
+        self,
+        name: str,  # of a column
+        values: Collection[str],  # that say nothing
+    ) -> "Table":
+        "Take some values of a column as empty cells."
+        import numpy as np
+
+        column = self.columns[name]
+        if not values:
+            return self
+        hashes = np.where(np.isin(column.hashes, [hash(value) for value in values]), 0, column.hashes)
+        counts = None if column.values is None else {value: n for value, n in column.values.items() if value not in values}
+        sample = tuple(row | {name: None} if str(row.get(name)) in values else row for row in self.sample)
+        cells = [str(row[name]) for row in sample if not is_empty(row.get(name))]
+        n_empty, n_distinct = int((hashes == 0).sum()), len(np.unique(hashes[hashes != 0]))
+        is_amount = bool(cells) and all(numeric_value(cell) is not None for cell in cells)
+        kind = "empty" if not n_distinct else "number" if is_amount and column.kind == "words" else column.kind
+        filled = replace(column, kind=kind, n_empty=n_empty, n_distinct=n_distinct, values=counts, hashes=hashes)
+        return replace(self, columns=self.columns | {name: filled}, sample=sample)
 
     def _repr_html_(self) -> str:
         rows = [

@@ -115,7 +115,7 @@ def normal_words(
 
 NO_ENTITY = "none"  # alias of a type whose entities the task leaves out
 _NO_ENTITY = frozenset(["", NO_ENTITY, "o", "no", "n/a", "na", "null", "no entity", "not an entity", "not a named entity", "other"])
-_LATER_KEYS = frozenset(["label_descriptions", "types", "guidelines", "tokens_column"])
+_LATER_KEYS = frozenset(["label_descriptions", "types", "guidelines", "tokens_column", "no_label"])
 
 
 def _plain(words: str) -> str:
@@ -183,6 +183,7 @@ class TaskLabels(EntityTypes):
     labels: tuple[str, ...] = ()  # all labels, lower case; none if each row has its `choices`, or by another metric than exact
     choices: tuple[str, ...] = ()  # fields that hold the labels of a row, in the order (a), (b), ...
     label_pattern: str | None = None  # regular expression for the part of the label column that is the label; a row without it has none
+    no_label: tuple[str, ...] = ()  # values of the label column that say that a row has none, e.g. - or -1
     label_names: dict[str, str] = {}  # value of the label column -> label, e.g. for numbered labels
     label_descriptions: dict[str, str] = {}  # label -> what it means, for prompts
 
@@ -192,6 +193,13 @@ class TaskLabels(EntityTypes):
         if isinstance(content, list) and any(isinstance(label, bool) for label in content):
             raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put such labels in quotes")
         return content
+
+    @field_validator("no_label", mode="before")
+    @classmethod
+    def _values(cls, content: Any) -> Any:
+        values = content if isinstance(content, list | tuple) else [content]
+        # YAML reads -1 as a number and null as nothing.
+        return ["null" if value is None else str(value) for value in values if not isinstance(value, dict | list)]
 
     @field_validator("label_names", mode="before")
     @classmethod
@@ -206,6 +214,8 @@ class TaskLabels(EntityTypes):
             raise ValueError("a task of entities has `metric: entities` and `types`, each with its meaning; other tasks have neither")
         if self.types and (self.labels or self.choices or self.label_pattern):
             raise ValueError("a task of entities has types, and no labels, choices or label_pattern")
+        if strays := sorted({*self.no_label} & {*self.labels, *self.label_names}):
+            raise ValueError(f"no_label has {strays[0]!r}, which is a label of the task; take it out of one of them")
         if self.metric == "exact" and len(self.labels) < 2 and len(self.choices) < 2:
             raise ValueError("give at least two labels, or two fields as choices, or the metric numeric")
         if self.labels and self.choices:
