@@ -667,6 +667,7 @@ def first_batch_says(server: ScriptedServer, changes: dict[str, Any]) -> None:
 ENDLESS = {
     "completed, no file": ({"output_file_id": None}, "is completed and names no file with its replies; run again"),
     "expired, no file": ({"output_file_id": None, "status": "expired"}, "is expired and names no file with its replies; run again"),
+    "a list as its file": ({"output_file_id": ["o"]}, "is completed and names no file"),
     "no counts": ({"output_file_id": None, "request_counts": None}, "is completed and names no file"),
     "always under way": ({"status": "in_progress"}, "is still 'in_progress'; cancel it at the provider, or run again"),
     "always validating": ({"status": "validating"}, "is still 'validating'; cancel it"),

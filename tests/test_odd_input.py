@@ -13,6 +13,7 @@ from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdErr
 from zero_shot_distill.pipeline import Pipeline
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.study.sweep import Sweep
+from zero_shot_distill.task import load
 from zero_shot_distill.task.add import task_of_file
 from zero_shot_distill.task.columns import ColumnOptions
 from zero_shot_distill.task.rows import read_rows
@@ -215,3 +216,40 @@ def test_a_file_of_any_name_makes_a_task(stem, tmp_path):
     )
     made = task_of_file(path, ColumnOptions())
     assert 0 < len(made.name.encode()) <= 100
+
+
+PATTERNS = {
+    "recursion": (r"(?P<label>yes|(?R))", "calls a part of the pattern within itself"),
+    "a numbered call": (r"(?P<label>a|(?1))", "calls a part"),
+    "a named call": (r"(?P<label>a|(?&label))", "calls a part"),
+    "a relative call": (r"(?P<label>a)(?-1)", "calls a part"),
+    "a long repeat": (r"(?P<label>a{1000000000})", "is longer than 100,000 characters"),
+    "repeats of repeats": (r"(?P<label>(?:(?:a{1000}){1000}){1000})", "is longer than"),
+    "an endless number": ("(?P<label>a{" + "9" * 5000 + "})", "is longer than"),
+    "no end": ("(?P<label>", "does not compile"),
+    "groups in groups": ("(" * 500 + "(?P<label>a)" + ")" * 500, "does not compile"),
+    "twice the same": ("(?P<label>a)(?P<label", "does not compile"),
+    "a list that nobody gave": (r"(?P<label>\L<words>)", "does not compile"),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_that_could_fill_memory_is_refused(name, tmp_path):
+    "In a task and in a template, when it is read and before anything is compiled."
+    pattern, said = PATTERNS[name]
+    with pytest.raises(DefinitionError, match=said) as told:
+        task(tmp_path, label_pattern=pattern)
+    assert "\n" not in str(told.value)
+    template = {"id": "one", "user_message": "{text}", "reply_pattern": pattern}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"task": "t", "templates": [template]}))
+    with pytest.raises(ZsdError, match=said) as told:
+        load_templates(task(tmp_path), tmp_path / "p.yaml")
+    assert "\n" not in str(told.value)
+
+
+def test_a_label_pattern_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    "It would have gone on for ages."
+    monkeypatch.setattr(load, "_PATTERN_S", 0.2)
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": "x", "label": "a" * 60 + "!"}) + "\n")
+    with pytest.raises(DataError, match=r"t\.jsonl:1: label_pattern ran for more than 0\.2 s on 'aaa"):
+        load.load_examples(task(tmp_path, label_pattern=r"(?:a|aa)+\d"), "train")

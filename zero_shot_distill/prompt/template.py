@@ -27,6 +27,7 @@ from pydantic import (
 from ..core.definition import DefinitionError, ZsdError, check_definition, placeholders, read_yaml
 from ..core.display import styled, table_html, table_text
 from ..core.files import definitions_dir
+from ..core.pattern import compile_pattern
 from .display import message_html
 from .forms import labels_not_read
 from ..task.task import NO_ENTITY, Example, Task
@@ -46,7 +47,7 @@ _IN_PATTERN = regex.compile(r"\{([A-Za-z_]\w+)\}")  # {choice_a}; what else stan
 
 def _compiled(pattern: str) -> regex.Pattern:
     "Compile a pattern with some word in the place of each placeholder."
-    return regex.compile(_IN_PATTERN.sub("x", pattern))
+    return compile_pattern(_IN_PATTERN.sub("x", pattern))
 
 # %% ../../nbs/3_prompt/01_template.ipynb #026c4086d449
 class ReplyRule(BaseModel):
@@ -72,8 +73,8 @@ class ReplyRule(BaseModel):
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
             groups = _compiled(pattern).groupindex if pattern is not None else {"label": 1}
-        except (regex.error, RecursionError) as error:  # the latter: hundreds of groups within groups
-            raise ValueError(f"the pattern does not compile: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"the pattern {error}") from None
         if "label" not in groups:
             raise ValueError("the pattern needs a group (?P<label>...)")
         return pattern

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..core.definition import DataError
 from ..core.files import data_dir
+from ..core.pattern import compile_pattern
 from ..entities.tags import tag_spans
 from ..entities.words import join_tokens
 from .conll import CONLL_FORMATS
@@ -57,6 +58,9 @@ def _text(where: str, row: Row, name: str, source: str) -> str:
     return COLUMN.sub(item, text)
 
 # %% ../../nbs/1_task/03_load.ipynb #7dfda4a5
+_PATTERN_S = 1.0  # seconds for one label
+
+
 def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | None:
     "Read the gold label in a column; None if it holds none."
     if is_empty(value):
@@ -65,7 +69,10 @@ def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | Non
     if words.strip() in task.no_label:
         return None
     if task.label_pattern is not None:
-        match = re.search(task.label_pattern, words)
+        try:
+            match = compile_pattern(task.label_pattern).search(words, timeout=_PATTERN_S)
+        except TimeoutError:
+            raise DataError(f"{where}: label_pattern ran for more than {_PATTERN_S:g} s on {words[:40]!r}; write a simpler one") from None
         if match is None:
             return None
         words = match.group()

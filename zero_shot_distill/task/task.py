@@ -29,6 +29,7 @@ from pydantic import (
 from ..core.definition import DefinitionError, FileName, check_definition, placeholders, read_yaml
 from ..core.display import styled, table_html
 from ..core.files import definitions_dir
+from ..core.pattern import compile_pattern
 from ..entities.entity import read_entities, same_entities
 from ..entities.words import Place, split_words
 from .numbers import numeric_value, same_value
@@ -234,9 +235,9 @@ class TaskLabels(EntityTypes):
                 f"label_descriptions explain {strays}, which are no labels of the task: {', '.join(self.labels) or 'it has none'}"
             )
         try:
-            re.compile(self.label_pattern or "")
-        except re.error as error:
-            raise ValueError(f"label_pattern is no regular expression: {error}") from None
+            compile_pattern(self.label_pattern or "")
+        except ValueError as error:
+            raise ValueError(f"label_pattern {error}") from None
         for label in self.labels:
             if not label or (read := self.read_label(label)) != label:
                 what = "says nothing" if not label else f"is read as {read!r}" if read else "is read as no label"

@@ -206,8 +206,8 @@ class _BatchObject(BaseModel):
     id: _Id
     status: Word = "unknown"
     input_file_id: Words = ""
-    output_file_id: _Id | None = None
-    error_file_id: _Id | None = None
+    output_file_id: Annotated[_Id | None, OrNone] = None
+    error_file_id: Annotated[_Id | None, OrNone] = None
     request_counts: Annotated[_Counts | None, OrNone] = None
     errors: Annotated[_Errors | None, OrNone] = None
     metadata: Annotated[dict[str, Any] | None, OrNone] = None
