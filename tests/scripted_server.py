@@ -58,6 +58,8 @@ class Scripted:
     hang_up: bool = False  # close the connection instead of replying
     cut: str = ""  # "reset": broken before any byte; "half": shorter than its Content-Length; "chunked": ends within a chunk
     drip_s: float | None = None  # headers, and then a byte (white space) each so many seconds, for ever
+    raw: bytes | None = None  # sent instead of everything, headers too; then the connection is closed
+    copy_after_s: float | None = None  # sent a second time so much later, on the same connection, whatever was asked meanwhile
 
 
 # By name, what a fault changes in the reply that would have been given.
@@ -402,7 +404,7 @@ class ScriptedServer:
         payload = scripted.body if scripted.body is not None else json.dumps(_completion(scripted, n)).encode()
         if scripted.status != 200:
             entry.refused += 1
-        is_whole = not (scripted.hang_up or scripted.cut or scripted.drip_s)
+        is_whole = not (scripted.hang_up or scripted.cut or scripted.drip_s or scripted.raw is not None)
         self.statuses[scripted.status if is_whole else 0] += 1
         if not is_whole or scripted.status != 200:
             connection.send(scripted, payload)
@@ -609,7 +611,10 @@ class _Connection(asyncio.Protocol):
             transport.close()
             return
         half = payload[: len(payload) // 2]
-        if scripted.cut == "chunked":
+        if scripted.raw is not None:
+            transport.write(scripted.raw)
+            transport.close()
+        elif scripted.cut == "chunked":
             transport.write(self._header(scripted, "Transfer-Encoding: chunked") + b"%x\r\n" % len(payload) + half)
             transport.close()
         elif scripted.cut == "half":
@@ -620,7 +625,10 @@ class _Connection(asyncio.Protocol):
             self._drip(scripted.drip_s)
         else:
             self._when_sent = when_sent
-            transport.write(self._header(scripted, f"Content-Length: {len(payload)}") + payload)
+            whole = self._header(scripted, f"Content-Length: {len(payload)}") + payload
+            transport.write(whole)
+            if scripted.copy_after_s is not None:
+                self.server._loop.call_later(scripted.copy_after_s, lambda: transport.is_closing() or transport.write(whole))
             if transport.get_write_buffer_size() == 0:
                 self.resume_writing()
 

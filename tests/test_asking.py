@@ -136,9 +136,9 @@ def test_reasoning_models(store):
     "max_tokens goes as max_completion_tokens, temperature is left out, the reasoning is counted, and the report says so."
     script = lambda body, n: Scripted(completion_tokens=50, reasoning_tokens=40, cached_tokens=6)  # noqa: E731
     with ScriptedServer(script, refuses=("max_tokens", "temperature")) as server:
-        asked = ask(hosted(server), requests_for(30), store, price=Price(1.0, 2.0, "test"))
+        asked = ask(hosted(server), requests_for(30, max_tokens=60), store, price=Price(1.0, 2.0, "test"))
         assert not {"max_tokens", "temperature"} & set(server.bodies[-1])
-        assert server.bodies[-1]["max_completion_tokens"] == 8
+        assert server.bodies[-1]["max_completion_tokens"] == 60
     assert (len(asked.responses), asked.failures) == (30, {})
     response = next(iter(asked.responses.values()))
     assert (response.reasoning_tokens, response.cached_tokens, response.cost_usd) == (40, 6, pytest.approx((10 + 2 * 50) / 1e6))
@@ -326,8 +326,8 @@ def test_one_reply_that_cannot_be_stored_takes_no_other_with_it(store, monkeypat
     real = attempts.post_request
 
     async def one_is_too_large(client, teacher, request, *rest):
-        outcome, headers = await real(client, teacher, request, *rest)
-        return (replace(outcome, completion_tokens=2**70) if request == requests[3] else outcome), headers
+        outcome, *told = await real(client, teacher, request, *rest)
+        return (replace(outcome, completion_tokens=2**70) if request == requests[3] else outcome), *told
 
     requests = requests_for(8)
     monkeypatch.setattr(attempts, "post_request", one_is_too_large)

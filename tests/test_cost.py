@@ -142,10 +142,11 @@ def test_reasoning_and_several_replies_are_within_the_limit():
 
 
 def test_the_dearest_kind_of_input_is_reserved():
-    plain = Budget(1.0, replace(DEAR, cache_write_usd_per_million=None)).worst_case_usd(request("?", 0))
-    assert Budget(1.0, DEAR).worst_case_usd(request("?", 0)) - 0.012 == pytest.approx(1.25 * (plain - 0.012))
+    one_token_out = 0.012 + 12e-6  # the request itself, and the one token that its reply may have
+    plain = Budget(1.0, replace(DEAR, cache_write_usd_per_million=None)).worst_case_usd(request("?", 1))
+    assert Budget(1.0, DEAR).worst_case_usd(request("?", 1)) - one_token_out == pytest.approx(1.25 * (plain - one_token_out))
     cached_is_dearer = replace(DEAR, cached_input_usd_per_million=4.0, cache_write_usd_per_million=None)
-    assert Budget(1.0, cached_is_dearer).worst_case_usd(request("?", 0)) - 0.012 == pytest.approx(2 * (plain - 0.012))
+    assert Budget(1.0, cached_is_dearer).worst_case_usd(request("?", 1)) - one_token_out == pytest.approx(2 * (plain - one_token_out))
 
 
 def test_batch_is_reserved_at_its_own_price():
@@ -216,7 +217,7 @@ def test_an_embedded_teacher_has_no_cap(store):
 def test_the_cap_is_never_passed(seed, batch, price, store):
     "Random questions, prices, orders and outcomes: what a provider could have charged, summed exactly, stays under the cap at every moment."
     rng = random.Random(seed)
-    asked = [request(f"{number} {'é' * rng.randint(0, 300)}", rng.randint(0, 200)) for number in range(300)]
+    asked = [request(f"{number} {'é' * rng.randint(0, 300)}", rng.randint(1, 200)) for number in range(300)]
     one = Budget(1.0, price, batch).worst_case_usd(asked[0])
     budget = Budget(one * rng.choice([0, 0.5, 1, 3, 20, 100, 1000]), price, batch)
     under_way: list[Request] = []

@@ -7,6 +7,7 @@ import copy
 import gzip
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from scripted_server import BatchScript, Scripted, ScriptedServer, _completion, 
 
 from zero_shot_distill.store.request import OUTCOMES, Request
 from zero_shot_distill.store.store import ResponseStore
-from zero_shot_distill.teacher import batch, teacher
+from zero_shot_distill.teacher import batch, transport
 from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
@@ -158,7 +159,10 @@ def run_with(bodies: dict[str, Scripted], store: ResponseStore, budget: Budget |
         n_sent = len(server.bodies)
         TeacherClient(hosted, store).ask([request for request in requests if request.key in asked.responses])
         assert len(server.bodies) == n_sent
-        assert all(entry.attempts == 1 for entry in server.ledger.values())
+        # A reply that is another's to the byte is asked for once more, for it may be a late copy.
+        times = Counter(scripted.body for scripted in odd)
+        repeated = {requests[2 * n + 1].messages[0][1] for n, scripted in enumerate(odd) if times[scripted.body] > 1}
+        assert all(entry.attempts == 1 or (entry.attempts == 2 and entry.content in repeated) for entry in server.ledger.values())
     return asked, requests[1::2]
 
 
@@ -460,4 +464,4 @@ def test_the_replies_are_what_a_provider_sends():
     "The completion that is spoilt here has the fields that the scripted server sends."
     sent = _completion(Scripted(cached_tokens=0, reasoning_tokens=0), 0)
     assert sent.keys() <= COMPLETION.keys()
-    assert teacher._MOST_BYTES == 16_000_000
+    assert transport._MOST_BYTES == 16_000_000

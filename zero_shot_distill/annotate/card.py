@@ -26,7 +26,6 @@ from ..prompt.parse import MIN_RATIONALE_WORDS
 from ..prompt.template import shows_label
 from ..stats.interval import Interval
 from ..task.task import Task
-from ..teacher.price import format_usd
 
 if TYPE_CHECKING:  # takes a while to import, and only writing a card needs it
     from huggingface_hub import DatasetCardData
@@ -107,6 +106,7 @@ _OUTCOME_FAULTS = {
     "refused": "Replies that were refusals: {}. They were not read.",
     "filtered": "Replies held back by the provider's filter: {}. They were not read.",
     "empty": "Replies without a word: {}.",
+    "reasoning": "Empty answers of which the reasoning was kept, and not read: {}.",
 }
 
 
@@ -203,7 +203,7 @@ def annotation_card(
         **_teacher_values(job, report),
         columns=[[code(name), meaning] for name, meaning in columns_of(job).items()],
         votes=[json.dumps(change) for change in job.confidence.changes(job.sampling)] if job.confidence else [],
-        cost=format_usd(report.usage.cost_usd),
+        cost=report.usage.cost_text,
         date=f"{now:%Y-%m-%d}",
         folder=Path(report.folder).name,
         first_split=first_split,

@@ -54,7 +54,7 @@ from ..store.request import Request, Response
 from ..task.task import Example, Task, load_task
 from ..teacher.budget import reply_limit
 from ..teacher.client import TeacherClient
-from ..teacher.price import Price, format_usd, total_usage
+from ..teacher.price import Price, total_usage
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
@@ -387,7 +387,7 @@ class Annotation:
 
     def _note(self) -> str:
         usage, left, source = self.report.usage, self.report.n_rows_left, self.report.filtered_from
-        cost = f"{usage.n_responses:,} replies, {usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out, cost {format_usd(usage.cost_usd)}"
+        cost = f"{usage.n_responses:,} replies, {usage.tokens_text}, cost {usage.cost_text}"
         state = f"{left:,} rows have no reply yet: annotate again to go on." if left else "Every row has a reply."
         state = f"Filtered from {source}." if source else state
         return " ".join([f"{cost}. {state}", *(f"WARNING: {warning}." for warning in self.report.warnings)])

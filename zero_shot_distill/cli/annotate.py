@@ -281,15 +281,16 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: 
     for warning in report.warnings:
         print(f"WARNING: {warning}")
     usage = report.usage
-    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
     cap = f" of at most {format_usd(budget_usd)}" if budget_usd is not None else ""
     if report.n_imported:
         print(f"{report.n_imported:,} replies were taken over from elsewhere and cost nothing here")
-    print(f"{usage.n_responses} replies, {tokens}, cost {format_usd(usage.cost_usd)}{cap} (prices: {report.price or 'unknown'})")
+    print(f"{usage.n_responses} replies, {usage.tokens_text}, cost {usage.cost_text}{cap} (prices: {report.price or 'unknown'})")
     ways = sum((Counter(summary.read_by) for summary in report.splits.values()), Counter())
     if "schema" in ways:
         print(f"labels read by JSON schema: {ways['schema']}, by the template's pattern: {ways['pattern']}")
-    odd = {outcome: n for outcome, n in report.outcomes.items() if outcome != "complete"}
+    odd = {outcome: n for outcome, n in report.outcomes.items() if outcome not in ("complete", "reasoning")}
+    if n_reasoning := report.outcomes.get("reasoning"):
+        print(f"empty answer, reasoning kept: {n_reasoning}")
     if odd:
         print(f"not complete: {', '.join(f'{n} {outcome}' for outcome, n in odd.items())}; `--retry {','.join(odd)}` asks for these again")
     if report.n_open_attempts:

@@ -90,7 +90,6 @@ def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]
     "List the templates, then the winner on other rows, then the trivial answers."
     from zero_shot_distill.prompt.by_label import with_trivial_rows
     from zero_shot_distill.prompt.score import share_cells
-    from zero_shot_distill.teacher.price import format_usd
 
     confusion = prompts.selection[0].confusion
     uneven = confusion is not None and confusion.is_uneven
@@ -101,7 +100,7 @@ def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]
             **share_cells(score, uneven),
             "words": f"{score.rationale_words.value:.0f}" if score.rationale_words.n else "-",
             "tokens": f"{score.prompt_tokens.value:.0f} in\n{score.completion_tokens.value:.0f} out" if score.prompt_tokens.n else "-",
-            "cost": format_usd(score.usage.cost_usd),
+            "cost": score.usage.cost_text,
         }
         for name, score in [*scored, (f"★ {prompts.winner}\nconfirmed, ", prompts.confirmation)]
     ]

@@ -27,7 +27,7 @@ from ..stats.paired import paired_shares
 from ..stats.power import detectable_difference
 from ..task.task import Example, Task
 from ..teacher.client import TeacherClient
-from ..teacher.price import Price, format_usd
+from ..teacher.price import Price
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
@@ -165,7 +165,7 @@ def confirmation_table(
                 line["flattered (selection rows)"] = "–" if before is None else share_text(getattr(before, name))
             if len(found.scores) > 1:
                 line[f"{OBJECTIVES[name]}, points more"] = "–" if id == found.incumbent else points_text(found.difference(id, name))
-        rows.append(line | {"cost": format_usd(score.usage.cost_usd)})
+        rows.append(line | {"cost": score.usage.cost_text})
     return rows
 
 

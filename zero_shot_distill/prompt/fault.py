@@ -17,6 +17,7 @@ class ReadFault(StrEnum):
     REFUSED = "refused by the teacher"
     FILTERED = "held back by the provider's filter"
     EMPTY = "empty reply"
+    ONLY_REASONING = "empty answer, reasoning kept"
     NO_LABEL = "no label found"
     UNKNOWN_LABEL = "label not allowed"
     AMBIGUOUS = "more than one label"

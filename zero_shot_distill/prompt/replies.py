@@ -75,7 +75,11 @@ def unanswered(
     return ReadReply(template_id, example, None, None, f"{fault}: {why}", fault)
 
 # %% ../../nbs/3_prompt/04_replies.ipynb #73df9874
-_UNREAD = {"refused": ReadFault.REFUSED, "filtered": ReadFault.FILTERED}  # outcome of a response -> fault
+_UNREAD = {
+    "refused": ReadFault.REFUSED,
+    "filtered": ReadFault.FILTERED,
+    "reasoning": ReadFault.ONLY_REASONING,
+}  # outcome of a response -> fault
 
 
 def _read(template: PromptTemplate, example: Example, task: Task, response: Response, timeout_s: float) -> ReadReply:

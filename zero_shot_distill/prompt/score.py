@@ -25,7 +25,7 @@ from ..stats.confusion import Confusion
 from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..store.request import Response
 from ..task.task import TaskLabels
-from ..teacher.price import Price, Usage, format_usd, total_usage
+from ..teacher.price import Price, Usage, total_usage
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
     import pandas as pd
@@ -308,7 +308,7 @@ class ScoredTemplates(list[PromptScore]):
                 "reply tokens": mean_text(score.completion_tokens, with_n=False),
                 "not read": f"{sum(score.unreadable.values())}\n{', '.join(score.unreadable)}",
                 "no reply": str(score.n_unanswered),
-                "cost": format_usd(score.usage.cost_usd),
+                "cost": score.usage.cost_text,
             }
             for score in self
         ]

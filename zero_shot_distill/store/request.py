@@ -94,7 +94,7 @@ def imported_request(
     return Request.build(model, [{"role": "user", "content": words}], **({} if template is None else {"template": template}))
 
 # %% ../../nbs/1_store/00_request.ipynb #06a7e717
-OUTCOMES = ("complete", "length", "refused", "filtered", "empty")
+OUTCOMES = ("complete", "length", "refused", "filtered", "empty", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Response:
 
     key: str  # of the request
     text: str  # verbatim; empty where the teacher said nothing
-    finish_reason: str  # "stop", "length" (cut off), "content_filter", "refusal", … or "unknown"
+    finish_reason: str  # "stop", "length" (cut off), "content_filter", "refusal", "reasoning" (`text` is no answer), … or "unknown"
     prompt_tokens: int | None  # None where the teacher does not count
     completion_tokens: int | None  # with those spent on reasoning
     latency_s: float  # seconds of the attempt that was answered
@@ -122,7 +122,7 @@ class Response:
     @property
     def outcome(self) -> str:
         "Return one of `OUTCOMES`. A refusal in ordinary words is a complete reply: reading it is the template's business."
-        ended = {"length": "length", "content_filter": "filtered", "refusal": "refused"}
+        ended = {"length": "length", "content_filter": "filtered", "refusal": "refused", "reasoning": "reasoning"}
         return ended.get(self.finish_reason) or ("complete" if self.text.strip() else "empty")
 
 # %% ../../nbs/1_store/00_request.ipynb #6ca44fb6

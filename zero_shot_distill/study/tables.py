@@ -37,7 +37,7 @@ def prompt_rows(
             "words per rationale": mean_text(score.rationale_words, with_n=False),
             "tokens in": mean_text(score.prompt_tokens, with_n=False),
             "tokens out": mean_text(score.completion_tokens, with_n=False),
-            "cost": format_usd(score.usage.cost_usd),
+            "cost": score.usage.cost_text,
         }
 
     listed = [
@@ -134,11 +134,10 @@ def cost_rows(
 ) -> list[dict[str, str]]:  # for `table_html`
     "List what the run took: tokens, dollars, seconds."
     usage, reference = run.info.usage, run.info.reference
-    uncounted = f"\n{usage.n_uncounted} responses without token counts" if usage.n_uncounted else ""
     rows = [
         ("teacher responses", f"{usage.n_responses:,}"),
-        ("tokens", f"{usage.prompt_tokens:,} in, {usage.completion_tokens:,} out{uncounted}"),
-        ("cost", f"{format_usd(usage.cost_usd)}\n{run.info.price or 'no price is known for this teacher'}"),
+        ("tokens", usage.tokens_text),
+        ("cost", f"{usage.cost_text}\n{run.info.price or 'no price is known for this teacher'}"),
     ]
     if reference is not None:
         rows.append((f"the same tokens at {reference.model}", f"{format_usd(reference.cost_usd)}\n{reference.source}"))

@@ -9,7 +9,7 @@ __all__ = ['call_safely', 'Arrival', 'Attempts', 'Outgoing', 'Incoming']
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,13 +19,15 @@ import openai
 
 from ..store.request import AttemptResult, Request, Response
 from ..store.store import Claim, ResponseStore
-from .budget import Budget
+from .budget import Budget, reply_limit
 from .completion import AskError, ErrorKind, post_request
 from .options import BUDGET_REACHED, OFFLINE
 from .price import Price
 from .rate_limit import RateLimit
 from .request_queue import Answer, RequestQueue, rough_tokens
 from .retry import GiveUp, Question, RetryAt, RetryPolicy
+from .server_words import read_ending
+from .stale import StaleReplies
 from .teacher import Teacher, TeacherError
 
 _T = TypeVar("_T")
@@ -48,12 +50,17 @@ class Arrival:
     at_s: float  # when
 
 # %% ../../nbs/2_teacher/07_attempts.ipynb #e6e2c52a
+_COPY = AskError("what came is a copy of an earlier reply", ErrorKind.STALE, charged=True)
+
+
 class Attempts:
     "The requests that are under way."
 
     def __init__(self, teacher: Teacher, wake: Callable[[], None]):
         self._teacher, self._wake = teacher, wake  # `wake` is called when a task has ended
         self._client: openai.AsyncOpenAI | None = None
+        self._lone_client: openai.AsyncOpenAI | None = None  # each request by a connection of its own
+        self.replies = StaleReplies()
         self._tasks: dict[Question, asyncio.Task[Arrival]] = {}
         self._ended: deque[Question] = deque()
 
@@ -63,7 +70,8 @@ class Attempts:
     async def open(self) -> None:
         "Start the teacher. May take a while: an embedded one loads its model."
         if self._client is None:
-            self._client = await asyncio.get_running_loop().run_in_executor(None, call_safely, self._teacher.async_client)
+            connect = partial(self._teacher.async_client, on_stray=self.replies.note_stray)
+            self._client = await asyncio.get_running_loop().run_in_executor(None, call_safely, connect)
 
     def send(self, question: Question, body: Mapping[str, Any]) -> None:
         "Send a request."
@@ -72,7 +80,14 @@ class Attempts:
         task.add_done_callback(partial(self._note_end, question))
 
     async def _attempt(self, request: Request, body: Mapping[str, Any]) -> Arrival:
-        outcome, headers = await post_request(self._client, self._teacher, request, body, self._client.timeout)
+        client, is_alone = self._client, not self.replies.keeps_connections
+        if is_alone:
+            client = self._lone_client = self._lone_client or self._teacher.async_client(keeps_connections=False)
+        outcome, headers, content = await post_request(client, self._teacher, request, body, client.timeout)
+        # Errors that say the same of each refused content have no id.
+        is_answer = isinstance(outcome, Response) and (outcome.text or outcome.prompt_tokens is not None)
+        if is_answer and self.replies.is_copy(request.key, content, is_alone):
+            outcome = _COPY
         return Arrival(outcome, headers, time.monotonic())
 
     def _note_end(self, question: Question, _: asyncio.Task) -> None:
@@ -105,8 +120,8 @@ class Attempts:
         "Close the connections."
         for task in self._tasks.values():
             task.cancel()
-        if self._client is not None:
-            await self._client.close()
+        for client in filter(None, (self._client, self._lone_client)):
+            await client.close()
 
 # %% ../../nbs/2_teacher/07_attempts.ipynb #4efd1e60
 _POLL_S = 0.5  # between looks at what other processes have spent of the budget
@@ -204,6 +219,17 @@ class Outgoing:
         return max(0.0, min(wait_s, _POLL_S) if self.is_short else wait_s)
 
 # %% ../../nbs/2_teacher/07_attempts.ipynb #f27da47b
+def _odd_things(request: Request, response: Response) -> Iterator[str]:
+    "List what a user is told of a reply."
+    limit = reply_limit(dict(request.sampling))
+    if limit is not None and (response.completion_tokens or 0) > limit:
+        yield "replies of more tokens than `max_tokens` allows, which a budget counts as they are"
+    if response.outcome == "reasoning":
+        yield "empty answers, reasoning kept"
+    elif not read_ending(response.finish_reason).is_known:
+        yield f"replies ended by {response.finish_reason[:40]!r}, which is not known here; kept as they are"
+
+
 class Incoming:
     "Learns from what comes back, and holds it until it is stored."
 
@@ -212,6 +238,7 @@ class Incoming:
         self.results: list[AttemptResult] = []  # to be stored
         self._answers: dict[str, Answer] = {}  # request key -> answer, to be given out once it is stored
         self.stop_error: TeacherError | None = None  # why the run has to stop
+        self.remarks: Counter[str] = Counter()  # what the user is told, each with how often it was so
 
     def take(self, question: Question, arrival: Arrival | BaseException, n_under_way: int) -> bool:  # whether the run has to stop
         "Note what came of an attempt. Raises the exception of one that failed by a fault of ours."
@@ -230,6 +257,7 @@ class Incoming:
         n_tokens = response.prompt_tokens + response.completion_tokens if counted else None
         self._rate_limit.answered(question.reservation, now, n_under_way, n_tokens)
         self._retry.answered()
+        self.remarks.update(_odd_things(question.request, response))
         if self._price:
             response = replace(response, cost_usd=self._price.cost_of(response))
         self.results.append(AttemptResult(question.request, response))
@@ -237,6 +265,7 @@ class Incoming:
 
     def _take_error(self, question: Question, error: AskError, now: float) -> None:
         self.results.append(AttemptResult(question.request, None, error.reason, error.charged, failure_kind=error.kind))
+        self.remarks.update(filter(None, [error.remark]))
         if error.kind in (ErrorKind.OVERLOAD, ErrorKind.TIMEOUT):
             self._rate_limit.overloaded(question.reservation, now, error.retry_after_s)
         match self._retry.failed(question, error, now):

@@ -40,14 +40,14 @@ def _most_prompt_tokens(request: Request) -> int:
 def reply_limit(
     sampling: Mapping[str, Any],  # sampling parameters of a request
 ) -> int | None:  # tokens; None: a reply may be of any length
-    "Read how long a reply may be. What is no count (true, or −1, by which some servers understand any length) is no limit."
+    "Read how long a reply may be. What is no count from 1 up (true, 0 or −1, by which some servers understand any length) is no limit."
     limits = [limit for name in ("max_tokens", "max_completion_tokens") if _is_count(limit := sampling.get(name))]
     n = sampling.get("n") or 1
     return max(limits) * n if limits and _is_count(n) else None
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class _Size(NamedTuple):

@@ -136,7 +136,8 @@ def _ask_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress
         run.stop()
     if options.budget:
         options.budget.refresh(store)
-    notes = notes_of(run.changes, n_schema_refused=sum(failure.kind == ErrorKind.SCHEMA for failure in failures.values()))
+    n_schema_refused = sum(failure.kind == ErrorKind.SCHEMA for failure in failures.values())
+    notes = notes_of(run.changes, n_schema_refused, run.remarks)
     for note in notes:
         options.on_message(f"  {teacher.where}: {note}")
     return Asked(store.get_many(by_key), failures, n_asked, notes)

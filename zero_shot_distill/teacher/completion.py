@@ -27,7 +27,17 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, Validati
 from ..store.request import Request, Response
 from .rate_limit import read_retry_after
 from .secrecy import hide, looks_secret
+from zero_shot_distill.teacher.server_words import (
+    collect_stream,
+    error_words,
+    is_content_refused,
+    is_stream,
+    read_ending,
+    refused_parameter,
+    wants_stream,
+)
 from .teacher import Teacher
+from .transport import ReplyTooLarge
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #d9697387
 SCHEMA_REFUSED = "the server takes no JSON schema"
@@ -40,6 +50,7 @@ class ErrorKind(StrEnum):
     OVERLOAD = "overload"  # temporary: the server was sent too many requests (HTTP 429)
     TIMEOUT = "timeout"  # temporary: no reply in time
     UNREACHABLE = "unreachable"  # temporary: no connection
+    STALE = "stale"  # temporary: what came is a copy of an earlier reply
     ROW = "row"  # final for this request only
     FORBIDDEN = "forbidden"  # HTTP 403: final for this request; for all of them while nothing has been answered
     SETTINGS = "settings"  # final for every request: key, address, model name or credit
@@ -52,7 +63,7 @@ class ErrorKind(StrEnum):
     @property
     def can_pass(self) -> bool:
         "Tell whether trying again can help."
-        return self in (ErrorKind.AGAIN, ErrorKind.OVERLOAD, ErrorKind.TIMEOUT, ErrorKind.UNREACHABLE)
+        return self in (ErrorKind.AGAIN, ErrorKind.OVERLOAD, ErrorKind.TIMEOUT, ErrorKind.UNREACHABLE, ErrorKind.STALE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,8 @@ class AskError:
     kind: ErrorKind  # what it means for the request and for the run
     charged: bool = False  # whether the attempt may have been charged
     retry_after_s: float | None = None  # as the server asks
-    parameter: str = ""  # with `ErrorKind.PARAMETER`: the one that the model does not take  # with `ErrorKind.PARAMETER`: its name
+    parameter: str = ""  # with `ErrorKind.PARAMETER`: the one that the model does not take; "stream" where it takes nothing else
+    remark: str = ""  # one line that the user is told once for each run, with how often it was so
 
     def __str__(self) -> str:
         return self.reason
@@ -123,13 +135,37 @@ _Details = Annotated[_TokenDetails | None, OrNone]
 class _Usage(BaseModel):
     prompt_tokens: Count = None
     completion_tokens: Count = None
+    total_tokens: Count = None
     prompt_tokens_details: _Details = None
     completion_tokens_details: _Details = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        return self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        return self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
+
+
+def _believed(usage: _Usage | None) -> _Usage:
+    """Leave out a usage that cannot be, such as more cached than prompt tokens: it is unknown, and counts as the worst case.
+
+    Some servers count the reasoning beside the completion, and only the total has both: what is charged is the total.
+    """
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return usage or _Usage()
+    written = max(usage.completion_tokens, (usage.total_tokens or 0) - usage.prompt_tokens)
+    if (usage.cached_tokens or 0) > usage.prompt_tokens or (usage.reasoning_tokens or 0) > written:
+        return _Usage()
+    return usage.model_copy(update={"completion_tokens": written})
 
 
 class _Message(BaseModel):
     content: _Text = None
     refusal: Annotated[_Text, OrNone] = None
+    reasoning_content: Annotated[_Text, OrNone] = None
+    reasoning: Annotated[_Text, OrNone] = None  # the same, at other servers
 
 
 class _Token(BaseModel):
@@ -146,6 +182,7 @@ class _Choice(BaseModel):
     message: _Message
     finish_reason: Word = "unknown"
     logprobs: Annotated[_Logprobs | None, OrNone] = None
+    error: Any = None  # a provider behind the server failed while it answered
 
 
 class ChatCompletion(BaseModel):
@@ -206,23 +243,26 @@ def read_completion(
         reply = ChatCompletion.model_validate(content)
     except ValidationError as error:
         return _unusable(content, error, secrets)
-    choice, usage = reply.choices[0], reply.usage or _Usage()
-    message, hidden = choice.message, list(filter(looks_secret, secrets))
-    said = hide(message.content or message.refusal or "", hidden)
+    choice, usage = reply.choices[0], _believed(reply.usage)
+    message, hidden, ending = choice.message, list(filter(looks_secret, secrets)), read_ending(choice.finish_reason)
+    if choice.error or ending.is_fault:
+        return _broke_off(request, choice, secrets)
+    said, reason = hide(message.content or message.refusal or "", hidden), hide(ending.reason, hidden)
+    reasoning = message.reasoning_content or message.reasoning or ""
+    if not said.strip() and reasoning.strip() and ending.is_whole:
+        said, reason = hide(reasoning, hidden), "reasoning"
     return Response(
         key=request.key,
         text=said,
-        finish_reason="refusal" if message.refusal else choice.finish_reason,
+        finish_reason="refusal" if message.refusal else reason,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         latency_s=latency_s,
         attempts=1,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         provider_model=hide(reply.model, hidden),
-        cached_tokens=_part_of(usage.prompt_tokens, usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens),
-        reasoning_tokens=_part_of(
-            usage.completion_tokens, usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
-        ),
+        cached_tokens=None if usage.prompt_tokens is None else usage.cached_tokens,
+        reasoning_tokens=None if usage.completion_tokens is None else usage.reasoning_tokens,
         token_logprobs=_logprobs_of(said, choice.logprobs) if "logprobs" in dict(request.sampling) else None,
     )
 
@@ -243,8 +283,19 @@ def _logprobs_of(text: str, told: _Logprobs | None) -> str | None:  # None where
     return json.dumps(pairs)
 
 
-def _part_of(total: int | None, part: int | None) -> int | None:
-    return part if part is None or (total is not None and part <= total) else None
+def _broke_off(request: Request, choice: _Choice, secrets: Sequence[str]) -> Response | AskError:
+    "Say that a fault of the server ended a reply; content that it refuses is no such fault."
+    words = error_words(choice.error)
+    if is_content_refused(403, words):
+        return _held_back(request)
+    said = one_line(words, secrets) or f"finish_reason {one_line(choice.finish_reason, secrets)!r}"
+    return AskError(f"the server broke the reply off: {said}", ErrorKind.AGAIN, charged=True)
+
+
+def _held_back(request: Request) -> Response:
+    "Return the reply, without text and of unknown cost, to a question whose content is refused."
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Response(request.key, "", "content_filter", None, None, 0.0, 1, now, "unknown")
 
 
 def _unusable(content: Any, error: ValidationError, secrets: Sequence[str]) -> AskError:
@@ -259,14 +310,7 @@ def _unusable(content: Any, error: ValidationError, secrets: Sequence[str]) -> A
     return AskError(f"the reply is no chat completion: {said}; does the address lack /v1?", ErrorKind.AGAIN, charged=True)
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #dd7c9ae5
-_UNASKED = (
-    "temperature",
-    "top_p",
-    "seed",
-    "logprobs",
-    "presence_penalty",
-    "frequency_penalty",
-)  # what reasoning models refuse, and what may be left out
+_SCHEMA = re.compile(r"response_format|json_schema|structured.outputs?", re.IGNORECASE)
 _LONGEST_WAIT_S = 600.0  # a provider that asks for more has closed for the day
 
 
@@ -278,7 +322,7 @@ def read_error(
     teacher: Teacher,  # names itself, and what must not be repeated
 ) -> Response | AskError:  # a response where the provider's filter held the reply back
     "Tell what an HTTP error means, for the request and for the run."
-    error = _read_error_body(text)
+    error, words = _read_error_body(text), _words_of(text)
     said = one_line(error.message or text, teacher.secrets)
     code, kind, retry_after_s = error.code, ErrorKind.ROW, None
     if 300 <= status < 400:
@@ -290,6 +334,10 @@ def read_error(
         )
     if status == 401:  # the server's words are left out: they often hold a part of the key
         return AskError(f"{teacher.where}: the key is not accepted (HTTP 401); check OPENAI_API_KEY, then run again", ErrorKind.SETTINGS)
+    if is_content_refused(status, words):
+        return _held_back(request)
+    if parameter := _refused_parameter(status, words, request):
+        return AskError(f"HTTP {status}: {said}", ErrorKind.PARAMETER, parameter=parameter)
     if status == 403:
         return AskError(
             f"{teacher.where}: the key is not accepted (HTTP 403); check OPENAI_API_KEY and what it may do, then run again",
@@ -301,16 +349,9 @@ def read_error(
         )
     if status == 402 or code == "insufficient_quota":
         return AskError(f"{teacher.where}: no credit left ({said}); top up the account, then run again", ErrorKind.SETTINGS)
-    if code in ("content_filter", "content_policy_violation"):
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Response(request.key, "", "content_filter", None, None, 0.0, 1, now, "unknown")
-    if status in (400, 422):
-        sampling = dict(request.sampling)
-        if "response_format" in sampling and re.search(r"response_format|json_schema|structured.outputs?", text, re.IGNORECASE):
-            return AskError(f"{SCHEMA_REFUSED}: {said}", ErrorKind.SCHEMA)
-        if parameter := _unsupported(error.param, code, said, sampling):
-            return AskError(f"HTTP {status}: {said}", ErrorKind.PARAMETER, parameter=parameter)
-    elif status in (408, 409) or status >= 500:
+    if status in (400, 422) and "response_format" in dict(request.sampling) and _SCHEMA.search(text):
+        return AskError(f"{SCHEMA_REFUSED}: {said}", ErrorKind.SCHEMA)
+    if status in (408, 409) or status >= 500:
         kind, retry_after_s = ErrorKind.AGAIN, read_retry_after(headers)
     elif status == 429 and "too large" not in said:  # one question alone is over the limit: waiting does not help
         kind, retry_after_s = ErrorKind.OVERLOAD, read_retry_after(headers)
@@ -318,25 +359,48 @@ def read_error(
             return AskError(
                 f"{teacher.where}: asks to wait for {retry_after_s / 3600:.1f} hours ({said}); run again then", ErrorKind.SETTINGS
             )
+    remark = ""
+    if kind.can_pass and (asked := _longer_than_waited(headers, retry_after_s)):
+        retry_after_s, remark = (
+            None,
+            f"HTTP {status} asked to wait {one_line(asked, teacher.secrets)}: not waited for, tried again within a minute",
+        )
+        said += f" (it asks to wait {one_line(asked, teacher.secrets)})"
     # A gateway that gives up does not know whether the work behind it was done and charged.
-    return AskError(f"HTTP {status}: {said}", kind, charged=status in (408, 502, 504), retry_after_s=retry_after_s)
+    return AskError(f"HTTP {status}: {said}", kind, charged=status in (408, 502, 504), retry_after_s=retry_after_s, remark=remark)
 
 
 def _read_error_body(text: str) -> ErrorBody:
     "Find what a server says of an error: an object or a text under `error`, or something else."
     try:
-        error = read_json(text.encode("utf-8", "replace"))["error"]
+        body = read_json(text.encode("utf-8", "replace"))
+        error = (body[0] if isinstance(body, list) else body)["error"]
         return ErrorBody.model_validate(error if isinstance(error, dict) else {"message": error})
     except (ValueError, LookupError, TypeError):
         return ErrorBody()
 
 
-def _unsupported(param: str, code: str, said: str, sampling: Mapping[str, Any]) -> str:
-    "Find the sampling parameter that a model does not take and that we know how to do without; empty where there is none."
-    if not code.startswith("unsupported") and not re.search(r"unsupported|not support", said, re.IGNORECASE):
-        return ""
-    known = [name for name in ("max_tokens", *_UNASKED) if name in sampling and (name == param or re.search(rf"\b{name}\b", said))]
-    return next((name for name in known if name != "max_tokens" or "max_completion_tokens" in said), "")
+def _words_of(text: str) -> str:
+    "Collect the words of an error, of JSON or plain."
+    try:
+        return error_words(read_json(text.encode("utf-8", "replace")))
+    except ValueError:
+        return text[:1000]
+
+
+def _refused_parameter(status: int, words: str, request: Request) -> str:
+    "Find the parameter that is not taken; a status of 500 is often a fault that passes, so that only an unexpected argument counts."
+    if status in (400, 403, 405, 422, 501) or (status == 500 and "unexpected keyword" in words):
+        return refused_parameter(words, [*dict(request.sampling), "stream_options"]) or ("stream" if wants_stream(words) else "")
+    return ""
+
+
+def _longer_than_waited(headers: Mapping[str, str], retry_after_s: float | None) -> str:  # empty: it may be waited for
+    "Return for how long a server asks to wait where that is beyond all patience, or beyond all numbers."
+    if retry_after_s is not None:
+        return f"{retry_after_s / 3600:.1f} hours" if retry_after_s > _LONGEST_WAIT_S else ""
+    said = headers.get("retry-after", "").strip()
+    return f"'{said[:40]}'" if re.match(r"\d|[A-Z][a-z]{2},", said) else ""
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #5793af20
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.UnsupportedProtocol)
@@ -357,7 +421,7 @@ async def post_request(
     request: Request,  # what is asked
     body: Mapping[str, Any],  # what is sent: the request, less what the model does not take
     timeout_s: float,  # for all of it: a server that sends a byte now and then is no use either
-) -> tuple[Response | AskError, Mapping[str, str]]:  # and the reply's headers
+) -> tuple[Response | AskError, Mapping[str, str], bytes]:  # and headers and body of the reply
     "Send one request and read what comes back. Never raises for what a server does."
     start = time.monotonic()
     try:
@@ -367,31 +431,38 @@ async def post_request(
     except openai.APIStatusError as error:
         reply = error.response
     except (TimeoutError, openai.APIConnectionError) as error:
-        return _no_reply(error, teacher, timeout_s), {}
+        return _no_reply(error, teacher, timeout_s), {}, b""
     except UnicodeEncodeError:  # of the body: headers and address were checked when the teacher was made
-        return AskError("the question holds half a surrogate pair, which is no text; correct the row or the template", ErrorKind.ROW), {}
+        return (
+            AskError("the question holds half a surrogate pair, which is no text; correct the row or the template", ErrorKind.ROW),
+            {},
+            b"",
+        )
+    except ReplyTooLarge as error:  # the model would write it again
+        return AskError(f"the reply is {error}, and was not kept", ErrorKind.ROW, charged=True), {}, b""
     except Exception as error:  # what a server sent made the HTTP client fail
         said = one_line(str(error) or type(error).__name__, teacher.secrets)
-        return AskError(f"the reply cannot be read ({said})", ErrorKind.ROW, charged=True), {}
+        return AskError(f"the reply cannot be read ({said})", ErrorKind.AGAIN, charged=True), {}, b""
     try:
-        return _read_reply(request, reply, time.monotonic() - start, teacher), reply.headers
+        return _read_reply(request, reply, time.monotonic() - start, teacher), reply.headers, reply.content
     except Exception as error:  # nothing that a server thinks of may end the run
-        return AskError(f"the reply cannot be read ({type(error).__name__})", ErrorKind.ROW, charged=True), reply.headers
+        return AskError(f"the reply cannot be read ({type(error).__name__})", ErrorKind.ROW, charged=True), reply.headers, b""
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #cef763df
 def _read_reply(request: Request, reply: httpx2.Response, latency_s: float, teacher: Teacher) -> Response | AskError:
     # Not `reply.text`, which decodes by whatever the headers say.
     if not reply.is_success:
         return read_error(request, reply.status_code, reply.content.decode("utf-8", "replace"), reply.headers, teacher)
+    content_type = reply.headers.get("content-type", "")
     try:
-        content = read_json(reply.content)
+        content = collect_stream(reply.content) if is_stream(content_type, reply.content) else read_json(reply.content)
     except ValueError:
         said = one_line(reply.content.decode("utf-8", "replace"), teacher.secrets)
-        hint = "cut off?" if "json" in reply.headers.get("content-type", "") else "does the address lack /v1?"
+        hint = "cut off?" if "json" in content_type or "stream" in content_type else "does the address lack /v1?"
         return AskError(f"the reply is no JSON: {said}; {hint}", ErrorKind.AGAIN, charged=True)
-    if isinstance(content, dict) and "choices" not in content and isinstance(error := content.get("error"), dict):
+    if isinstance(content, dict) and not content.get("choices") and isinstance(error := content.get("error"), dict):
         status = error.get("code")  # some gateways report errors with status 200
-        status = status if isinstance(status, int) and 400 <= status <= 599 else 500
+        status = status if isinstance(status, int) and 400 <= status <= 599 else 403 if is_content_refused(403, error_words(error)) else 500
         return read_error(request, status, reply.content.decode("utf-8", "replace"), reply.headers, teacher)
     return read_completion(request, content, latency_s, teacher.secrets)
 

@@ -8,6 +8,7 @@ __all__ = ['BUDGET_REACHED', 'OFFLINE', 'AskOptions', 'Asked', 'notes_of']
 # %% ../../nbs/2_teacher/06_options.ipynb #0650505b
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ..store.request import Response
 from .budget import Budget
@@ -49,13 +50,18 @@ BUDGET_REACHED = AskError("not asked: the budget is used up", ErrorKind.BUDGET)
 OFFLINE = AskError("not stored (offline)", ErrorKind.OFFLINE)
 
 
+_ONLY_STREAMS = "the server only streams: each reply is put together from a stream"
+
+
 def notes_of(
     changes: Mapping[str, str | None],  # parameter that the model does not take -> its other name, or None: left out
     n_schema_refused: int,  # requests whose JSON schema the server did not take
+    remarks: Mapping[str, int] = MappingProxyType({}),  # what was odd in the replies -> how often
 ) -> tuple[str, ...]:  # one line each
     "Say what was done otherwise than asked, for reports."
     notes = [
-        f"the model takes no {name}: sent as {other}" if other else f"the model takes no {name}: left out"
+        _ONLY_STREAMS if name == "stream" else f"the model takes no {name}: {f'sent as {other}' if other else 'left out'}"
         for name, other in changes.items()
     ]
-    return (*notes, *([f"{SCHEMA_REFUSED}: {n_schema_refused} requests"] if n_schema_refused else []))
+    refused = [f"{SCHEMA_REFUSED}: {n_schema_refused} requests"] if n_schema_refused else []
+    return (*notes, *refused, *(f"{n:,} times: {remark}" for remark, n in remarks.items()))

@@ -176,6 +176,25 @@ class Usage:
     cost_usd: float | None  # US dollars; None where the price or a token count is unknown
     cached_tokens: int = 0  # part of `prompt_tokens` that the provider still had
     reasoning_tokens: int = 0  # part of `completion_tokens` that was hidden reasoning
+    known_usd: float = 0.0  # of the responses whose cost is known
+    n_unknown_cost: int = 0  # responses whose cost is not known, although there is a price
+
+    @property
+    def cost_text(self) -> str:
+        "Write the cost for people; what is known of it, where a part is not."
+        if self.cost_usd is not None or not 0 < self.n_unknown_cost < self.n_responses:
+            return format_usd(self.cost_usd)
+        replies = "reply" if self.n_unknown_cost == 1 else "replies"
+        return f"{format_usd(self.known_usd)} known, {self.n_unknown_cost:,} {replies} of unknown cost"
+
+    @property
+    def tokens_text(self) -> str:
+        "Write the tokens for people; a server that sends no usage has not sent 0 of them."
+        if self.n_uncounted and self.n_uncounted == self.n_responses:
+            return "tokens not told by the server"
+        replies = "reply" if self.n_uncounted == 1 else "replies"
+        without = f" ({self.n_uncounted:,} {replies} without counts)" if self.n_uncounted else ""
+        return f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out{without}"
 
 
 def total_usage(
@@ -186,15 +205,18 @@ def total_usage(
     responses = list(responses)
     counted = [r for r in responses if r.prompt_tokens is not None and r.completion_tokens is not None]
     costs = [price.cost_of(response) if price else None for response in responses]
+    known = [cost for cost in costs if cost is not None]
     return Usage(
         n_responses=len(responses),
         prompt_tokens=sum(response.prompt_tokens for response in counted),
         completion_tokens=sum(response.completion_tokens for response in counted),
         n_uncounted=len(responses) - len(counted),
         latency_s=sum(response.latency_s for response in responses),
-        cost_usd=math.fsum(costs) if price and None not in costs else None,
+        cost_usd=math.fsum(known) if price and len(known) == len(costs) else None,
         cached_tokens=sum(response.cached_tokens or 0 for response in counted),
         reasoning_tokens=sum(response.reasoning_tokens or 0 for response in counted),
+        known_usd=math.fsum(known),
+        n_unknown_cost=len(costs) - len(known) if price else 0,
     )
 
 

@@ -128,6 +128,8 @@ class RetryPolicy:
             if parameter in body:
                 value = body.pop(parameter)
                 body |= {name: value} if name else {}
+        if "stream" in self.changes:
+            body |= {"stream": True} if "stream_options" in self.changes else {"stream": True, "stream_options": {"include_usage": True}}
         return body
 
     def sent(self, question: Question) -> None:
@@ -150,6 +152,8 @@ class RetryPolicy:
             self.changes.setdefault(error.parameter, "max_completion_tokens" if error.parameter == "max_tokens" else None)
             if is_new or question.n_changes_then < len(self.changes):  # it was sent before we knew
                 return RetryAt(now)
+        if error.kind == ErrorKind.STALE:  # comes by a connection of its own now
+            return RetryAt(now)
         self._refuses_schema = self._refuses_schema or error.kind == ErrorKind.SCHEMA
         if error.kind.can_pass:
             # Too many requests are no fault of one of them as long as others are answered.

@@ -98,6 +98,11 @@ class _Turns:
         self.outbox = _Outbox(self._outgoing)
         self._is_ending = False
 
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        "Return what was odd in the replies, with how often."
+        return {**self._incoming.remarks, **self._attempts.replies.remarks}
+
     async def _turn(self) -> None:
         "Store what arrived, claim and send what may go, give out what is stored."
         if self._queue.runs_low:
@@ -242,6 +247,11 @@ class Run:
     def changes(self) -> Mapping[str, str | None]:
         "Return the parameters that the model did not take, each with its other name, or None where it was left out."
         return self._retry.changes
+
+    @property
+    def remarks(self) -> Mapping[str, int]:
+        "Return what was odd in the replies, with how often."
+        return self._scheduler.remarks
 
     def take(self) -> list[Answer]:  # empty: the end
         "Wait for the next answers. Raises what ended the run."
