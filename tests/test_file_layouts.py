@@ -7,12 +7,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas
 import pytest
 
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.task.add import AddedTask, add_task
 from zero_shot_distill.task.columns import ColumnOptions
-from zero_shot_distill.task.load import load_whole
+from zero_shot_distill.task.load import load_whole, read_examples
 from zero_shot_distill.task.rows import read_rows
 from zero_shot_distill.task.text_file import how_written
 
@@ -154,6 +155,27 @@ def test_what_cannot_be_read(tmp_path, name):
         list(read_rows(written(tmp_path, name, content)))
     assert str(fault.value).startswith(f"{tmp_path}/{said}")
     assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.jsonl"])
+@pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_CHARACTERS"])
+def test_more_rows_than_can_be_held(tmp_path, monkeypatch, name, limit):
+    "Whether a task is added or loaded; nothing is written. Of Parquet no row is read where the number says it."
+    made = added(tmp_path, "few.csv", table(ROWS[:30]))
+    frame = pandas.DataFrame(ROWS)
+    write = {".parquet": frame.to_parquet, ".csv": lambda path: frame.to_csv(path, index=False)}
+    write.get(Path(name).suffix, lambda path: frame.to_json(path, orient="records", lines=True))(tmp_path / name)
+    monkeypatch.setattr(f"zero_shot_distill.task.rows.{limit}", 30)
+    if (name, limit) == ("rows.parquet", "MOST_ROWS"):
+        monkeypatch.setattr("zero_shot_distill.task.rows._parquet_rows", lambda path: pytest.fail("read"))
+    for read in (
+        lambda: add_task("more", {"train": tmp_path / name}, tmp_path / "more.yaml", ColumnOptions()),
+        lambda: read_examples(made.task, tmp_path / name, made.task.splits["train"]),
+    ):
+        with pytest.raises(DataError, match="a task holds its rows in memory: write the part that you want into a file of its own"):
+            read()
+    assert not (tmp_path / "more.yaml").exists()
+    assert len([*read_rows(tmp_path / name)]) == 40 if limit == "MOST_CHARACTERS" else True
 
 
 HEADERS = {  # what looks like a row but is a header

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations
@@ -129,6 +130,31 @@ def test_few_labelled_rows_among_many(tmp_path: Path):
     drawn = draw_rows(load_pipeline(tmp_path / "mine.yaml"), load_task(tmp_path / "reviews.yaml"))
     assert [len(part) for part in (drawn.selection, drawn.confirmation, drawn.train, drawn.valid, drawn.test)] == [8, 8, 60, 20, 16]
     assert all(row.label for row in (*drawn.selection, *drawn.confirmation, *drawn.test))
+
+
+def test_texts_that_a_student_cannot_read_are_told_before_the_teacher_is_paid(tmp_path: Path):
+    "By `tasks add`, and by the first line of forecast and annotate; with no tokenizer at hand nothing is said."
+    pieces = ["<unk>", "room", *map(str, range(60))]
+    known = Tokenizer(models.WordLevel({piece: number for number, piece in enumerate(pieces)}, unk_token="<unk>"))
+    known.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "cache" / "weights" / "flan-t5-small" / "restored").mkdir(parents=True)
+    known.save(str(tmp_path / "cache" / "weights" / "flan-t5-small" / "restored" / "tokenizer.json"))
+    rows = [{"text": f"{'很干净' if n // 2 % 2 else 'room'} {n}", "label": ("好", "坏")[n % 2]} for n in range(60)]
+    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = "flan-t5-small cannot read"
+    for cache, is_said in (("cache", True), ("nothing", False)):
+        env = environment(ZSD_CACHE=str(tmp_path / cache))
+        done = zsd(tmp_path, "tasks", "add", "reviews", "reviews.jsonl", "--json", "--force", env=env)
+        findings = {finding["kind"]: finding["what"] for finding in json.loads(done.out)["findings"]}
+        assert findings.get("unreadable", "").startswith(said) == is_said
+        if is_said:
+            assert "(25 % of their tokens are unknown to it; in 30 of 60 rows looked at" in findings["unreadable"]
+        with ScriptedServer(knows_reviews) as server:
+            env = env | {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-scripted"}
+            done = zsd(tmp_path, "annotate", "--task", "reviews.yaml", "--model", "m", "--mix", "label-first", "--rows", "5", env=env)
+        assert (said in done.err) == is_said
+        if is_said:
+            assert done.err.index(said) < done.err.index("questions to m")
 
 
 def test_the_section_names_files_that_it_shows():

@@ -24,6 +24,7 @@ from .prompt.mix import PromptMix
 from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
 from .student.config import TrainingConfig, file_settings
+from .student.unreadable import unreadable_rows
 from .study.notebook import execute_notebook, experiments_dir, write_page
 from .task.load import draw_order, load_examples
 from .task.task import Example, Task, load_task
@@ -256,6 +257,8 @@ def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
     mix = find_mix(pipeline.annotate.mix, known, work_dir) if pipeline.annotate.mix else None
     _report_source(pipeline)
     _check_student_weights(pipeline, progress)
+    if lost := unreadable_rows(task, rows.train, pipeline.students.weights):
+        progress.message(f"{lost}. {lost.fix.replace('--student', 'students.weights:')}")
     return _Run(pipeline, task, rows, known, templates, mix, work_dir, progress)
 
 # %% ../nbs/80_pipeline.ipynb #dc3884b0

@@ -101,11 +101,14 @@ class JobOptions:
         from zero_shot_distill.annotate.choice import RowChoice
         from zero_shot_distill.annotate.job import AnnotationJob
         from zero_shot_distill.annotate.release import check_split_names
+        from zero_shot_distill.student.unreadable import unreadable_rows
 
         rate, sure, task, progress = self.rate(), self.confidence_plan(), load_task(self.task), common.progress
         names = names_in(self.splits)
         check_split_names(names)
         rows = RowChoice(dict.fromkeys(names, self.rows), self.seed, self.published).load(task)
+        if lost := unreadable_rows(task, (row for part in rows.values() for row in part)):
+            progress.message(f"{lost}. {lost.fix}")
         templates = find_templates(task, self.prompts, common.work_dir)
         # Imported mixes are of imported templates, not of those in a file of the user's.
         mix = find_mix(self.mix, templates, None if self.prompts else common.work_dir)

@@ -10,7 +10,7 @@ import json
 import string
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +28,7 @@ from ..entities.entity import readable_label
 from ..prompt.library import find_templates, pick_templates
 from ..prompt.starter import starter_templates, write_starters
 from ..prompt.template import PromptError, PromptTemplate, own_prompts, response_format, stray_labels
-from ..task.load import count_rows, is_here, load_examples
+from ..task.load import count_rows, is_here, load_examples, scan_examples
 from ..task.task import Example, Task, list_tasks, load_task
 
 if TYPE_CHECKING:  # numpy comes with them, which would slow every command down
@@ -318,6 +318,19 @@ def _as_content(added: "AddedTask") -> dict[str, Any]:
     }
 
 # %% ../../nbs/9_cli/04_tasks.ipynb #59b0e3fa
+def _with_reading(added: "AddedTask") -> "AddedTask":
+    "Add a finding where a student cannot read much of the rows, by the weights that it begins with by default."
+    from zero_shot_distill.student.unreadable import unreadable_rows
+    from zero_shot_distill.task.inspect import Finding
+
+    place = added.task.splits["train"]
+    rows = (example for _, example in scan_examples(added.task, place.file, place) if example is not None)
+    if (found := unreadable_rows(added.task, rows)) is None:
+        return added
+    finding = Finding("unreadable", "", found.n_rows_touched, f"{found}.", found.fix)
+    return replace(added, draft=replace(added.draft, findings=(*added.draft.findings, finding)))
+
+
 @tasks_app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What the task is to be called.")],
@@ -353,6 +366,7 @@ def add(
     options = ColumnOptions(label, tuple(names_in(fields)), tuple(names_in(choices)), rationale, id, group, metric, tuple(names_in(labels)))
     with Progress(quiet).bar("looking through (rows, twice)") as on_progress:
         added = add_task(name, files, out or Path(f"{name}.yaml"), options, force, on_progress)
+    added = _with_reading(added)
     if as_json:
         print(json_text(_as_content(added)))
     else:

@@ -22,7 +22,7 @@ from ..entities.tags import tag_spans
 from ..entities.words import join_tokens
 from .conll import CONLL_FORMATS
 from .entity_labels import file_scheme, label_of_places, label_of_tags, listed_cell
-from .rows import Row, Share, fetch_split, find_rows, is_empty, read_rows, split_off
+from .rows import Row, Share, fetch_split, find_rows, is_empty, limited, read_rows, split_off
 from .task import COLUMN, Example, Split, Task
 from .text_file import kind_of_file
 
@@ -195,8 +195,11 @@ def scan_examples(
     tuple[int, Example | None]
 ]:  # line (or number) and example, None if it is left out; `DataError` names the first row that does not fit
     "Read the examples of a file one by one."
-    rows = ((number, f"{path.stem}-{number}", row) for number, row in read_rows(path))
-    return _examples(task, path, rows, place)
+    return _scan(task, path, place, read_rows(path))
+
+
+def _scan(task: Task, path: Path, place: Split | None, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Example | None]]:
+    return _examples(task, path, ((number, f"{path.stem}-{number}", row) for number, row in rows), place)
 
 
 def read_examples(
@@ -205,7 +208,8 @@ def read_examples(
     place: Split | None,  # split that it is: says what its rows may lack; None: only columns that a prompt or a student sees must be there
 ) -> list[Example]:  # in file order; `DataError` names file and line of the first row that does not fit
     "Read all examples of a file."
-    return _unique([example for _, example in scan_examples(task, path, place) if example is not None], str(path))
+    examples = _scan(task, path, place, limited(path, read_rows(path)))
+    return _unique([example for _, example in examples if example is not None], str(path))
 
 # %% ../../nbs/1_task/03_load.ipynb #b10561ff
 def own_copy(

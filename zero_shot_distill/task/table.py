@@ -19,9 +19,9 @@ from ..core.definition import DataError
 from ..core.display import result_html
 from ..core.progress import OnProgress
 from .numbers import numeric_value
-from .rows import Row, is_empty, read_rows
+from .rows import Row, is_empty, limited, n_rows_told, read_rows
 from .task import normal_words
-from .text_file import how_written, kind_of_file, open_bytes
+from .text_file import how_written, open_bytes
 
 if TYPE_CHECKING:  # it would slow every command down
     import numpy as np
@@ -184,10 +184,8 @@ def expected_rows(
     "Estimate the number of rows for a progress bar, by the lines of each file; a Parquet file says it."
     n_lines = 0
     for path in files:
-        if path.is_file() and kind_of_file(path) == ".parquet":
-            from pyarrow.parquet import read_metadata
-
-            n_lines += read_metadata(path).num_rows
+        if (n_told := n_rows_told(path)) is not None:
+            n_lines += n_told
         elif path.is_file():
             with open_bytes(path) as file:
                 n_lines += sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
@@ -205,7 +203,7 @@ def look_through(
     n_seen, n_expected = 0, expected_rows(files.values()) if on_progress else 0
     for split, path in files.items():
         n_before = n_seen
-        for _, row in count_rows_read(read_rows(path), n_before, n_expected, on_progress):
+        for _, row in count_rows_read(limited(path, read_rows(path)), n_before, n_expected, on_progress):
             for name in [name for name in row if name not in tallies]:
                 tallies[name] = _Tally(n_seen)
             for name, tally in tallies.items():
