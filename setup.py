@@ -33,5 +33,8 @@ setup(
     # The definitions and the experiment notebooks travel inside the wheel, so that `zsd` finds them after `pip install`.
     packages=[*find_packages(include=[package, f"{package}.*"]), f"{package}.data", f"{package}.experiments"],
     package_dir={package: package, f"{package}.data": "data", f"{package}.experiments": "nbs/experiments"},
-    package_data={f"{package}.data": ["**/*.yaml", "**/*.json", "**/*.jsonl", "**/*.md"], f"{package}.experiments": ["*.ipynb"]},
+    package_data={
+        f"{package}.data": ["**/*.yaml", "explorer/*.js", "explorer/*.css", "**/*.json", "**/*.jsonl", "**/*.md"],
+        f"{package}.experiments": ["*.ipynb"],
+    },
 )

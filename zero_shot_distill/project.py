@@ -39,6 +39,7 @@ from .prompt.stored import with_stored_sampling
 from .prompt.template import PromptTemplate, Templates, check_placeholders, for_task
 from .store.request import Request, Response
 from .store.store import ResponseStore
+from .study.explore import Explorer, explore_stored
 from .study.notebook_progress import progress_here
 from .task.load import load_examples, rows_here, sample_labelled
 from .task.task import Example, load_task
@@ -247,6 +248,19 @@ class PromptProject(Workspace):
         return ScoredTemplates(
             scores, f"{self.opened.teacher.model} on {len(rows)} {split} rows of {task.name} (seed {seed})", len(task.choices)
         )
+
+    def explore(
+        self,
+        *templates: str | PromptTemplate,  # ids, or templates of your own; none: all
+        n: int | None = None,  # rows, at most; None: all
+        split: str = "train",
+        seed: int = 42,  # draws the rows
+        student: "Student | Tagger | None" = None,  # whose answers stand beside the teacher's; measured, so `split` is "test"
+    ) -> Explorer:  # `NothingToExplore` where nothing is stored
+        "Look through the replies that are stored: filter, sort, search, compare prompts, give tags. Asks nobody."
+        chosen, rows = self._chosen(templates), self.rows(n, split, seed)
+        client = self._client_for(chosen, rows, None)
+        return explore_stored(self.task, chosen, rows, client, student.predictions if student else ())
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
         chosen = self._chosen(templates)

@@ -20,6 +20,7 @@ import typer
 from .annotate import annotate, forecast
 from .claims import claims
 from .experiment import evaluate, experiment
+from .explore import explore
 from .figures import figures
 from .lint import lint
 from .opro import opro
@@ -68,6 +69,7 @@ for command in (
     templates,
     experiment,
     evaluate,
+    explore,
     select,
     opro,
     forecast,
