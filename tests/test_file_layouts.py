@@ -117,6 +117,24 @@ REFUSED = {
     "gbk.csv": ("text,label\n房间很干净,好\n".encode("gbk"), "gbk.csv:2: not UTF-8, and as Windows-1252 it would read"),
     "cut.csv.gz": (gzip.compress(table(ROWS).encode())[:-20], "cut.csv.gz: cannot be unpacked"),
     "not.jsonl.gz": (lines(ROWS), "not.jsonl.gz: cannot be unpacked (Not a gzipped file"),
+    "stray.csv": (
+        table(ROWS) + '"Oh, it was,good\n' + table(ROWS, header=False),
+        "stray.csv:42: not valid CSV until line 43 (',' expected after '\"'): a quotation mark that nothing closes",
+    ),
+    "open.csv": (
+        table(ROWS) + '"Oh, it was,good\n' + "No,bad\n" * 30,
+        "open.csv:42: not valid CSV until line 72 (unexpected end of data): a quotation mark that nothing closes",
+    ),
+    "workbook.csv": (
+        b"PK\x03\x04\x14\x00" + bytes(range(256)),
+        "workbook.csv: not what its name says, but a ZIP archive, as .xlsx workbooks are",
+    ),
+    "packed.csv": (gzip.compress(table(ROWS).encode()), "packed.csv: not what its name says, but packed by gzip: end its name in .gz"),
+    "pointer.jsonl": (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
+        "pointer.jsonl: not what its name says, but a pointer of Git LFS",
+    ),
+    "page.json": ("<!DOCTYPE html>\n<html></html>\n", "page.json: not what its name says, but a web page"),
     "rows.zip": (lines(ROWS), "rows.zip: unknown kind of file"),
     "several.json": (json.dumps({"train": ROWS, "test": ROWS}), "several.json: holds several tables (train, test); write each into a file"),
     "broken.jsonl": (lines(ROWS) + '{"text": oh}\n', "broken.jsonl:41: not valid JSON (Expecting value before 'oh}')"),
@@ -155,6 +173,24 @@ def test_what_cannot_be_read(tmp_path, name):
         list(read_rows(written(tmp_path, name, content)))
     assert str(fault.value).startswith(f"{tmp_path}/{said}")
     assert "\n" not in str(fault.value)
+
+
+def test_rows_of_any_depth_and_width_are_bounded(tmp_path):
+    "Objects within objects are columns down to a depth; keys without end are refused."
+    inner = '{"a":' * 900 + "1" + "}" * 900
+    path = written(
+        tmp_path, "deep.jsonl", "".join(f'{{"text": "Row {n} of many.", "label": "{"ab"[n % 2]}", "x": {inner}}}\n' for n in range(40))
+    )
+    assert added(tmp_path, path.name, path.read_bytes()).task.labels == ("a", "b")
+    assert len(next(read_rows(path))[1]) < 15
+    keys = lines([row | {f"key {n}": "x"} for n, row in enumerate(ROWS * 50)])
+    with pytest.raises(DataError, match=r"keys\.jsonl: more than 1,000 columns up to row 999; leave those out"):
+        added(tmp_path, "keys.jsonl", keys)
+    with pytest.raises(DataError, match=r"nothing\.json: its rows have no columns"):
+        added(tmp_path, "nothing.json", "{}")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"folder\.csv: a folder; name a file in it"):
+        list(read_rows(tmp_path / "folder.csv"))
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.jsonl"])

@@ -43,10 +43,11 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
     form = table_form(path, file.encoding)
     for _ in range(form.n_lines_before):
         file.readline()
-    reader, names = csv.reader(file, strict=True, **form.options), [*form.names]
+    reader, names, begin = csv.reader(file, strict=True, **form.options), [*form.names], form.n_lines_before + 1
     try:
         for cells in filter(None, reader):  # not of empty lines
             place = form.n_lines_before + reader.line_num
+            begin = place + 1
             if not names:
                 names = cells
                 if len({*filter(None, names)}) < sum(map(bool, names)):
@@ -59,7 +60,10 @@ def _csv_rows(path: Path, file: IO[str]) -> Iterator[tuple[int, Row]]:
             else:
                 yield place, _table_row(f"{path}:{place}", names, cells)
     except csv.Error as error:
-        raise DataError(f"{path}:{form.n_lines_before + reader.line_num}: not valid CSV ({error})") from None
+        last = form.n_lines_before + reader.line_num
+        until = f" until line {last:,}" if last > begin else ""
+        hint = ": a quotation mark that nothing closes" if until else ""
+        raise DataError(f"{path}:{begin}: not valid CSV{until} ({error}){hint}") from None
 
 # %% ../../nbs/1_task/01_rows.ipynb #364689d1
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -90,7 +94,7 @@ _TEXT_ROWS: dict[str, Callable[[Path, IO[str]], Iterator[tuple[int, Row]]]] = {
 }
 
 
-def _flat(row: Row) -> Row:
+def _flat(row: Row, depth: int = 0) -> Row:
     'Give each part of a cell a column of its own: {"choices": {"text": [...]}} and {"choices": [{"text": ...}]} both become {"choices.text": [...]}.'
     parts: Row = {}
     for name, cell in row.items():
@@ -98,14 +102,15 @@ def _flat(row: Row) -> Row:
             cell = {key: [part.get(key) for part in cell] for key in cell[0]}
         if isinstance(cell, dict) and len(cell) <= _MANY_PARTS:
             parts |= {f"{name}.{key}": part for key, part in cell.items()}
-    if not parts:
+    if not parts or depth == _DEEPEST:
         return row
     # A mapping of lists is nothing more than its lists.
     whole = {name: cell for name, cell in row.items() if not (isinstance(cell, dict) and cell and all(map(_is_list, cell.values())))}
-    return whole | _flat(parts)
+    return whole | _flat(parts, depth + 1)
 
 
 _SHEETS, _PACKED = (".xlsx", ".xls", ".ods"), (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar")
+_DEEPEST = 8  # cells within cells
 _MANY_PARTS = 50  # more are no parts of a cell, but a table that was written column by column
 
 
@@ -130,6 +135,8 @@ def read_rows(
                 yield from ((number, _flat(row)) for number, row in _TEXT_ROWS[suffix](path, file))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder; name a file in it") from None
     except UnicodeDecodeError as error:  # UTF-16 that was cut off
         raise DataError(f"{path}: not {error.encoding} to its end ({error.reason}); save the file as UTF-8") from None
 

@@ -77,6 +77,20 @@ _MARKS = {
 }
 
 
+_OTHER_FILES = {  # how they begin, and what they are
+    b"PK\x03\x04": "a ZIP archive, as .xlsx workbooks are: save the sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Office file, as .xls workbooks are: save the sheet as CSV",
+    b"\x1f\x8b": "packed by gzip: end its name in .gz",
+    b"PAR1": "a Parquet file: end its name in .parquet",
+    b"SQLite format 3": "an SQLite database: write its table as CSV",
+    b"%PDF": "a PDF document: write its rows as CSV",
+    b"version https://git-lfs": "a pointer of Git LFS to the file: fetch it with git lfs pull",
+    b"<!DOCTYPE html": "a web page: fetch the file itself",
+    b"<!doctype html": "a web page: fetch the file itself",
+    b"<html": "a web page: fetch the file itself",
+}
+
+
 def _by_first_bytes(head: bytes) -> Encoding | None:
     "Tell an encoding by the mark at the beginning of a file, or UTF-16 by the zero byte beside each Latin letter."
     for mark, name in _MARKS.items():
@@ -153,7 +167,10 @@ def text_encoding(
 ) -> Encoding:  # `DataError` where it cannot be told
     "Find out in which encoding a text file is written; nothing is assumed where it is UTF-8."
     with open_bytes(path) as file:
-        marked = _by_first_bytes(file.read(4096))
+        head = file.read(4096)
+    if other := next((what for begin, what in _OTHER_FILES.items() if head.startswith(begin)), None):
+        raise DataError(f"{path}: not what its name says, but {other}")
+    marked = _by_first_bytes(head)
     return marked or (Encoding("utf-8") if _is_utf8(path) else _as_western(path))
 
 # %% ../../nbs/1_task/00_text_file.ipynb #7e4f000e
@@ -249,8 +266,9 @@ def _options_of(text: _Text, possible: list[list[str]]) -> tuple[dict[str, Any],
         if "escapechar" in quoting and not has_escapes:
             continue
         fitting = []
-        # Only tabs divide texts without quoting.
-        for mark in [mark for mark in marks if mark == "\t" or "quoting" not in quoting]:
+        # Only tabs divide texts without quoting, and an apostrophe alone is no quotation mark.
+        possible_marks = [mark for mark in marks if mark == "\t" or "quoting" not in quoting]
+        for mark in [mark for mark in possible_marks if "quotechar" not in quoting or text.holds(f"'{mark}")]:
             options = {"delimiter": mark} | quoting
             n, is_all = _n_fitting(text.rows(options, None if has_escapes else _N_SAMPLED))
             best, most = (options, n) if n > most else (best, most)
