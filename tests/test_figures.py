@@ -1,16 +1,19 @@
 "The report: made from the files of a run, with nothing that a teacher or a user wrote taken for HTML, or refused in one line."
 
 import json
+import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import papermill
 import pytest
 from PIL import Image
 from repository import ROOT
 
+import zero_shot_distill
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import write_json
@@ -19,6 +22,7 @@ from zero_shot_distill.stats.confusion import Confusion
 from zero_shot_distill.stats.interval import wilson
 from zero_shot_distill.student.config import TrainingConfig
 from zero_shot_distill.student.record import RecordsError, RunRecord
+from zero_shot_distill.study.drawing import FIGURE_SETTINGS, NotebookFigure, save_figure, titled
 from zero_shot_distill.study.figures import accuracy_figure, prompt_figure, training_figure
 from zero_shot_distill.study.records import read_run, read_run_info, recorded_run_dir
 from zero_shot_distill.study.tables import prompt_rows, student_rows
@@ -223,3 +227,33 @@ def test_figures_at_the_ends_of_the_axis(example, share, tmp_path):
     assert "not established" in figure.get_suptitle()
     unanswered = replace(run.prompts.confirmation, accuracy=wilson(0, 0), explanation_rate=wilson(0, 0), explained_accuracy=wilson(0, 0))
     prompt_figure(replace(run.prompts, confirmation=unanswered)).savefig(tmp_path / "prompts.png")
+
+
+@pytest.mark.parametrize("name", [r"$\frac{1}$", "costs $1, not $2", r"$x", r"$\nothing{", "a$b$c"])
+def test_a_dollar_sign_in_a_name_is_one(name, tmp_path):
+    "Names of templates, models and tasks are anybody's: matplotlib would take them for formulas, and fail where they are none."
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = NotebookFigure(figsize=(4, 3))
+        ax = figure.subplots()
+        ax.plot([0, 1], [0, 1], label=name)
+        ax.set_yticks([0, 1], [name, name])
+        ax.set_xticks([0, 1], [name, name])
+        ax.set_title(name)
+        ax.set_xlabel(name)
+        ax.text(0.5, 0.5, name)
+        ax.annotate(name, (0, 0))
+        ax.legend(title=name)
+        figure.legend()
+        titled(figure, name, name)
+    save_figure(figure, tmp_path, "one")
+    shown = (tmp_path / "one.svg").read_text()
+    assert shown.count(f"<!-- {name} -->") == 13
+
+
+def test_every_figure_shows_names_as_they_are():
+    "Each module that makes a figure does so within the common settings, or says of its texts that they are no formulas."
+    package = Path(zero_shot_distill.__file__).parent
+    makers = [path for path in package.rglob("*.py") if re.search(r"Figure\(figsize|plt\.subplots\(|plt\.figure\(", path.read_text())]
+    assert len(makers) > 8
+    assert [path.name for path in makers if not re.search(r"rc_context\(FIGURE_SETTINGS\)|parse_math=False", path.read_text())] == []
+    assert FIGURE_SETTINGS["text.parse_math"] is False

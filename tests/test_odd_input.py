@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,8 @@ import yaml
 
 from zero_shot_distill.cli.options import TeacherOptions
 from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdError, check_definition, parse_yaml
-from zero_shot_distill.pipeline import Pipeline
+from zero_shot_distill.core.progress import Progress
+from zero_shot_distill.pipeline import Pipeline, _report_source, _write_report
 from zero_shot_distill.prompt.template import load_templates
 from zero_shot_distill.study.sweep import Sweep
 from zero_shot_distill.task import load
@@ -254,3 +256,47 @@ def test_a_label_pattern_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     (tmp_path / "t.jsonl").write_text(json.dumps({"text": "x", "label": "a" * 60 + "!"}) + "\n")
     with pytest.raises(DataError, match=r"t\.jsonl:1: label_pattern ran for more than 0\.2 s on 'aaa"):
         load.load_examples(task(tmp_path, label_pattern=r"(?:a|aa)+\d"), "train")
+
+
+def save_notebook(path: Path, parameters: str, *cells: str) -> None:
+    "Save a notebook of one's own."
+    made = [{"cell_type": "code", "metadata": {}, "source": cell, "outputs": [], "execution_count": None} for cell in (parameters, *cells)]
+    made[0]["metadata"] = {"tags": ["parameters"]}
+    about = {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}, "language_info": {"name": "python"}}
+    path.write_text(json.dumps({"metadata": about, "nbformat": 4, "nbformat_minor": 4, "cells": made}))
+
+
+def test_a_pipeline_names_no_file_to_be_run(tmp_path, monkeypatch):
+    "A shared YAML file is data: only names of experiments, whatever notebook is on the disk. Who runs it may name one."
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "evil.ipynb"
+    save_notebook(own, 'run_dir = ""')
+    save_notebook(tmp_path / "other.ipynb", "folder = 1")
+    (tmp_path / "list.ipynb").write_text("[1]")
+    (tmp_path / "text.ipynb").write_text("no JSON")
+    (tmp_path / "bare.ipynb").write_text(json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    for report in (str(own), str(own.with_suffix("")), "evil", "./evil", "../experiments/first_look", "", "first_look.ipynb", "*"):
+        with pytest.raises(DefinitionError, match=r"pipeline 'mine': report: no experiment notebook .*--report-notebook FILE") as told:
+            _report_source(Pipeline(name="mine", task="pocket_nli", report=report), None)
+        assert "\n" not in str(told.value)
+    mine = Pipeline(name="mine", task="pocket_nli")
+    assert _report_source(mine, None).stem == "first_look"
+    assert _report_source(mine, own) == own
+    for name in ("list.ipynb", "text.ipynb", "bare.ipynb", "nowhere.ipynb", "other.ipynb", "."):
+        with pytest.raises(
+            DefinitionError, match="no parameter 'run_dir'" if name in ("bare.ipynb", "other.ipynb") else "cannot be read as a notebook"
+        ) as told:
+            _report_source(mine, tmp_path / name)
+        assert "\n" not in str(told.value)
+
+
+def test_a_notebook_of_ones_own_is_the_report(tmp_path):
+    "It is run with the run's folder, as an experiment is, and its page bears its name."
+    save_notebook(tmp_path / "own.ipynb", 'run_dir = ""', "print('read', run_dir)")
+    for name in ("run.json", "prompts.json", "train.jsonl", "valid.jsonl"):
+        (tmp_path / name).write_text("{}")
+    mine = Pipeline(name="mine", task="pocket_nli")
+    run = SimpleNamespace(pipeline=mine, report=tmp_path / "own.ipynb", folder=tmp_path, progress=Progress(quiet=True))
+    page = _write_report(run, tmp_path, [])
+    assert page == tmp_path / "report" / "own.html"
+    assert f"read {tmp_path}" in page.read_text()

@@ -25,7 +25,7 @@ from .prompt.template import PromptError, PromptTemplate
 from .store.request import OUTCOMES
 from .student.config import TrainingConfig, file_settings
 from .student.unreadable import unreadable_rows
-from .study.notebook import execute_notebook, experiments_dir, write_page
+from .study.notebook import execute_notebook, experiments_dir, notebook_parameters, write_page
 from .task.load import draw_order, load_examples
 from .task.task import Example, Task, load_task
 from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path
@@ -120,7 +120,9 @@ class Pipeline(_Part):
     prompts: PromptsPart = PromptsPart()
     annotate: AnnotatePart = AnnotatePart()
     students: StudentsPart = StudentsPart()
-    report: str = "first_look"  # an experiment notebook
+    report: str = (
+        "first_look"  # name of an experiment that comes with the package, as `zsd figures` lists them; never a path, since it is run
+    )
 
 # %% ../nbs/80_pipeline.ipynb #cf7dcf8b
 def load_pipeline(
@@ -198,13 +200,20 @@ def draw_rows(
     )
 
 # %% ../nbs/80_pipeline.ipynb #73049405
-def _report_source(pipeline: Pipeline) -> Path:
-    "Find the notebook that the pipeline names."
-    source = experiments_dir() / f"{pipeline.report}.ipynb"
-    if not source.is_file():
-        known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
-        raise DefinitionError(f"pipeline {pipeline.name!r}: report: no experiment notebook {pipeline.report!r}; known: {known}")
-    return source
+def _report_source(pipeline: Pipeline, own: Path | None) -> Path:
+    "Find the notebook that is run: one of the user's own that was named beside the pipeline, or the experiment that the pipeline names."
+    if own is not None:
+        # A pipeline is shared and read as data, so it cannot name a file to be run; whoever runs it can.
+        if "run_dir" not in notebook_parameters(own):
+            raise DefinitionError(
+                f"{own}: no parameter 'run_dir'; give it a cell tagged `parameters` that sets run_dir, the folder of the run"
+            )
+        return own
+    known = {path.stem: path for path in sorted(experiments_dir().glob("*.ipynb"))}
+    if pipeline.report not in known:
+        fix = f"known: {', '.join(known)}; a notebook of your own is run where you name it: zsd run --report-notebook FILE"
+        raise DefinitionError(f"pipeline {pipeline.name!r}: report: no experiment notebook {pipeline.report!r}; {fix}")
+    return known[pipeline.report]
 
 
 def _check_student_weights(pipeline: Pipeline, progress: Progress) -> None:
@@ -233,6 +242,7 @@ class _Run:
     mix: PromptMix | None  # None: the winner
     work_dir: Path
     progress: Progress
+    report: Path  # the notebook
 
     @property
     def folder(self) -> Path:  # prompts.json, runs/, students/, run.json, report/
@@ -240,7 +250,7 @@ class _Run:
         return self.work_dir / self.pipeline.name
 
 
-def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
+def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress, report_notebook: Path | None = None) -> _Run:
     "Load and check what the pipeline names."
     task = load_task(pipeline.task)
     if task.types:
@@ -255,11 +265,11 @@ def _prepare(pipeline: Pipeline, work_dir: Path, progress: Progress) -> _Run:
     if pipeline.prompts.incumbent is not None:
         pick_templates(templates, [pipeline.prompts.incumbent], task)
     mix = find_mix(pipeline.annotate.mix, known, work_dir) if pipeline.annotate.mix else None
-    _report_source(pipeline)
+    report = _report_source(pipeline, report_notebook)
     _check_student_weights(pipeline, progress)
     if lost := unreadable_rows(task, rows.train, pipeline.students.weights):
         progress.message(f"{lost}. {lost.fix.replace('--student', 'students.weights:')}")
-    return _Run(pipeline, task, rows, known, templates, mix, work_dir, progress)
+    return _Run(pipeline, task, rows, known, templates, mix, work_dir, progress, report)
 
 # %% ../nbs/80_pipeline.ipynb #dc3884b0
 class PipelineError(ZsdError):
@@ -452,8 +462,8 @@ def _train_students(run: _Run, annotation: Path) -> list[str]:
 # %% ../nbs/80_pipeline.ipynb #846181c6
 def _write_report(run: _Run, annotation: Path, run_ids: Sequence[str]) -> Path:
     "Run the report notebook unless its page was made from the same files; returns the page."
-    source = _report_source(run.pipeline)
-    page = run.folder / "report" / f"{run.pipeline.report}.html"
+    source = run.report
+    page = run.folder / "report" / f"{source.stem}.html"
     read = [run.folder / "run.json", run.folder / "prompts.json", *(annotation / f"{split}.jsonl" for split in ("train", "valid"))]
     what = fingerprint(source, *read, *(run.folder / "runs" / f"{run_id}.json" for run_id in run_ids))
     made_from = page.with_suffix(".made_from")
@@ -463,7 +473,7 @@ def _write_report(run: _Run, annotation: Path, run_ids: Sequence[str]) -> Path:
         on_progress(0, 1)
         executed = page.with_suffix(".ipynb")
         execute_notebook(source, executed, {"run_dir": str(run.folder.resolve())})
-        write_page(executed, page, f"{run.pipeline.name}: {run.pipeline.report}")
+        write_page(executed, page, f"{run.pipeline.name}: {source.stem}")
     write_text(made_from, what)
     return page
 
@@ -519,13 +529,14 @@ def run_pipeline(
     pipeline: Pipeline,  # what to do
     work_dir: Path,  # everything a run writes goes below it; the response store and the annotations are shared by all its runs
     progress: Progress,  # where progress goes
+    report_notebook: Path | None = None,  # a notebook of one's own that is run for the report; None: the experiment that the pipeline names
 ) -> Path:  # the report page; the run's folder is two levels above it
     "Run all stages in order; each does only what is not done yet. Raises the `ZsdError` of the stage that fails."
     from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    run, part = _prepare(pipeline, work_dir, progress), pipeline.annotate
+    run, part = _prepare(pipeline, work_dir, progress, report_notebook), pipeline.annotate
     progress.message(f"1/6 task      {run.task.name}: {run.task.description}")
     run.folder.mkdir(parents=True, exist_ok=True)
     with ResponseStore(work_dir / "responses.sqlite") as store:

@@ -112,6 +112,9 @@ def _prompt_rows(prompts: "PromptRecord", n_choices: int) -> list[dict[str, Any]
 @app.command()
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline file, or the name of a built-in one.")],
+    report_notebook: Annotated[
+        Path | None, typer.Option("--report-notebook", help="A notebook of your own that is run for the report, in place of the one named.")
+    ] = None,
     work_dir: WorkDir = DEFAULT_WORK_DIR,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -122,7 +125,7 @@ def run(
     """
     loaded = load_pipeline(pipeline)
     try:
-        page = run_pipeline(loaded, work_dir, Progress(quiet))
+        page = run_pipeline(loaded, work_dir, Progress(quiet), report_notebook)
     except OSError as error:
         # A write that fails, on a full disk, does not say where.
         error.filename = error.filename or str(work_dir)

@@ -43,7 +43,8 @@ def styled(
     html: str,  # as the functions below return it
 ) -> str:  # HTML that looks the same in every notebook
     "Put the style sheet before a piece of HTML, for a display that stands alone."
-    return REPORT_STYLE + printable(html)
+    # The classes: otherwise Jupyter sets what stands between two dollar signs as a formula.
+    return f'{REPORT_STYLE}<div class="tex2jax_ignore mathjax_ignore">{printable(html)}</div>'
 
 # %% ../../nbs/0_core/03_display.ipynb #f749ef9a
 def table_html(

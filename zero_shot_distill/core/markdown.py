@@ -39,8 +39,8 @@ def code(
 def plain(
     text: str,  # white space becomes single
 ) -> str:
-    "Write a text as one line of prose, without any meaning in Markdown or HTML."
-    return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(printable(text).split()))
+    "Write a text as one line of prose, without any meaning in Markdown, HTML or TeX."
+    return re.sub(r"([\\`*_<>\[\]#$])", r"\\\1", " ".join(printable(text).split()))
 
 
 def markdown_table(

@@ -374,7 +374,7 @@ def _draw_ways(ax: Axes, ways: Sequence[Scenario]) -> None:
         color, marker = (ORANGE, "s") if one.name.startswith("few-shot") else (GREEN, "D") if "batch" in one.name else (BLUE, "o")
         ax.plot([one.cost_usd.low, one.cost_usd.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
         ax.plot(one.cost_usd.value, y, marker, color=color, markersize=6)
-        value, low, high = (format_usd(end).replace("$", r"\$") for end in (one.cost_usd.value, one.cost_usd.low, one.cost_usd.high))
+        value, low, high = (format_usd(end) for end in (one.cost_usd.value, one.cost_usd.low, one.cost_usd.high))
         ax.text(1.015, y, f"{value}\n[{low}, {high}]", transform=ax.get_yaxis_transform(), va="center", fontsize=9.5)
     ax.set_yticks(range(len(ways)), [one.name for one in ways])
     ax.set_ylim(len(ways) - 0.5, -0.5)

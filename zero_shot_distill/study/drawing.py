@@ -47,6 +47,7 @@ FIGURE_SETTINGS = sns.axes_style("ticks") | {
     "figure.titlesize": 12.5,
     "figure.dpi": 100,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign, and `$\frac{1}$` ends no figure
 }
 FIGURE_WIDTH = 7.0  # inches
 
@@ -195,5 +196,5 @@ def save_figure(
     with replacing(folder / f"{name}.png") as partial:
         figure.savefig(partial, format="png", dpi=FIGURE_SETTINGS["savefig.dpi"])
     with matplotlib.rc_context({"svg.hashsalt": name}), replacing(folder / f"{name}.svg") as partial:
-        figure.savefig(partial, format="svg", metadata={"Date": None, "Title": alt or None})
+        figure.savefig(partial, format="svg", metadata={"Date": None, **({"Title": alt} if alt else {})})
     return Image(filename=str(folder / f"{name}.png"), width=round(100 * FIGURE_WIDTH), alt=alt)
