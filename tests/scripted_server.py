@@ -72,6 +72,8 @@ FAULTS: dict[str, dict[str, Any]] = {
     "reset": {"cut": "reset"},
     "half-sent": {"cut": "half"},
     "half-chunked": {"cut": "chunked"},
+    "garbled": {"raw": b"HTTP/1.1 abc no status\r\n\r\n"},
+    "503, come back in a day": {"status": 503, "error": "scripted overload", "headers": {"Retry-After": "99999"}},
     "invalid-json": {"body": b'{"id": "scripted", "choices": [{"mess'},
     "html": {"body": b"<html>scripted welcome</html>", "content_type": "text/html"},
     "slow-loris": {"drip_s": 0.05},

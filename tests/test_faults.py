@@ -191,6 +191,28 @@ def test_a_rate_limit_loses_nothing(limit):
     assert (row.n_lost, row.n_double_asked, row.n_unread, row.n_runs) == (0, 0, 0, 1)
 
 
+# Each reply twice
+
+
+def run_with_copies(n: int) -> Row:
+    "Ask a server that sends every reply once more, 2 to 30 ms later and on the same connection, whatever it was asked meanwhile."
+    rng, requests = random.Random(0), requests_for(n)
+
+    def script(body: dict[str, Any], number: int) -> Scripted:
+        return replace(echo(body, number), copy_after_s=rng.uniform(0.002, 0.03))
+
+    with ScriptedServer(script, latency=Latency(0.01)) as server, _store() as store:
+        n_runs = ask_until_done(server, store, requests, RequestLimits(16, PATIENCE_S))
+        return compare("every reply twice", n_runs, server, store, requests, "lost: with another row's reply")
+
+
+def test_no_row_holds_a_late_copy_of_another_rows_reply():
+    row = run_with_copies(120)
+    ROWS.append(row)
+    assert (row.n_lost, row.n_runs) == (0, 1)
+    assert row.n_double_asked <= 16  # those under way when the first copy was noticed
+
+
 # One odd field
 
 _ODD_FIELDS: tuple[tuple[tuple[str | int, ...], Any], ...] = (
@@ -673,6 +695,7 @@ def main() -> None:
     ROWS.append(run_with_faults("all together, and a limit", each, n, seed, fault_kinds=KINDS, limit=RateLimit(6000)))
     for name, limit in LIMITS.items():
         ROWS.append(run_with_faults(name, {}, n, seed, limit=limit))
+    ROWS.append(run_with_copies(n))
     ROWS.append(run_with_odd_replies(n))
     ROWS.append(run_with_an_odd_line(n))
     ROWS.append(run_through_outage(n))

@@ -327,7 +327,7 @@ def test_reasoning_without_an_answer_is_kept_and_not_bought_again(field):
     run = Run(always_for(5, sent(content)), options=AskOptions(PRICE, retry_outcomes=frozenset({"empty"})))
     kept = run.stored[run.requests[5].key]
     assert (kept.outcome, kept.text) == ("reasoning", "Answer: perhaps yes. But then.")
-    assert "1 times: empty answers, reasoning kept" in run.said[0]
+    assert "once: empty answers, reasoning kept" in run.said[0]
 
 
 # Cost and usage

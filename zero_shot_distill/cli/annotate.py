@@ -253,6 +253,8 @@ def annotate(
         print(json_text(without_nan(report.to_dict() | {"warnings": report.warnings})))
     else:
         _show_report(report, budget_usd, offline)
+        for note in report.notes if common.quiet else ():  # others have read them while the run went
+            print(note)
         _say_next(report, chosen.task)
     write_release(job, report)
     if report.n_rows_left:
@@ -284,7 +286,8 @@ def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: 
     for warning in report.warnings:
         print(f"WARNING: {warning}")
     usage = report.usage
-    cap = f" of at most {format_usd(budget_usd)}" if budget_usd is not None else ""
+    of = " of" if usage.cost_usd is not None else ", together"
+    cap = f"{of} at most {format_usd(budget_usd)}" if budget_usd is not None else ""
     if report.n_imported:
         print(f"{report.n_imported:,} replies were taken over from elsewhere and cost nothing here")
     print(f"{usage.n_responses} replies, {usage.tokens_text}, cost {usage.cost_text}{cap} (prices: {report.price or 'unknown'})")

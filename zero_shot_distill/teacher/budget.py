@@ -288,7 +288,8 @@ class Budget(_Costs):
 
     Counted are replies at what they cost, and attempts under way or possibly charged in vain at their worst case: each byte of UTF-8 a token, an allowance for
     the chat template, the longest reply that the request allows (with its reasoning), input at its dearest. That is a true limit for
-    byte-level tokenizers (OpenAI, Llama 3, Qwen, Mistral, DeepSeek); others have not been looked at. Should a reply ever count more tokens than its limit,
+    byte-level tokenizers (OpenAI, Llama 3, Qwen, Mistral, DeepSeek), others have not been looked at, and for servers that keep to `max_tokens`: a longer
+    reply is counted as its usage says, and told. Should a reply count more tokens than its limit,
     the allowance grows by as much, also for what is under way; only then can the cap be passed, by the tokens that were too few.
     What a process had under way when it was killed stays counted at its worst case: it was claimed before it was sent, so that nobody can tell afterwards
     whether the provider got it and charges for it. The requests themselves are free to be asked again.

@@ -64,4 +64,4 @@ def notes_of(
         for name, other in changes.items()
     ]
     refused = [f"{SCHEMA_REFUSED}: {n_schema_refused} requests"] if n_schema_refused else []
-    return (*notes, *refused, *(f"{n:,} times: {remark}" for remark, n in remarks.items()))
+    return (*notes, *refused, *(f"{'once' if n == 1 else f'{n:,} times'}: {remark}" for remark, n in remarks.items()))
