@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from zero_shot_distill.store.maintenance import store_info, verify_store
 from zero_shot_distill.store.read_only import ReadOnlyStore
 from zero_shot_distill.store.request import AttemptResult, Request, Response
 from zero_shot_distill.store.salvage import salvage_store
-from zero_shot_distill.store.store import ResponseStore
+from zero_shot_distill.store.store import DamagedReply, ResponseStore
 
 # Real processes of their own, as two `zsd` commands are: nothing is inherited.
 SPAWN = multiprocessing.get_context("spawn")
@@ -98,6 +99,83 @@ def test_a_store_of_schema_2_goes_on(tmp_path):
     assert salvage_store(path, new).n_responses == 2
     with ResponseStore(new) as store:
         assert store.failure_kinds(keys) == {keys[3]: "again"}
+
+
+def change(path: Path, what: str, key: str) -> None:
+    "Change a column behind the store's back, as a damaged disk does."
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE responses SET {what} WHERE key = ?", [key])
+
+
+def test_a_changed_reply_is_given_to_nobody(tmp_path):
+    "It is named with the command that mends it; the replies that came meanwhile are stored, and the question can be asked again afterwards."
+    path = tmp_path / "my responses.sqlite"
+    put_many(path, range(3), "an answer")
+    keys = [a_request(n).key for n in range(5)]
+    change(path, "text = 'on answer'", keys[1])
+    told = rf"reply {keys[1][:12]} changed on the disk .* `zsd store verify --store '{path}'` .*`zsd store salvage '{path}' --to NEW`"
+    with ResponseStore(path) as store:
+        for read in (lambda: store.get(keys[1]), lambda: list(store.missing([a_request(1)], {"empty"}))):
+            with pytest.raises(DamagedReply, match=told):
+                read()
+        assert set(store.get_many([keys[0], keys[2]])) == {keys[0], keys[2]}
+        store.exchange(wanted=[a_request(3)])
+        with pytest.raises(DamagedReply, match=told):
+            store.exchange([AttemptResult(a_request(3), a_response(a_request(3)))], [a_request(1), a_request(4)])
+        assert store.get(keys[3]).text == "an answer"
+    new = tmp_path / "new.sqlite"
+    assert salvage_store(path, new).n_responses == 3
+    with ResponseStore(new) as store:
+        claim = store.exchange(wanted=map(a_request, range(4)))
+        assert (claim.taken, set(claim.stored)) == ([a_request(1)], {keys[0], keys[2], keys[3]})
+
+
+def test_a_reply_that_comes_replaces_a_changed_one(tmp_path):
+    path, request = tmp_path / "responses.sqlite", a_request(0)
+    put_many(path, range(1), "an answer")
+    with ResponseStore(path) as store:
+        change(path, "text = 'on answer'", request.key)
+        settled = store.exchange([AttemptResult(request, a_response(request, "a new answer"))]).settled
+        assert settled[request.key].text == store.get(request.key).text == "a new answer"
+
+
+def test_a_broken_letter_is_told(tmp_path):
+    "Bytes that are no UTF-8, in a row with a checksum and in one of an earlier version."
+    path, key = tmp_path / "responses.sqlite", a_request(1).key
+    put_many(path, range(3), "an answer")
+    for what in ("text = CAST(x'616eff' AS TEXT)", "checksum = NULL", "request = CAST(x'616eff' AS TEXT)"):
+        change(path, what, key)
+        told = rf"^{path}: is damaged; `zsd store salvage {path} --to NEW` .* \(a text is no UTF-8\)$"
+        with ResponseStore(path) as store, pytest.raises(StoreError, match=told):
+            (store.requests_of if "request" in what else store.get_many)([key])
+        assert verify_store(path).n_faults == 1
+
+
+def test_rows_of_an_earlier_version_get_a_checksum(tmp_path, monkeypatch):
+    "A thousand at an opening here; one with a fault gets none, and the others keep what they say."
+    path, requests = tmp_path / "responses.sqlite", [a_request(n) for n in range(1200)]
+    with ResponseStore(path) as store:
+        store.put_many((request, a_response(request)) for request in requests)
+        store.exchange(wanted=requests[:2], retry_outcomes={"complete"})
+        store.exchange([AttemptResult(requests[0], a_response(requests[0], "another"))], retry_outcomes={"complete"})
+        before = store.get_many(request.key for request in requests)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("responses", "superseded"):
+            connection.execute(f"DROP INDEX {table}_unsealed")
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        connection.execute("PRAGMA user_version = 4")
+    change(path, "prompt_tokens = -1", requests[7].key)
+    monkeypatch.setattr("zero_shot_distill.store.store._CHECKSUMS_AN_OPENING", 1000)
+    assert (verify_store(path).n_faults, verify_store(path).n_unsealed) == (1, 1200)
+    for n_left in (201, 0, 0):
+        with ResponseStore(path) as store:
+            found = store.get_many(request.key for request in requests)
+            assert {key: reply for key, reply in found.items() if key != requests[7].key} == {
+                key: reply for key, reply in before.items() if key != requests[7].key
+            }
+            assert [reply.text for reply in store.superseded([requests[0].key])] == ["an answer"]
+        checked = verify_store(path)
+        assert (checked.n_faults, checked.n_unsealed) == (1, n_left)
 
 
 def test_processes_share_a_new_store(tmp_path):
@@ -257,7 +335,7 @@ def test_damaged_file_is_named(tmp_path, damage):
     else:
         del content[5000:]
     path.write_bytes(content)
-    reason = r"responses\.sqlite: is (damaged; `zsd store salvage`|not a response store)"
+    reason = r"responses\.sqlite: is (damaged; `zsd store salvage \S+responses\.sqlite --to NEW`|not a response store)"
     with pytest.raises(StoreError, match=reason), ResponseStore(path) as store:
         store.get_many(a_request(n).key for n in range(300))
     assert path.read_bytes()[:5000] == bytes(content[:5000])

@@ -9,6 +9,7 @@ __all__ = ['store_app', 'StorePath', 'DEFAULT_STORE', 'info', 'verify', 'export'
 import json
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -91,8 +92,13 @@ def verify(store: StorePath = DEFAULT_STORE, as_json: AsJson = False, quiet: Qui
     else:
         if found.n_faults:
             show_rows([{"fault": fault} for fault in found.faults], as_json=False)
-        hint = f"; `zsd store salvage {store} --to NEW` brings what is sound into a new file" if found.n_faults else ""
+        hint = f"; `zsd store salvage {quote(str(store))} --to NEW` brings what is sound into a new file" if found.n_faults else ""
         print(f"{store}: {found.n_responses:,} replies and {found.n_superseded:,} superseded ones read, faults: {found.n_faults:,}{hint}")
+        if found.n_unsealed:
+            print(
+                f"{found.n_unsealed:,} rows are of an earlier version and have no checksum yet, so that a changed letter in their text is not seen; "
+                "commands that ask add it"
+            )
     if found.n_faults:
         raise typer.Exit(1)
 

@@ -8,6 +8,7 @@ __all__ = ['SCHEMA_VERSION', 'log_path', 'StoreError', 'sqlite_errors', 'StoreFi
 # %% ../../nbs/1_store/01_database.ipynb #948fb47f
 import os
 import random
+import shlex
 import sqlite3
 import threading
 import time
@@ -38,8 +39,8 @@ _REMEDIES = {
     sqlite3.SQLITE_BUSY: "is locked by another program; wait for it or close it, then run again",
     sqlite3.SQLITE_FULL: "the disk is full; free some space, then run again: what was stored before is kept",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written (full, over quota, or failing); fix that, then run again: what was stored before is kept",
-    sqlite3.SQLITE_NOTADB: "is not a response store; name another file, or, if it was one, see what `zsd store salvage` can still read",
-    sqlite3.SQLITE_CORRUPT: "is damaged; `zsd store salvage` writes what can still be read into a new file, or put back a copy",
+    sqlite3.SQLITE_NOTADB: "is not a response store; name another file, or, if it was one, see what `zsd store salvage {path} --to NEW` can still read",
+    sqlite3.SQLITE_CORRUPT: "is damaged; `zsd store salvage {path} --to NEW` writes what can still be read into a new file, or put back a copy",
 }
 
 
@@ -53,7 +54,10 @@ def sqlite_errors(
     except sqlite3.Error as error:
         # The low byte is the family (SQLITE_IOERR), the rest its detail (SQLITE_IOERR_WRITE).
         family = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        remedy = _REMEDIES.get(family)
+        if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
+            # Python's own, of SQLite there is none: a text that is no UTF-8. Its words repeat the text, which may be long.
+            family, error = sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError("a text is no UTF-8")
+        remedy = _REMEDIES.get(family, "").format(path=shlex.quote(str(path)))
         raise StoreError(f"{path}: {remedy} ({error})" if remedy else f"{path}: {error}") from error
 
 # %% ../../nbs/1_store/01_database.ipynb #2c462178
@@ -117,6 +121,13 @@ CREATE TABLE changes (               -- which requests got an attempt or a resul
     (
         "ALTER TABLE responses ADD COLUMN token_logprobs TEXT",  # NULL: not told; otherwise JSON, see `Response`
         "ALTER TABLE superseded ADD COLUMN token_logprobs TEXT",
+    ),
+    (
+        # `Response.checksum` of the row; NULL: written by an earlier version, and added when the store is opened.
+        "ALTER TABLE responses ADD COLUMN checksum BLOB",
+        "ALTER TABLE superseded ADD COLUMN checksum BLOB",
+        "CREATE INDEX responses_unsealed ON responses (checksum) WHERE checksum IS NULL",
+        "CREATE INDEX superseded_unsealed ON superseded (checksum) WHERE checksum IS NULL",
     ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)

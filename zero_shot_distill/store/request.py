@@ -95,6 +95,8 @@ def imported_request(
 
 # %% ../../nbs/1_store/00_request.ipynb #06a7e717
 OUTCOMES = ("complete", "length", "refused", "filtered", "empty", "reasoning")
+_NUMBERS = "|%d|%d|%d|%d|%d|%d|%r|%r|"
+_END = "\x1f"  # of a text that a checksum covers
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,27 @@ class Response:
         "Return one of `OUTCOMES`. A refusal in ordinary words is a complete reply: reading it is the template's business."
         ended = {"length": "length", "content_filter": "filtered", "refusal": "refused", "reasoning": "reasoning"}
         return ended.get(self.finish_reason) or ("complete" if self.text.strip() else "empty")
+
+    def checksum(
+        self,
+        superseded_at: str | None = None,  # as the row has it; None: the reply counts
+    ) -> bytes:  # eight bytes; `ValueError` or `TypeError` where a number of it is none
+        "Compute what a row of the store is checked by: a changed bit of any column changes it. The question is checked by the key."
+        counts = (self.prompt_tokens, self.completion_tokens, self.attempts, self.cached_tokens, self.reasoning_tokens, self.open_attempts)
+        # As SQLite gives them back: whole numbers in columns of integers (%d), floats in the others. It never changes: stores hold it.
+        cost_usd = -1.0 if self.cost_usd is None else float(self.cost_usd)
+        numbers = _NUMBERS % (*[-1 if n is None else n for n in counts], float(self.latency_s), cost_usd)
+        words = (
+            self.finish_reason,
+            self.created_at,
+            self.provider_model,
+            self.via,
+            superseded_at or "",
+            self.token_logprobs or "",
+            self.text,
+        )
+        written = f"{self.key}{numbers}{_END.join(words)}"
+        return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 # %% ../../nbs/1_store/00_request.ipynb #6ca44fb6
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class _Pages:
 
 # %% ../../nbs/1_store/03_salvage.ipynb #1bd7701e
 _BATCH_WIDTH = 8  # columns of a provider batch; all other rows of a store begin with a key
-_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 18)}, False: {2, 6, 7}}  # columns of rows that are looked for, in tables (True) and indexes
+_WIDTHS = {True: {_BATCH_WIDTH, *range(10, 19)}, False: {2, 6, 7}}  # columns of rows that are looked for, in tables (True) and indexes
 _KEY = 13 + 2 * 64  # type of a text of 64 bytes
 _CELLS = {13: 8, 10: 8, 2: 12}  # kind of page, its first byte -> where its list of rows begins; 13: table, 10 and 2: index
 
@@ -171,18 +171,14 @@ def _as_kept(
     columns: list[str],  # columns of the table of replies; earlier versions had fewer
 ) -> Kept | None:  # None if something is wrong with it
     "Read a row as a reply."
-    *before, last = columns  # the log-probabilities came after `superseded_at`
-    is_superseded = len(values) > len(columns) or (len(values) == len(columns) and not _is_text_of_logprobs(values[-1]))
-    named = dict(zip((*before, "superseded_at", last) if is_superseded else columns, values, strict=False))
-    request, superseded_at = named.pop("request"), named.pop("superseded_at", None)
+    *before, logprobs, checksum = columns  # the last two came after `superseded_at`
+    is_superseded = len(values) > len(before) and isinstance(values[len(before)], str) and not values[len(before)].startswith("[")
+    named = dict(zip((*before, "superseded_at", logprobs, checksum) if is_superseded else columns, values, strict=False))
+    request, superseded_at, checksum = named.pop("request"), named.pop("superseded_at", None), named.pop("checksum", None)
     # SQLite writes whole numbers of a REAL column as integers.
     named |= {name: float(named[name]) for name in ("latency_s", "cost_usd") if type(named.get(name)) is int}
-    kept = Kept(Response(**named), request, superseded_at)
+    kept = Kept(Response(**named), request, superseded_at, checksum)
     return None if fault_of(kept) else kept
-
-
-def _is_text_of_logprobs(value: object) -> bool:
-    return value is None or str(value).startswith("[")
 
 
 def _is_key(value: object) -> bool:
@@ -232,7 +228,7 @@ class Salvaged:
     n_attempts: int  # questions without a reply whose attempts came back
     n_batches: int  # provider batches, finished ones too
     n_lost: int  # replies that the file's index names and that could not be read
-    n_rejected: int  # rows rejected because they break off or their key does not fit; some are remains of rows that are intact elsewhere
+    n_rejected: int  # rows rejected because they break off or their key or checksum does not fit; some are remains of rows that are intact elsewhere
     n_unreadable_pages: int  # pages that the disk could not read
 
 # %% ../../nbs/1_store/03_salvage.ipynb #d00b5c6a
@@ -247,10 +243,11 @@ def salvage_store(
     """Copy every reply that can still be read into a new store. No other process may write to the damaged one meanwhile.
 
     A reply comes back if the pages that hold it are intact, whatever happened to the others, e.g. the first page or the end of the file.
-    It is accepted if its key is the hash of its question and each column holds what it may. Of two replies to one question the later one counts.
+    It is accepted if its key is the hash of its question, its checksum fits and each column holds what it may. Of two replies to one question the later
+    one counts.
 
-    Lost are replies in a page whose beginning is damaged, and long replies of which any page is. A changed letter in the text of a reply is not
-    noticed: nothing checks it. A superseded reply may count again if the one after it is lost. A rollback journal is not read.
+    Lost are replies in a page whose beginning is damaged, and long replies of which any page is. A changed letter in the text of a reply of an earlier
+    version is not noticed: it has no checksum. A superseded reply may count again if the one after it is lost. A rollback journal is not read.
     """
     damaged, to = Path(damaged), Path(to)
     if not damaged.is_file():
@@ -302,7 +299,7 @@ def _fill(store: ResponseStore, pages: _Pages, on_progress: OnProgress | None) -
         if on_progress is not None:
             on_progress(n_looked_at, len(pages))
     with store.writing() as connection:
-        same = " AND ".join(f"r.{name} IS superseded.{name}" for name in columns)
+        same = " AND ".join(f"r.{name} IS superseded.{name}" for name in columns if name != "checksum")
         connection.execute(f"DELETE FROM superseded WHERE EXISTS (SELECT 1 FROM responses r WHERE {same})")
         # Remains of the time before the reply came.
         connection.execute("DELETE FROM attempts WHERE EXISTS (SELECT 1 FROM responses WHERE key = attempts.key)")
