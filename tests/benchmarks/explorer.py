@@ -3,10 +3,10 @@
 Replies of 60 words that do not repeat themselves, to a row of two sentences; a page on disk, opened anew each time in Chromium without a window.
 """
 
+import argparse
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -50,7 +50,8 @@ def main(n: int) -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(path.as_uri())
             page.wait_for_selector("tbody tr")
-            page.wait_for_function("performance.getEntriesByType('paint').length > 1")
+            while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
+                page.wait_for_timeout(50)
             times["first paint"].append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
             searched = "(() => { const at = performance.now(); const box = document.querySelector('input[type=search]'); box.value = 'zz'; box.dispatchEvent(new Event('input')); document.body.offsetHeight; return performance.now() - at })()"
             times["search"].append(page.evaluate(searched))
@@ -66,4 +67,6 @@ def main(n: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    parser = argparse.ArgumentParser(description="How quick is the explorer with many replies?")
+    parser.add_argument("n_replies", nargs="?", type=int, default=10_000)
+    main(parser.parse_args().n_replies)

@@ -3,6 +3,7 @@
 python tests/benchmarks/readers.py    # seconds; peers that are not installed (pip install duckdb polars clevercsv) are left out
 """
 
+import argparse
 import contextlib
 import io
 import sys
@@ -93,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="How many files do several readers understand?").parse_args()
     main()

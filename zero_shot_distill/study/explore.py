@@ -246,9 +246,8 @@ class Explorer:
         "Show the page within a notebook so that it can be read without a kernel, as on a rendered page; tags stay in the browser."
         from IPython.display import HTML
 
-        return HTML(
-            f'<iframe title="{escape(self.title)}" style="width: 100%; height: {height}px; border: 1px solid #8886" srcdoc="{escape(self.page())}"></iframe>'
-        )
+        look = f"width: 100%; height: {height}px; border: 1px solid #8886"
+        return HTML(f'<div><iframe title="{escape(self.title)}" style="{look}" srcdoc="{escape(self.page())}"></iframe></div>')
 
     def widget(
         self,
