@@ -27,7 +27,7 @@ from ..task.load import read_examples, scan_examples
 from ..task.rows import Row, read_rows
 from ..task.table import expected_rows
 from ..task.task import Example, Split, Task
-from ..task.text_file import text_encoding
+from ..task.text_file import kind_of_file, text_encoding
 
 # %% ../../nbs/5_student/07_predict_rows.ipynb #a60726c2
 WINDOW = 2048  # rows that are in memory at once; they are asked in the order of their lengths
@@ -151,8 +151,8 @@ def output_form(
         if form not in OUTPUT_FORMS:
             raise UnusableInput(f"{target}: unknown kind of file; use .csv, .tsv, .jsonl, .json or .parquet")
         return form
-    suffix = source.suffix.lower()
-    return {".csv": "csv", ".tsv": "tsv", ".txt": "csv", ".text": "csv", "": "csv"}.get(suffix, "jsonl")
+    as_it_came = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "csv", ".text": "csv", "": "csv"}
+    return as_it_came.get(kind_of_file(source), "jsonl")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..task.columns import ColumnOptions
 from ..task.load import load_examples, read_examples, scan_examples
 from ..task.rows import FORMATS, read_rows
 from ..task.task import Example, Split, Task, load_task
+from ..task.text_file import kind_of_file
 from ..teacher.settings import pull_weights, resolve_path
 from ..weights.hub_model import fetch_model, is_hub_id
 from ..weights.pull import LocalWeights
@@ -156,7 +157,7 @@ def training_rows(
 ) -> TrainingRows:  # raises as `rows_of_annotation` and `rows_of_file`
     "Find the rows that the user names."
     path = Path(where)
-    if path.is_file() or path.suffix.lower() in FORMATS:
+    if path.is_file() or kind_of_file(path) in FORMATS:
         return rows_of_file(path, task, columns, on_progress)
     if columns.columns:
         raise UnusableInput("fields, label and rationale name columns of a file; an annotation has its own")

@@ -25,6 +25,7 @@ from ..student.config import DEFAULT_STUDENT, DEFAULT_TAGGER, TrainingConfig, Un
 from ..student.method import METHODS, OF_SOME_METHODS, own_settings
 from ..task.columns import ColumnOptions
 from ..task.rows import FORMATS
+from ..task.text_file import kind_of_file
 from ..teacher.settings import resolve_path
 from ..weights.hub_model import is_hub_id
 
@@ -177,8 +178,8 @@ def load_sweep(
     if sweep.task:
         beside["task"] = resolve_path(path, sweep.task)
     if annotations:
-        beside["annotations"] = str(Path(annotations).resolve()) if Path(annotations).suffix.lower() in FORMATS else annotations
-    elif Path(sweep.annotations).suffix.lower() in FORMATS:
+        beside["annotations"] = str(Path(annotations).resolve()) if kind_of_file(Path(annotations)) in FORMATS else annotations
+    elif kind_of_file(Path(sweep.annotations)) in FORMATS:
         beside["annotations"] = str(path.parent.resolve() / sweep.annotations)
     return sweep.model_copy(update=beside)
 

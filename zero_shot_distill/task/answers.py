@@ -86,7 +86,7 @@ def _shown(row: Row, choices: list[str]) -> tuple[str, ...]:
     return tuple(str(cell) for found in cells for cell in found if not is_empty(cell))
 
 
-def _names_of(label: Column | None, choices: list[str], shown: list[tuple[Row, tuple[str, ...]]]) -> dict[str, str] | None:
+def _names_of(label: Column | None, choices: list[str], shown: list[tuple[Row, tuple[str, ...]]], are_named: bool) -> dict[str, str] | None:
     "Say what names the choices beside their words, letters and numbers from 1; None if the labels name no choices."
     # Choices of one row differ; the votes of several people are often the same.
     if sum(len({normal_words(text) for text in texts}) < len(texts) for _, texts in shown) > 0.1 * len(shown):
@@ -95,8 +95,9 @@ def _names_of(label: Column | None, choices: list[str], shown: list[tuple[Row, t
         return {}
     values, digits = {normal_words(value) for value in label.values or ()}, [str(number) for number in range(len(choices) + 1)]
     words = {normal_words(text) for _, texts in shown for text in texts}
-    # Label and choices have one small vocabulary: a set of labels, and votes for them.
-    if values and values <= words and len(words) <= min(_SMALL_VOCABULARY, len(shown)):
+    # Label and choices have one small vocabulary: a set of labels, and votes for them, unless the user says otherwise of columns that are no annotators'.
+    is_told = are_named and not any(name_words(choice) & _VOTERS for choice in choices)
+    if not is_told and values and values <= words and len(words) <= min(_SMALL_VOCABULARY, len(shown)):
         return None
     if values and values <= {*digits}:
         if ("0" in values) == (digits[-1] in values):
@@ -115,7 +116,7 @@ def _as_choices(table: Table, label: Column | None, options: ColumnOptions) -> A
     for choices in _choice_sets(table, options):
         rows = [row for row in table.sample if label is None or not is_empty(row.get(label.name))]
         try:
-            names = _names_of(label, choices, [(row, _shown(row, choices)) for row in rows])
+            names = _names_of(label, choices, [(row, _shown(row, choices)) for row in rows], bool(options.choices))
         except DataError as error:
             raise DataError(f"{table.where}: {error}") from None
         if names is None:
