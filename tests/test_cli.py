@@ -299,10 +299,13 @@ def test_templates(project):
 
 EVERY_HELP = """
 import sys
-from zero_shot_distill.cli.main import main
-commands = ["", "tasks", "tasks add", "templates", "experiment", "evaluate", "forecast", "annotate", "run", "train", "predict", "import-thesis"]
-commands += ["teacher", "teacher pull", "teacher serve"]
-commands += ["store", *(f"store {name}" for name in ("info", "verify", "export", "merge", "salvage"))]
+from typer.main import get_command
+from zero_shot_distill.cli.main import app, main
+def names(group, before=""):
+    yield before.strip()
+    for name, command in getattr(group, "commands", {}).items():
+        yield from names(command, f"{before} {name}")
+commands = list(names(get_command(app)))
 for command in commands:
     sys.argv = ["zsd", *command.split(), "--help"]
     print(f"=== {command}")
@@ -318,7 +321,7 @@ def test_every_help_has_an_example_and_is_light(tmp_path):
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     *helps, modules = done.stdout.split("=== ")[1:]
-    assert len(helps) == 21
+    assert len(helps) >= 31
     for text in helps:
         command = text.splitlines()[0]
         assert f"Example: zsd {command}".rstrip() in text, text
@@ -397,3 +400,20 @@ def test_predict_without_rows(students):
 
 def test_a_standard_student_cannot_explain(students):
     is_one_line(zsd(students, *PREDICT, "standard", "--explain"), 2, "standard method", "cannot explain")
+
+
+def test_ctrl_c_while_a_record_is_written_is_no_error_of_pydantic(monkeypatch, capsys):
+    "A serializer of ours that is interrupted comes out of pydantic as an error of its own."
+    from pydantic import BaseModel, model_serializer
+
+    from zero_shot_distill.cli import main as commands
+
+    class Interrupted(BaseModel):
+        @model_serializer(mode="wrap")
+        def _write(self, handler):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_invoke", lambda arguments: Interrupted().model_dump())
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "zsd: stopped; what arrived is stored, the same command goes on from there\n")

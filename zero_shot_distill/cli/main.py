@@ -203,6 +203,7 @@ def serve(
 
 # %% ../../nbs/9_cli/06_main.ipynb #62a73abb
 _UsageError = typer.BadParameter.__base__  # Typer carries its own Click and does not offer this class by name
+_STOPPED = "stopped; what arrived is stored, the same command goes on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -217,7 +218,7 @@ def main() -> None:
         # Here and not while Python ends, where a failure could not be told.
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _leave("stopped; what arrived is stored, the same command goes on from there", 1)
+        _leave(_STOPPED, 1)
     except _UsageError as error:
         # Without a message there were no arguments, and the help is printed.
         said = error.format_message().rstrip(".")
@@ -232,6 +233,11 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         hint = "free some space and run again: what is stored is kept" if error.errno in _DISK_FULL else "correct that and run again"
         _leave(f"{where}{error.strerror or error}; {hint}", 1)
+    except Exception as error:
+        # Ctrl-C while pydantic writes a record comes out as an error of pydantic.
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            _leave(_STOPPED, 1)
+        raise
     sys.exit(exit_status)
 
 
