@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zero_shot_distill.task.add import AddedTask, add_task
 from zero_shot_distill.task.columns import ColumnOptions
 from zero_shot_distill.task.load import load_whole, read_examples
 from zero_shot_distill.task.rows import read_rows
+from zero_shot_distill.task.task import Task
 from zero_shot_distill.task.text_file import how_written
 
 ROWS = [
@@ -286,6 +288,22 @@ def test_files_without_any_label(tmp_path, content):
 
 
 PLACES = ["desk", "river", "cave"]
+
+
+@pytest.mark.parametrize(("in_file", "in_definition"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_in_one_character_or_two(tmp_path, in_file, in_definition):
+    "Names of columns, labels and their names are the same in either form."
+    spelled = {form: [unicodedata.normalize(form, word) for word in ("étiquette", "café", "thé")] for form in ("NFC", "NFD")}
+    column, *values = spelled[in_file]
+    path = written(tmp_path, "rows.csv", table([{"text": row["text"], column: values[n % 2]} for n, row in enumerate(ROWS)]))
+    column, *values = spelled[in_definition]
+    made = added(tmp_path, "rows.csv", path.read_bytes(), label=column, labels=tuple(values))
+    assert labels(made) == ["café", "thé"] * 20
+    content = made.task.model_dump() | {"label_column": column, "label_names": {spelled["NFC"][1]: "thé", spelled["NFC"][2]: "café"}}
+    swapped = Task.model_validate(content)
+    assert [row.label for row in load_whole(swapped, "train")] == ["thé", "café"] * 20
+
+
 QUIZ = [{"question": f"Where is lamp {n}?", "options": [f"{place} {n}" for place in PLACES]} for n in range(40)]
 CHOICES = {  # layout -> rows; the right answer of row n is its place n % 3
     "letters, as CommonsenseQA": [

@@ -9,6 +9,7 @@ __all__ = ['EmptyField', 'tag_faults', 'scan_examples', 'read_examples', 'own_co
 # %% ../../nbs/1_task/03_load.ipynb #dde4ae47
 import random
 import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -76,7 +77,8 @@ def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | Non
         if match is None:
             return None
         words = match.group()
-    label = task.read_label(task.label_names.get(words, words), unlabelled)
+    named = task.label_names.get(words) or task.label_names.get(unicodedata.normalize("NFC", words), words)
+    label = task.read_label(named, unlabelled)
     if label is None:
         allowed = task.labels or [unlabelled.fields[name] for name in task.choices]
         reason = f"none of {', '.join(allowed)}" if allowed else "no arithmetic expression"
@@ -96,7 +98,9 @@ def _example(task: Task, where: str, default_id: str, row: Row, labelled: bool) 
 
 
 def _with_aliases(task: Task, row: Row) -> Row:
-    "Give the columns of a row the names that the task uses."
+    "Give the columns of a row the names that the task uses; letters with accents may be written in one character or two."
+    if not all(map(str.isascii, row)):
+        row = {unicodedata.normalize(form, name): cell for form in ("NFC", "NFD") for name, cell in row.items()} | row
     return row | {column: row[other] for column, other in task.column_aliases.items() if column not in row and other in row}
 
 
