@@ -74,7 +74,7 @@ def test_report_shows_foreign_text_as_text(run_dir):
     assert not any("text/markdown" in output.get("data", {}) for output in outputs)
     assert "About the teacher: at chance" in shown[0]
     assert ">unknown<br>" in page
-    assert "3 responses without token counts" in page
+    assert "(3 replies without counts)" in page
     assert "132 test rows" in shown[-1]
     assert "2 seeds each" in shown[-1]
     assert "At this size" in shown[-1]
