@@ -265,6 +265,16 @@ def test_no_label(tmp_path, mark):
     assert set(made.task.labels) == {str(value) for value in values}
 
 
+def test_a_label_in_a_list_of_its_own(tmp_path):
+    "As annotation tools write it, with an empty list where there is none; several labels are refused."
+    rows = [row | {"label": [row["label"]] if n % 5 else []} for n, row in enumerate(ROWS)]
+    made = added(tmp_path, "rows.jsonl", lines(rows))
+    assert labels(made) == [row["label"] if n % 5 else None for n, row in enumerate(ROWS)]
+    assert made.task.labels == ("bad", "good")
+    with pytest.raises(DataError, match="column 'label' holds lists; a row needs one label"):
+        added(tmp_path, "several.jsonl", lines([*rows, ROWS[0] | {"label": ["good", "bad"]}]))
+
+
 @pytest.mark.parametrize("values", [[-1, 0, 1], [-1, 1], ["none", "good", "bad"]])
 def test_what_may_be_a_label_stays_one(tmp_path, values):
     made = added(tmp_path, "rows.jsonl", lines([row | {"label": values[n % len(values)]} for n, row in enumerate(ROWS)]))

@@ -110,6 +110,9 @@ def draft_task(
     if entities := find_entities(table, options):
         return _entity_draft(name, table, options, entities)
     label = find_label(table, options)
+    if label:
+        table = table.with_single_items(label.name)
+        label = table.columns[label.name]
     without = _without_label(table, label, options)
     if label:
         table = table.with_empty(label.name, without)

@@ -64,6 +64,8 @@ _PATTERN_S = 1.0  # seconds for one label
 
 def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | None:
     "Read the gold label in a column; None if it holds none."
+    if isinstance(value, list) and len(value) < 2:  # as annotation tools write it
+        value = value[0] if value else None
     if is_empty(value):
         return None
     words = str(value)

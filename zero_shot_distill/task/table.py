@@ -7,6 +7,7 @@ __all__ = ['MANY_VALUES', 'MOST_COLUMNS', 'N_SAMPLE_ROWS', 'N_TEXT_WORDS', 'Item
            'count_rows_read', 'expected_rows', 'look_through', 'tells_label', 'holds_labels', 'names_label']
 
 # %% ../../nbs/1_task/04_table.ipynb #1c28f7a3
+import ast
 import re
 from array import array
 from collections import Counter
@@ -90,6 +91,30 @@ class Table:
         kind = "empty" if not n_distinct else "number" if is_amount and column.kind == "words" else column.kind
         filled = replace(column, kind=kind, n_empty=n_empty, n_distinct=n_distinct, values=counts, hashes=hashes)
         return replace(self, columns=self.columns | {name: filled}, sample=sample)
+
+    def with_single_items(
+        self,
+        name: str,  # of a column of lists
+    ) -> "Table":  # itself where a list has several items
+        "Take the one item of each list for the list, as annotation tools write a row's one label."
+        import numpy as np
+
+        column = self.columns[name]
+        if column.kind != "list" or max(column.n_items) > 1 or column.values is None:
+            return self
+        sample = tuple(row | {name: next(iter(row.get(name) or ()), None)} for row in self.sample)
+        try:
+            items = {written: ast.literal_eval(written) for written in column.values}
+        except (ValueError, SyntaxError):  # no words or numbers
+            return self
+        counts = {str(item): column.values[written] for written, found in items.items() for item in found}
+        hashes = np.zeros_like(column.hashes)
+        for written, found in items.items():
+            hashes[column.hashes == hash(written)] = hash(str(found[0])) if found and not is_empty(found[0]) else 0
+        cells = [row[name] for row in sample if not is_empty(row[name])]
+        kind = _kind({type(cell) for cell in cells}, cells, len(counts), int((hashes != 0).sum()))
+        single = replace(column, kind=kind, n_empty=int((hashes == 0).sum()), n_distinct=len(counts), values=counts, hashes=hashes)
+        return replace(self, columns=self.columns | {name: single}, sample=sample)
 
     def _repr_html_(self) -> str:
         rows = [
