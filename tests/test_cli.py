@@ -417,3 +417,29 @@ def test_ctrl_c_while_a_record_is_written_is_no_error_of_pydantic(monkeypatch, c
     with pytest.raises(SystemExit) as ended:
         commands.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, "zsd: stopped; what arrived is stored, the same command goes on from there\n")
+
+
+def test_doctor_says_what_is_missing_and_what_works_without(tmp_path):
+    env = environment(
+        HF_ENDPOINT="http://127.0.0.1:9",
+        ZSD_CACHE=str(tmp_path / "cache"),
+        OPENAI_API_KEY="sk-very-secret-0123456789",
+        OPENAI_BASE_URL="http://10.1.2.3/v1",
+    )
+    done = zsd(tmp_path, "doctor", "--json", env=env)
+    found = {finding["about"]: finding for finding in json.loads(done.out)}
+    assert (done.status, found["model hub"]["state"], found["hosted teacher"]["state"]) == (0, "missing", "ok")
+    assert "package index" in found["model hub"]["advice"]
+    assert found["weights: embedded teacher"]["state"] == "missing"
+    assert "zsd teacher pull" in found["weights: embedded teacher"]["advice"]
+    assert "secret" not in done.out + done.err
+    assert not (tmp_path / "cache").exists()  # nothing is fetched or made
+    assert not (tmp_path / "zsd-work").exists()
+    (tmp_path / "zsd-work").mkdir()
+    (tmp_path / "zsd-work" / "responses.sqlite").write_text("no store")
+    shown = zsd(tmp_path, "doctor", env=environment(HF_HUB_OFFLINE="1", OPENAI_API_KEY=""))
+    assert shown.status == 0
+    assert "turned off by HF_HUB_OFFLINE" in shown.out
+    assert "no key" in shown.out
+    assert "responses.sqlite" in " ".join(shown.out.split())
+    assert "zsd tasks add NAME FILE" in shown.out

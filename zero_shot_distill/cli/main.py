@@ -19,6 +19,7 @@ import typer
 
 from .annotate import annotate, forecast
 from .claims import claims
+from .doctor import doctor
 from .experiment import evaluate, experiment
 from .explore import explore
 from .figures import figures
@@ -47,6 +48,9 @@ if TYPE_CHECKING:  # read for a table's sake alone: their packages would slow ev
 app = typer.Typer(
     name="zsd",
     help="""Zero-shot step-by-step distillation: a teacher's labels and rationales, a small student that learns from both.
+
+    Begin with the demonstration, which needs no key and is free: `zsd run data/pipelines/demo.yaml`. Or with a file of your own: `zsd tasks add NAME FILE`
+    makes a task of it and says what comes next. `zsd doctor` says what is missing on this machine.
 
     Example: `zsd run data/pipelines/demo.yaml`
     """,
@@ -84,6 +88,7 @@ for command in (
     predict,
     export,
     import_thesis,
+    doctor,
 ):
     app.command()(command)
 
