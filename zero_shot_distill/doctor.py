@@ -10,9 +10,9 @@ import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from . import __version__
 from .core.definition import ZsdError
 from .core.display import result_html, result_text
 from .core.files import cache_dir
@@ -66,7 +66,7 @@ def _machine() -> Iterable[Finding]:
 
     from zero_shot_distill.student.origin import hardware
 
-    yield Finding("Python", "ok", f"{platform.python_version()}, zero_shot_distill {__version__}")
+    yield Finding("Python", "ok", f"{platform.python_version()}, zero_shot_distill {version('zero_shot_distill')}")
     there = hardware()
     yield Finding("processor", "ok", there.about, "" if there.gpu else "no GPU: small students train on the processor")
     free = psutil.virtual_memory().available
