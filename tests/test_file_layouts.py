@@ -83,6 +83,13 @@ TABLES = {  # name of the file -> content, rows, what is said of it
         "with no header (its columns are called column_1 to column_2)",
     ),
 }
+MESSAGES = [{"label": row["label"], "text": f'{row["text"]} "Oh, yes'} for row in ROWS]
+MESSAGES[7] = MESSAGES[0]
+TABLES["messages.txt"] = (  # as the SMS Spam Collection is
+    "".join(f"{row['label']}\t{row['text']}\n" for row in MESSAGES),
+    [{"column_1": row["label"], "column_2": row["text"]} for row in MESSAGES],
+    "with no header (its columns are called column_1 to column_2)",
+)
 JSON = {
     "array.json": (json.dumps(ROWS), ROWS),
     "array.jsonl": (json.dumps(ROWS), ROWS),

@@ -310,7 +310,7 @@ def predict(
             windows = predict_entity_rows(student, input_file, on_progress)
         else:
             windows = predict_rows(student, input_file, explain, read, on_progress)
-        if str(input_file) != "-" and (how := how_written(input_file)):
+        if str(input_file) != "-" and (how := how_written(input_file, input_file.suffix.lower() == ".txt")):
             print(f"{input_file.name} was read {how}", file=sys.stderr)
         written = write_rows(windows, form, output)
     if output is not None:

@@ -244,7 +244,7 @@ _FEW_VALUES = 20
 def _invented_names(first: list[str], rows: list[list[str]]) -> tuple[str, ...]:  # empty: the first row is a header
     "Name the columns of a table whose first row is a row like the others."
     numbered = all(cell == str(place) for place, cell in enumerate(filter(None, first)))  # as pandas writes a table without names
-    if len(rows) < 10 or numbered or first in rows or not any(len(cell.split()) > 2 for cell in first):
+    if len(rows) < 10 or numbered or not any(len(cell.split()) > 2 for cell in first):
         return ()
     if any(_is_like(cell, [row[place] for row in rows if row[place]]) for place, cell in enumerate(first)):
         return tuple(f"column_{number}" for number in range(1, len(first) + 1))
@@ -311,10 +311,11 @@ def _read_leniently(text: _Text, options: dict[str, Any]) -> Iterator[list[str]]
 # %% ../../nbs/1_task/00_text_file.ipynb #7e4f0013
 def how_written(
     path: Path,  # a file of rows, or of lines of text
+    is_lines: bool = False,  # a .txt file is read as lines of text, not as a table
 ) -> str:  # e.g. "as UTF-16, with semicolons between the columns"; empty: as one expects, or no text file
     "Say what was assumed of a text file."
     if kind_of_file(path) == ".parquet":
         return ""
     encoding = text_encoding(path)
-    form = table_form(path, encoding.name) if kind_of_file(path) in {*TABLES} - {".txt"} else None
+    form = table_form(path, encoding.name) if kind_of_file(path) in TABLES and not is_lines else None
     return ", ".join(filter(None, [encoding.assumed, form.assumed if form else ""]))
