@@ -147,6 +147,8 @@ def open_teacher(
                 tokens_per_minute=settings.tokens_per_minute,
             ),
         )
+        if teacher.notice:
+            progress.message(f"  {teacher.notice}")
         price = own_price or price_of(settings.model, teacher.base_url)
         return OpenedTeacher(StoredTeacher(settings.model) if offline else teacher, settings.model, "", price, own_price is not None)
     if offline:

@@ -14,16 +14,17 @@ import re
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx2
 import openai
-from dotenv import dotenv_values, find_dotenv
 
 from ..core.definition import ZsdError
 from ..core.display import styled, table_html
+from .environment import env_file, environment_fault, proxy_between
 from .secrecy import secrets_of
 from .transport import BoundedClient, OwnServerClient, environment_fault, ignore
 
@@ -135,6 +136,11 @@ class _Address:
     authorization: str  # header for user and password; empty where there are none
     secrets: tuple[str, ...]
 
+    @property
+    def host(self) -> str:
+        "Name the host alone."
+        return urlsplit(self.url).hostname or ""
+
 
 def _read_address(base_url: str) -> _Address:
     "Check an address; `TeacherSettingsError` where nothing could ever be sent to it."
@@ -181,6 +187,7 @@ class HostedTeacher(Teacher):
     "Ask a model at any OpenAI-compatible address, paid or one's own."
 
     adapts = True
+    notice = ""  # where its settings come from, if a run has to say so
 
     def __init__(
         self,
@@ -209,9 +216,11 @@ class HostedTeacher(Teacher):
         if self._client is None:
             if not self._api_key:
                 raise TeacherSettingsError(
-                    f"{self.shown_url}: no key for the teacher; put OPENAI_API_KEY=… into the environment or into .env "
+                    f"{self.shown_url}: no key for the teacher; put OPENAI_API_KEY=… into the environment or into .env in this folder "
                     "(any word will do where the server asks for none)"
                 )
+            if fault := environment_fault(self._address.url):
+                raise TeacherSettingsError(fault)
             if not re.fullmatch(r"[!-~]+", self._api_key):
                 raise TeacherSettingsError("OPENAI_API_KEY holds spaces or characters outside ASCII; copy it again")
             if self._address.secrets:
@@ -245,6 +254,10 @@ class HostedTeacher(Teacher):
 
     def no_answer_message(self, cause: str) -> str:
         "Say why there is no answer, and what to check."
+        if proxy := proxy_between(self._address.url):
+            return f"{self.where}: cannot be reached through {proxy} ({cause}); check that proxy, or set NO_PROXY={self._address.host}, then run again"
+        if "certificate" in cause.lower():
+            return f"{self.where}: its certificate is not accepted ({cause}); name the file of your certificates in SSL_CERT_FILE"
         return f"{self.where}: cannot be reached ({cause}); check OPENAI_BASE_URL and that the server runs, then run again"
 
     def shared_by(
@@ -284,15 +297,12 @@ def teacher_from_environment(
     headers: Mapping[str, str] | None = None,  # sent with every request; "$NAME" stands for a variable of the environment or of .env
     limits: RequestLimits = RequestLimits(),  # as for `HostedTeacher`
 ) -> HostedTeacher:  # `TeacherSettingsError` where an address, a header's variable or .env is at fault
-    "Make the teacher that OPENAI_BASE_URL and OPENAI_API_KEY name, in the environment or else in a .env file of this folder or one above."
-    env_path = find_dotenv(usecwd=True)
+    "Make the teacher that OPENAI_BASE_URL and OPENAI_API_KEY name, in the environment or else in the .env file of this folder."
     try:
-        environment = {**(dotenv_values(env_path) if env_path else {}), **os.environ}
-    except (OSError, UnicodeDecodeError) as error:
-        # `from None`: a decoding error carries the bytes of the file, which may be a key.
-        raise TeacherSettingsError(
-            f"{env_path}: cannot be read ({type(error).__name__}); write it as UTF-8 text, one NAME=value a line"
-        ) from None
+        in_file = env_file(Path.cwd())
+    except ValueError as error:
+        raise TeacherSettingsError(str(error)) from None
+    environment = {**in_file, **os.environ}
     filled = {}
     for name, value in (headers or {}).items():
         variable = value.removeprefix("$")
@@ -300,7 +310,17 @@ def teacher_from_environment(
             raise TeacherSettingsError(f"header {name}: no variable {variable}; put {variable}=… into the environment or into .env")
         filled[name] = environment[variable] if value.startswith("$") else value
     key = environment.get("OPENAI_API_KEY") or ""
-    return HostedTeacher(model, environment.get("OPENAI_BASE_URL"), key, limits, filled)
+    teacher = HostedTeacher(model, environment.get("OPENAI_BASE_URL"), key, limits, filled)
+    asked_for = (
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        *(value.removeprefix("$") for value in (headers or {}).values() if value.startswith("$")),
+    )
+    names = [name for name in dict.fromkeys(asked_for) if name in in_file and name not in os.environ]
+    if names:
+        gets = ", which gets the key of the environment" if names[0] == "OPENAI_BASE_URL" and "OPENAI_API_KEY" in os.environ else ""
+        teacher.notice = f"{', '.join(names)} from .env in this folder ({teacher.shown_url}{gets})"
+    return teacher
 
 # %% ../../nbs/2_teacher/00_teacher.ipynb #bc2068eb
 class StoredTeacher(Teacher):
