@@ -241,6 +241,8 @@ REFUSALS = {
     "DashScope, own API": (400, {"code": "DataInspectionFailed", "message": "Output data may contain something", "request_id": "1"}),
     "OpenAI": (400, {"error": {"code": "content_policy_violation", "message": "rejected"}}),
     "Azure": (400, {"error": {"code": "content_filter", "message": "…", "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+    "a gateway's fault": (500, {"error": {"message": "litellm.ContentPolicyViolationError: blocked", "code": "500"}}),
+    "usage policies": (403, {"error": {"message": "This prompt violates our usage policies"}}),
     "451": (451, {"error": "unavailable for legal reasons"}),
     "plain text": (403, "Blocked by content moderation"),
     "with status 200": (200, {"error": {"code": "content_filter", "message": "filtered"}}),
@@ -258,6 +260,20 @@ def test_refused_content_is_a_row_that_is_done(name):
 def test_all_rows_refused_is_no_bad_key():
     run = Run(lambda body, n: error(*REFUSALS["moderation, 403"]), 20)
     assert run.outcomes == {"filtered": 20}
+
+
+NOT_CONTENT = {
+    "a guardrail that is not there": (400, "Guardrail abc was not found"),
+    "a model of moderation": (400, "omni-moderation-latest is no chat model"),
+    "a value": (400, "inappropriate value of n"),
+    "the question, repeated": (422, {"detail": [{"msg": "too long", "input": "a text on content moderation and content policy"}]}),
+}
+
+
+@pytest.mark.parametrize("name", NOT_CONTENT)
+def test_an_error_of_another_kind_is_no_refused_content(name):
+    with pytest.raises(TeacherError, match="none of the first"):
+        Run(lambda body, n: error(*NOT_CONTENT[name]))
 
 
 @pytest.mark.parametrize("status", [403, 401])
@@ -348,6 +364,8 @@ def test_no_usage_is_not_zero_tokens():
 
 IMPOSSIBLE = {
     "more cached than prompt": {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1000}},
+    "nothing counted": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    "a text of no tokens": {"prompt_tokens": 10, "completion_tokens": 0},
     "negative": {"prompt_tokens": -10, "completion_tokens": 5},
     "negative completion": {"prompt_tokens": 10, "completion_tokens": -5},
     "more reasoning than completion": {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 50}},

@@ -148,14 +148,16 @@ class _Usage(BaseModel):
         return self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
 
 
-def _believed(usage: _Usage | None) -> _Usage:
-    """Leave out a usage that cannot be, such as more cached than prompt tokens: it is unknown, and counts as the worst case.
+def _believed(usage: _Usage | None, text: str) -> _Usage:
+    """Leave out a usage that cannot be, such as more cached than prompt tokens or none at all: it is unknown, and counts as the worst case.
 
     Some servers count the reasoning beside the completion, and only the total has both: what is charged is the total.
     """
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         return usage or _Usage()
     written = max(usage.completion_tokens, (usage.total_tokens or 0) - usage.prompt_tokens)
+    if not usage.prompt_tokens or (text and not written):
+        return _Usage()
     if (usage.cached_tokens or 0) > usage.prompt_tokens or (usage.reasoning_tokens or 0) > written:
         return _Usage()
     return usage.model_copy(update={"completion_tokens": written})
@@ -243,11 +245,12 @@ def read_completion(
         reply = ChatCompletion.model_validate(content)
     except ValidationError as error:
         return _unusable(content, error, secrets)
-    choice, usage = reply.choices[0], _believed(reply.usage)
+    choice = reply.choices[0]
     message, hidden, ending = choice.message, list(filter(looks_secret, secrets)), read_ending(choice.finish_reason)
     if choice.error or ending.is_fault:
         return _broke_off(request, choice, secrets)
     said, reason = hide(message.content or message.refusal or "", hidden), hide(ending.reason, hidden)
+    usage = _believed(reply.usage, said)
     reasoning = message.reasoning_content or message.reasoning or ""
     if not said.strip() and reasoning.strip() and ending.is_whole:
         said, reason = hide(reasoning, hidden), "reasoning"

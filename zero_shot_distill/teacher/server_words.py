@@ -76,12 +76,15 @@ def _words_in(value: Any, depth: int) -> Iterator[str]:
 
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-filter
 _CONTENT_REFUSED = re.compile(
-    r"content[_ -]?(?:policy|filter|management policy|moderation|safety|violation|blocked)|policy[_ -]?violation|data[_ -]?inspection[_ -]?failed"
-    r"|moderation|responsible[_ -]?ai|(?:was|been|got|is) flagged|flagged (?:by|for|as)|inappropriate|prohibited[_ -]?content|unsafe content"
-    r"|sensitive (?:content|information|words?)|safety (?:system|filter|setting|polic|guideline|reason)\w*|guardrail|blocklist"
+    r"content[_ -]?(?:policy|filter|management policy|moderation|safety|violation|blocked)|data[_ -]?inspection[_ -]?failed"
+    r"|(?:usage|acceptable use|safety|community) (?:polic|guideline|standard)\w+|moderation(?!-)|responsible[_ -]?ai|(?:was|been|got|is) flagged"
+    r"|flagged (?:by|for|as)|inappropriate (?:content|language|text|input|prompt|material)|prohibited[_ -]?content|unsafe content"
+    r"|sensitive (?:content|information|words?)|safety (?:system|filter|setting|polic|guideline|reason)\w*|blocklist"
+    r"|guardrail\w* (?:\w+ )?(?:intervened|blocked|violat|reject|trigger)\w*"
     r"|flagged_input|reasons (?:violen|sexual|hate|self.?harm|harass|illicit|child|drug|weapon|toxic|profan)",
     re.IGNORECASE,
 )
+_CODES = re.compile(r"\b(?:content_filter|content_policy_violation|data_?inspection_?failed|contentpolicyviolationerror)\b", re.IGNORECASE)
 
 
 def is_content_refused(
@@ -89,7 +92,9 @@ def is_content_refused(
     words: str,  # from `error_words`
 ) -> bool:
     "Tell whether an error says that the content of this question is not allowed."
-    return status == 451 or (status in (400, 403, 422) and _CONTENT_REFUSED.search(words) is not None)
+    if status in (400, 403, 422):
+        return _CONTENT_REFUSED.search(words) is not None
+    return status == 451 or (status not in (401, 402, 429) and _CODES.search(words) is not None)
 
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-param
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "stream_options")
