@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -339,6 +340,101 @@ def test_damaged_file_is_named(tmp_path, damage):
     with pytest.raises(StoreError, match=reason), ResponseStore(path) as store:
         store.get_many(a_request(n).key for n in range(300))
     assert path.read_bytes()[:5000] == bytes(content[:5000])
+
+
+def odd_store(folder: Path, kind: str) -> Path:
+    "Something that somebody may name as a store."
+    path = folder / f"{kind}.sqlite"
+    put_many(path, range(200), "word " * 40)
+    content = path.read_bytes()
+    if kind in ("folder", "fifo", "link", "loop", "nothing"):
+        path.unlink()
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "link" | "loop":
+            path.symlink_to("nowhere.sqlite" if kind == "link" else path.name)
+        case "text":
+            path.write_text("I am a text. " * 99)
+        case "empty":
+            path.write_text("")
+        case "header":  # what a killed process leaves beside its log
+            path.write_bytes(content[:4096])
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA writable_schema = ON")
+                connection.execute("DELETE FROM sqlite_master")
+                connection.execute("PRAGMA user_version = 0")
+                connection.execute("PRAGMA application_id = 0")
+        case "10" | "100" | "25%" | "50%" | "75%":
+            n = len(content) * int(kind[:-1]) // 100 if kind.endswith("%") else int(kind)
+            path.write_bytes(content[:n])
+        case "later" | "table" | "column" | "other":
+            changes = {
+                "later": "PRAGMA user_version = 99",
+                "table": "DROP TABLE responses",
+                "column": "ALTER TABLE responses RENAME text TO words",
+                "other": "PRAGMA application_id = 7",
+            }
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute(changes[kind])
+    return path
+
+
+DAMAGED = r"is damaged; `zsd store salvage \S+ --to NEW` writes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("nothing", "no such file; name a store"),
+        ("folder", r"is a folder; name the store's file, e.g. \S+/responses.sqlite"),
+        ("fifo", "is no ordinary file"),
+        ("link", "a link that leads to no file"),
+        ("loop", "a link that leads to no file"),
+        ("text", r"is not a response store; .* `zsd store salvage \S+ --to NEW`"),
+        ("empty", "is empty; name a store"),
+        ("header", "is empty, or header.sqlite-wal is missing, which held its replies; name a store"),
+        ("10", "is not a response store"),
+        *((part, DAMAGED) for part in ("100", "25%", "50%", "75%")),
+        ("later", r"written by a later zero_shot_distill .* `pip install -U zero_shot_distill`"),
+        ("table", rf"{DAMAGED} .* \(responses not there\)"),
+        ("column", rf"{DAMAGED} .* \(responses.text not there\)"),
+        ("other", "a database of another program"),
+    ],
+)
+def test_an_odd_store_is_one_line(tmp_path, kind, told):
+    "To those who look and to those who check; nothing is changed."
+    path = odd_store(tmp_path, kind)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StoreError, match=told) as error, ReadOnlyStore(path) as store:
+        store_info(store)
+    assert "\n" not in str(error.value)
+    try:
+        found = verify_store(path).faults
+    except StoreError as refused:
+        found = [str(refused)]
+    assert re.search(told, found[0])
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def look_with_little_memory(path: Path, n_bytes: int) -> None:
+    with ReadOnlyStore(path) as store:  # once, so that everything is imported
+        store.check_header()
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + n_bytes, resource.RLIM_INFINITY))
+    with ReadOnlyStore(path) as store:
+        assert store_info(store).total.n_responses == 1
+    assert verify_store(path).n_faults == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
+def test_a_huge_reply_is_not_copied_many_times(tmp_path):
+    "Forty megabytes: SQLite's own copy, the bytes and the text, and some room."
+    path = tmp_path / "responses.sqlite"
+    put_many(path, range(1), "word " * 8_000_000)
+    in_child(look_with_little_memory, path, 160_000_000)
 
 
 def test_folder_where_a_file_should_be(tmp_path):

@@ -254,7 +254,7 @@ def test_other_files_are_refused(tmp_path):
     for look in (verify_store, ReadOnlyStore):
         with pytest.raises(StoreError, match="a database of another program"):
             look(tmp_path / "bookmarks.sqlite")
-    with pytest.raises(StoreError, match="no such file"):
+    with pytest.raises(StoreError, match="is a folder"):
         ReadOnlyStore(tmp_path)
 
 

@@ -19,7 +19,7 @@ from .tables import show_rows
 from ..core.printable import json_text
 from ..core.progress import Progress
 from ..store.maintenance import ModelUse, StoreInfo, merge_stores, n_replies, store_info, verify_store
-from ..store.read_only import NoStoreError, ReadOnlyStore
+from ..store.read_only import NoStoreError, ReadOnlyStore, require_file
 from ..store.store import ResponseStore
 from ..teacher.price import format_usd
 
@@ -136,8 +136,7 @@ def merge(
 
     Example: `zsd store merge colleague.sqlite laptop.sqlite`
     """
-    if not store.is_file():
-        raise NoStoreError(f"{store}: no such file; name a store that a run has written")
+    require_file(store)
     with ResponseStore(store) as ours, Progress(quiet).bar("merging") as on_progress:
         merged = merge_stores(ours, others, on_progress)
     columns = {

@@ -9,14 +9,14 @@ __all__ = ['parquet_schema', 'export_parquet']
 import json
 from dataclasses import fields
 from datetime import datetime
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.files import replacing
 from ..core.progress import OnProgress
 from .database import StoreError
-from .maintenance import Kept, kept_replies, n_replies
+from .maintenance import Kept, blocks_of, kept_replies, n_replies
 from .read_only import ReadOnlyStore
 from .request import Response
 from .store import ResponseStore
@@ -81,6 +81,7 @@ def _as_batch(
 
 # %% ../../nbs/1_store/04_export.ipynb #58873f60
 _ROWS_A_GROUP = 10_000  # about 12 MB before compression
+_MEASURED = ["key", "superseded", "created_at"]  # columns by which a reader may skip groups; of a long text two more copies would be made
 
 
 def export_parquet(
@@ -101,11 +102,11 @@ def export_parquet(
         with (
             replacing(path) as partial,
             store.reading() as connection,
-            pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
+            pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd", write_statistics=_MEASURED) as writer,
         ):
             n_rows = n_replies(connection)
             rows = chain(kept_replies(connection, "responses"), kept_replies(connection, "superseded"))
-            while block := list(islice(rows, _ROWS_A_GROUP)):
+            for block in blocks_of(rows, _ROWS_A_GROUP):
                 writer.write_batch(_as_batch(block, schema))
                 n_written += len(block)
                 if on_progress is not None:

@@ -97,6 +97,7 @@ def imported_request(
 OUTCOMES = ("complete", "length", "refused", "filtered", "empty", "reasoning")
 _NUMBERS = "|%d|%d|%d|%d|%d|%d|%r|%r|"
 _END = "\x1f"  # of a text that a checksum covers
+_LONG = 1_000_000  # characters that are copied at a time
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,13 @@ class Response:
             self.via,
             superseded_at or "",
             self.token_logprobs or "",
-            self.text,
+            self.text[:_LONG],
         )
         written = f"{self.key}{numbers}{_END.join(words)}"
-        return hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digest = hashlib.blake2b(written.encode("utf-8", "surrogatepass"), digest_size=8)
+        for start in range(_LONG, len(self.text), _LONG):  # a reply of hundreds of megabytes is not copied as a whole
+            digest.update(self.text[start : start + _LONG].encode("utf-8", "surrogatepass"))
+        return digest.digest()
 
 # %% ../../nbs/1_store/00_request.ipynb #6ca44fb6
 @dataclass(frozen=True)

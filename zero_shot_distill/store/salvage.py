@@ -21,7 +21,7 @@ from typing import Any
 from ..core.progress import OnProgress
 from .database import StoreError, log_path
 from .maintenance import Kept, fault_of, keep_reply
-from .read_only import NoStoreError
+from .read_only import require_file
 from .request import Response
 from .store import ResponseStore
 
@@ -250,8 +250,7 @@ def salvage_store(
     version is not noticed: it has no checksum. A superseded reply may count again if the one after it is lost. A rollback journal is not read.
     """
     damaged, to = Path(damaged), Path(to)
-    if not damaged.is_file():
-        raise NoStoreError(f"{damaged}: no such file")
+    require_file(damaged)
     if to.exists():
         raise StoreError(f"{to}: exists already; name a new file")
     partial = to.with_name(to.name + ".partial")
