@@ -469,26 +469,3 @@ def test_spaces_around_an_address_are_no_part_of_it():
         HostedTeacher("some-model", f"  {server.base_url}\n", "sk-secret") as teacher,
     ):
         assert len(TeacherClient(teacher, store).ask(requests_for(2)).responses) == 2
-
-
-# The environment
-
-ENVIRONMENTS = {
-    "socks": ({"ALL_PROXY": "socks5://user:password@127.0.0.1:9"}, "ALL_PROXY: SOCKS proxies are not understood"),
-    "no proxy's address": ({"http_proxy": "nonsense://::x"}, "http_proxy: it is no address of a proxy"),
-    "no certificates": ({"SSL_CERT_FILE": "/nowhere/certificates.pem"}, "SSL_CERT_FILE: no certificates can be read"),
-    "a proxy that refuses": ({"HTTP_PROXY": "http://user:password@127.0.0.1:9"}, r"Connection refused, by the proxy of HTTP_PROXY\)"),
-}
-
-
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_a_variable_of_the_environment_that_is_at_fault_is_named(monkeypatch, name):
-    for variable in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    variables, message = ENVIRONMENTS[name]
-    for variable, value in variables.items():
-        monkeypatch.setenv(variable, value)
-    with pytest.raises(TeacherError, match=message) as told:
-        Run(echo, n_retries=0)
-    assert "password" not in str(told.value)
-    assert "\n" not in str(told.value)

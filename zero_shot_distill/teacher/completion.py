@@ -37,7 +37,7 @@ from zero_shot_distill.teacher.server_words import (
     wants_stream,
 )
 from .teacher import Teacher
-from .transport import ReplyTooLarge, proxy_variable
+from .transport import ReplyTooLarge
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #d9697387
 SCHEMA_REFUSED = "the server takes no JSON schema"
@@ -477,8 +477,6 @@ def _no_reply(error: Exception, teacher: Teacher, timeout_s: float) -> AskError:
     if any(isinstance(cause, _NO_CONNECTION) for cause in causes):
         number = getattr(cause, "errno", None)  # negative: a name that cannot be resolved
         said = os.strerror(number) if number and number > 0 else one_line(str(cause) or type(cause).__name__, teacher.secrets)
-        if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
-            said += f", by the proxy of {proxy_variable(teacher.scheme)}"
         return AskError(teacher.no_answer_message(said), ErrorKind.UNREACHABLE)
     if isinstance(error, TimeoutError) or any(isinstance(cause, aiohttp.ServerTimeoutError) for cause in causes):
         return AskError(f"no reply within {timeout_s:g} s", ErrorKind.TIMEOUT, charged=True)

@@ -26,7 +26,7 @@ from ..core.definition import ZsdError
 from ..core.display import styled, table_html
 from .environment import env_file, environment_fault, proxy_between
 from .secrecy import secrets_of
-from .transport import BoundedClient, OwnServerClient, environment_fault, ignore
+from .transport import BoundedClient, OwnServerClient, ignore
 
 # %% ../../nbs/2_teacher/00_teacher.ipynb #7044ab32
 class TeacherError(ZsdError):
@@ -80,8 +80,6 @@ class Teacher:
     def secrets(self) -> tuple[str, ...]:
         "List what no message may repeat."
         return ()
-
-    scheme: str = "http"  # of the address
 
     @property
     def where(self) -> str:
@@ -201,7 +199,7 @@ class HostedTeacher(Teacher):
             raise TeacherSettingsError(f"model {model!r}: a model's name is one line of printable characters; correct it")
         self.base_url = base_url or "https://api.openai.com/v1"
         self._address = _read_address(self.base_url)
-        self.shown_url, self.scheme = self._address.shown, urlsplit(self._address.url).scheme
+        self.shown_url = self._address.shown
         self.model, self.n_parallel, self.n_retries = model, limits.n_parallel, limits.n_retries
         self.requests_per_minute, self.tokens_per_minute = limits.requests_per_minute, limits.tokens_per_minute
         self._api_key, self._timeout_s = api_key.strip(), limits.timeout_s
@@ -226,19 +224,13 @@ class HostedTeacher(Teacher):
             if self._address.secrets:
                 # It logs every address in full, which some programs write down.
                 logging.getLogger("httpx2").setLevel(logging.WARNING)
-            try:
-                http_client = OwnServerClient(timeout=self._timeout_s)
-            except Exception as error:
-                if fault := environment_fault(error):
-                    raise TeacherSettingsError(fault) from None
-                raise
             self._client = openai.OpenAI(
                 base_url=self._address.url,
                 api_key=self._api_key,
                 timeout=self._timeout_s,
                 max_retries=self.n_retries,
                 default_headers=self._headers,
-                http_client=http_client,
+                http_client=OwnServerClient(timeout=self._timeout_s),
             )
         return self._client
 
