@@ -53,6 +53,23 @@ def test_the_page_of_an_experiment_shows_its_results(pages):
     assert page.count("<details") >= 10
 
 
+def test_each_command_has_a_page(pages):
+    "With every option and its example; the sidebar leads to them before the modules."
+    from command_pages import commands, file_name
+
+    found = dict(commands())
+    assert {"explore", "store verify", "run"} <= found.keys()
+    for name, command in found.items():
+        page = (pages / "commands" / file_name(name)).with_suffix(".html").read_text(encoding="utf-8")
+        assert "Example:" in page, name
+        lacking = [
+            option for parameter in command.params for option in parameter.opts if option.startswith("--") and f">{option}<" not in page
+        ]
+        assert lacking == [], name
+    index = (pages / "index.html").read_text(encoding="utf-8")
+    assert index.index(">Tutorials<") < index.index(">Commands<") < index.index(">Experiments<")
+
+
 def look_at(paths: list[Path]) -> None:
     "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
     from playwright.sync_api import sync_playwright

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_pages
 import yaml
 from api_entry import Module
 from make_readme import ROOT, map_links
@@ -24,6 +25,7 @@ from scratch import scratch_notebooks, skipped_names
 PACKAGE_DIR = ROOT / "zero_shot_distill"
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
 ABOUT = "About this project"
+COMMANDS = "Commands"
 FIGURES = ROOT / "build" / "figures"  # of the experiments; a later build runs again only what has changed
 Cell = dict  # a notebook cell as JSON
 
@@ -44,7 +46,7 @@ class Site:
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
         self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
         self.ambiguous = {name for name, found in owners.items() if len(found) > 1}
-        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", "Experiments", *_wings_in_order(), ABOUT)}
+        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", COMMANDS, "Experiments", *_wings_in_order(), ABOUT)}
 
     def add_notebook(
         self,
@@ -80,6 +82,18 @@ class Site:
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self._with_links(path.read_text(encoding="utf-8"), posixpath.dirname(name)), encoding="utf-8")
+
+    def add_commands(self) -> None:
+        "Make a page of each command, and one that lists them."
+        found = list(command_pages.commands())
+        texts = {"index.md": command_pages.overview(found)} | {
+            command_pages.file_name(name): command_pages.page(name, one) for name, one in found
+        }
+        for name, text in texts.items():
+            target = self.source_dir / "commands" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+            self.pages[COMMANDS].append(f"commands/{name}")
 
     def add_figures(self) -> None:
         "Show the figures of all experiments on a page, the first of theirs."
@@ -263,6 +277,7 @@ def with_sphinx(experiments: list[str]) -> int:
         if original not in own:
             site.add_notebook(prepared, original)
     site.add_figures()
+    site.add_commands()
     site.finish()
     status = sphinx_build(
         ["-q", "-W", "--keep-going", "-b", "html", "-c", "tools/sphinx", "-d", str(build_dir / "doctrees"), str(source_dir), str(html_dir)]

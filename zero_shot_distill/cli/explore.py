@@ -6,6 +6,7 @@
 __all__ = ['explore']
 
 # %% ../../nbs/9_cli/05_explore.ipynb #826ac129dccb
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,10 @@ def explore(
     from zero_shot_distill.study.explore import serve_explorer
 
     made = _gather(load_task(task), (templates, split, rows, seed, prompts), (annotations, run), asked, common)
+    if common.as_json:
+        columns = made.data["columns"]
+        print(json.dumps([dict(zip(columns, reply, strict=True)) for reply in made.data["replies"]], ensure_ascii=False, indent=1))
+        return
     if html is not None:
         made.write(html)
         print(f"{html}: {len(made.replies):,} replies, {html.stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -1,0 +1,100 @@
+"The commands as pages: what each does, its arguments and options, an example; from the commands themselves."
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+Cells = list[str]
+
+
+def commands() -> Iterator[tuple[str, object]]:
+    "Each command with its whole name, e.g. (`store info`, the command)."
+    from typer.main import get_command
+
+    from zero_shot_distill.cli.main import app
+
+    def below(group: object, before: str) -> Iterator[tuple[str, object]]:
+        for name, command in sorted(group.commands.items()):
+            if hasattr(command, "commands"):
+                yield from below(command, f"{before}{name} ")
+            else:
+                yield f"{before}{name}", command
+
+    yield from below(get_command(app), "")
+
+
+def page(name: str, command: object) -> str:
+    "One command as Markdown."
+    # Typer writes a line break within a paragraph as one of the text's own.
+    text = textwrap.dedent(command.help or "").strip()
+    first, _, rest = text.partition("\n")
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    options = [one for one in command.params if one.param_type_name == "option"]
+    usage = " ".join(["zsd", name, *("[OPTIONS]" if options else "").split(), *map(_argument, arguments)])
+    parts = [f"# zsd {name}", f"{{.lead}}\n{first}", rest.strip(), f"```\n{usage}\n```"]
+    if arguments:
+        parts.append(_table("argument", [[_argument(one), *_told(one)] for one in arguments]))
+    if options:
+        parts.append(_table("option", [[" ".join([*one.opts, *one.secondary_opts]), *_told(one)] for one in options]))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def overview(found: list[tuple[str, object]]) -> str:
+    "The list of all commands."
+    lines = [
+        f"| [`zsd {name}`]({file_name(name)}) | {_cell((command.help or '').strip().partition(chr(10))[0])} |" for name, command in found
+    ]
+    return "\n".join(
+        [
+            "# Commands",
+            "",
+            "{.lead}",
+            "What `zsd` does, command by command; `zsd COMMAND --help` says the same.",
+            "",
+            "| command | what it does |",
+            "|---|---|",
+            *lines,
+            "",
+        ]
+    )
+
+
+def file_name(name: str) -> str:
+    "The page's file, below `commands/`."
+    return f"{name.replace(' ', '-')}.md"
+
+
+_KINDS = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "Path": "PATH"}
+
+
+def _kind(one: object) -> str:
+    "What an option takes; empty for a switch."
+    annotation = getattr(one.type_descriptor.annotation, "__name__", "")
+    return "" if getattr(one, "is_flag", False) or annotation == "bool" else one.metavar or _KINDS.get(annotation, "TEXT")
+
+
+def _argument(one: object) -> str:
+    name = one.metavar or one.name.upper()
+    name += "..." * (one.nargs == -1)
+    return name if one.required else f"[{name}]"
+
+
+def _told(one: object) -> Cells:
+    default = one.default() if callable(one.default) else one.default
+    is_said = bool(_kind(one)) and default not in (None, "")
+    return [_kind(one), "required" if one.required else str(default) if is_said else "", one.help or ""]
+
+
+def _table(what: str, rows: list[Cells]) -> str:
+    head = [what, "value", "default", "what it does"]
+    lines = [
+        [f"`{name}`", kind and f"`{kind}`", default and default if default == "required" else default and f"`{default}`", _cell(told)]
+        for name, kind, default, told in rows
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * 4, *lines])
+
+
+def _cell(text: str) -> str:
+    # An option's name as code, so that two hyphens stay two hyphens; a bar would end the cell.
+    text = re.sub(r"(?<![`\w-])(--[a-z][\w-]*)(?![`\w])", r"`\1`", " ".join(text.split()))
+    return text.replace("|", "\\|").replace("<", "\\<")
