@@ -1,6 +1,8 @@
 "Input that no one means to give: one line that says what is wrong and where, before anything is asked."
 
+import copy
 import json
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,11 @@ import yaml
 from zero_shot_distill.cli.options import TeacherOptions
 from zero_shot_distill.core.definition import DataError, DefinitionError, ZsdError, check_definition, parse_yaml
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.pipeline import Pipeline, _report_source, _write_report
+from zero_shot_distill.pipeline import Pipeline, _report_source, _write_report, load_pipeline
+from zero_shot_distill.prompt.mix import load_mix
 from zero_shot_distill.prompt.template import load_templates
-from zero_shot_distill.study.sweep import Sweep
+from zero_shot_distill.study.claim import claims_dir, load_claims
+from zero_shot_distill.study.sweep import Sweep, load_sweep
 from zero_shot_distill.task import load
 from zero_shot_distill.task.add import task_of_file
 from zero_shot_distill.task.columns import ColumnOptions
@@ -300,3 +304,137 @@ def test_a_notebook_of_ones_own_is_the_report(tmp_path):
     page = _write_report(run, tmp_path, [])
     assert page == tmp_path / "report" / "own.html"
     assert f"read {tmp_path}" in page.read_text()
+
+
+ODD_VALUES = {
+    "nothing": None,
+    "true": True,
+    "minus one": -1,
+    "huge": 10**30,
+    "a fraction": 1.5,
+    "no number": float("nan"),
+    "endless": float("inf"),
+    "a text": "odd",
+    "empty": "",
+    "5,000 letters": "x" * 5000,
+    "a path": "../../x",
+    "two lines": "a\nb",
+    "a placeholder": "{text:d}",
+    "a brace": "{",
+    "an escape": "\x1b[31m",
+    "a list": [],
+    "a list of nothing": [None],
+    "lists in lists": [[["a"]]],
+    "a mapping": {},
+    "a mapping to nothing": {"a": None},
+    "numbers as keys": {1: 2},
+    "nothing as key": {None: 1},
+    "pairs as keys": {("a", "b"): 1},
+    "bytes": b"\xff\x00",
+    "a set": {"a"},
+}
+TEMPLATES = {"task": "t", "templates": [{"id": "p", "user_message": "Q: {text}.", "read": "label-first"}]}
+CLAIMS = yaml.safe_load((claims_dir() / "papers.yaml").read_text(encoding="utf-8"))
+CLAIMS["claims"] = CLAIMS["claims"][:1]
+DEFINITIONS = {
+    "t.yaml": (
+        TASK,
+        "description version source licence aliases label_names label_descriptions choices group_field metric guidelines types label_pattern "
+        "prompts id_column no_label nobody",
+    ),
+    "p.yaml": (
+        TEMPLATES,
+        "version templates.0.note templates.0.system_message templates.0.after templates.0.rationale templates.0.repeats templates.0.examples "
+        "templates.0.hidden_rationale templates.0.reply_pattern templates.0.reply_schema templates.0.imported",
+    ),
+    "teacher.yaml": (
+        {"model": "m", "sampling": {"max_tokens": 8}},
+        "weights n_parallel requests_per_minute tokens_per_minute timeout_s headers headers.X price price.input sampling.seed",
+    ),
+    "mine.yaml": (
+        {"name": "mine", "task": "t", "teacher": {"model": "m"}, "prompts": {"selection_rows": 2}, "annotate": {"train_rows": 4}},
+        "description seed budget_usd report students students.seeds students.methods students.weights prompts.file prompts.templates "
+        "prompts.incumbent annotate.mix annotate.confidence annotate.votes annotate.via annotate.retry annotate.explanation_rate",
+    ),
+    "mix.yaml": ({"label": {"p": 1.0}, "explanation": {"p": 1.0}}, "seed label.q"),
+    "sweep.yaml": (
+        {"name": "s", "vary": [{"method": ["standard"]}], "seeds": [0], "annotations": "a.jsonl"},
+        "about task weights vary.0.alpha vary.0.nobody splits gold_rows schedule",
+    ),
+    "claims.yaml": (CLAIMS, "about nobody claims.0.nobody"),
+}
+
+
+def places(content, at: tuple = ()):
+    "List the places of all values in a definition."
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ():
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def load_one(name: str, templates) -> None:
+    path = Path(name)
+    if name == "t.yaml":
+        load_task(f"./{name}")
+    elif name == "p.yaml":
+        for template in load_templates(load_task("./task_of_the_templates.yaml"), path).values():
+            assert repr(template)
+            assert template._repr_html_()
+    elif name == "mix.yaml":
+        load_mix(f"./{name}", templates)
+    else:
+        {"teacher.yaml": load_teacher_settings, "mine.yaml": load_pipeline, "sweep.yaml": load_sweep, "claims.yaml": load_claims}[name](
+            path
+        )
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_every_value_of_every_definition_by_every_odd_value(name, tmp_path, monkeypatch):
+    "What is read is read; all else is one line and the exit status of the user's own input, whatever stands where."
+    monkeypatch.chdir(tmp_path)
+    for file, content in (("task_of_the_templates.yaml", TASK), ("t.yaml", TASK), ("p.yaml", TEMPLATES)):
+        (tmp_path / file).write_text(yaml.safe_dump(content))
+    templates = load_templates(load_task("./t.yaml"), tmp_path / "p.yaml")
+    content, more = DEFINITIONS[name]
+    further = [tuple(int(key) if key.isdigit() else key for key in one.split(".")) for one in more.split()]
+    (tmp_path / name).write_text(yaml.dump(content))
+    load_one(name, templates)
+    statuses = defaultdict(list)
+    n_refused, tried = 0, [(at, what) for at in (*places(content), *further) for what in ODD_VALUES]
+    for at, what in tried:
+        changed = inside = copy.deepcopy(content)
+        for key in at[:-1]:
+            if isinstance(inside, list) and len(inside) <= key:
+                inside.append({})
+            elif isinstance(inside, dict):
+                inside.setdefault(key, {})
+            inside = inside[key]
+        if isinstance(inside, list) and len(inside) <= at[-1]:
+            inside.append(None)
+        inside[at[-1]] = ODD_VALUES[what]
+        (tmp_path / name).write_text(yaml.dump(changed, allow_unicode=True))
+        try:
+            load_one(name, templates)
+        except ZsdError as told:
+            n_refused += 1
+            statuses[told.exit_status].append((at, what))
+        except Exception as error:
+            raise AssertionError(f"{name}: {at} is {what}") from error
+    assert list(statuses) == [2]
+    assert len(tried) / 5 < n_refused < len(tried)
+
+
+UNREADABLE = ["{", "}", "{{text}", "{text", "{text }", "{text!s:>10}", "{text:{text}}", "{*}", "{text.}", "{text[}", "{a b}", "{-1}", "{0.real}", "{text!}", "{{}}{", "{\x1b}", "{text:\n}", "{[}", "{!r}", "{:}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", UNREADABLE, ids=range(len(UNREADABLE)))
+def test_braces_that_hold_nothing_known(odd, tmp_path):
+    with pytest.raises(ZsdError) as told:
+        task(tmp_path, student_input=f"{{text}} {odd}")
+    assert told.value.exit_status == 2
+    mine = task(tmp_path)
+    template = {"id": "one", "user_message": f"{{text}} {odd}", "read": "label-first"}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"task": "t", "templates": [template]}))
+    with pytest.raises(ZsdError) as told:
+        load_templates(mine, tmp_path / "p.yaml")
+    assert told.value.exit_status == 2

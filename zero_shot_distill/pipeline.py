@@ -112,7 +112,7 @@ class Pipeline(_Part):
     name: FileName  # folder under the work directory
     description: str = ""
     task: str  # built-in name, or path of a task definition relative to the pipeline file
-    seed: int = 42  # draws the rows
+    seed: int = Field(42, ge=0, lt=2**32)  # draws the rows
     teacher: TeacherSettings = TeacherSettings()
     budget_usd: float | None = Field(
         None, ge=0

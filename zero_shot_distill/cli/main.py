@@ -209,6 +209,7 @@ def serve(
 # %% ../../nbs/9_cli/06_main.ipynb #62a73abb
 _UsageError = typer.BadParameter.__base__  # Typer carries its own Click and does not offer this class by name
 _STOPPED = "stopped; what arrived is stored, the same command goes on from there"
+_LONGEST_WORD = 300  # characters without a space: a path or an address; what is longer is somebody's text, and is shortened
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -260,5 +261,6 @@ def _invoke(arguments: list[str]) -> int:  # exit status
 def _leave(line: str, exit_status: int) -> None:
     "Say one line on standard error, if there is something to say, and end."
     if line:
-        print(f"zsd: {' '.join(line.split())}", file=sys.stderr)
+        words = (word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD // 2]}…" for word in line.split())
+        print(f"zsd: {' '.join(words)}", file=sys.stderr)
     sys.exit(exit_status)

@@ -34,7 +34,7 @@ MixName = Annotated[
 ]
 SplitNames = Annotated[str, typer.Option("--splits", "--split", help="Split names, with commas between.")]
 OneSplit = Annotated[str, typer.Option("--splits", "--split", help="The split to draw from.")]
-Seed = Annotated[int, typer.Option("--seed", help="Draws the rows; fewer rows are part of more.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Draws the rows; fewer rows are part of more.")]
 Published = Annotated[bool, typer.Option("--published", help="Rows of the published split as the thesis code took them.")]
 NRows = Annotated[int | None, typer.Option("--rows", min=1, help="Of each split, at most; all of them by default.")]
 BudgetUsd = Annotated[float | None, typer.Option("--budget-usd", min=0, help="US dollars: never spend more in this run.")]
