@@ -105,7 +105,10 @@ FAULTS = {
     ),
     "empty JSONL": (_text("train.jsonl", ""), "train.jsonl: no rows"),
     "broken JSONL": (_text("test.jsonl", '{"id": 1\n'), "test.jsonl:1: not valid JSON"),
-    "ragged CSV": (_csv("id,premise,hypothesis,label\n1,a,b,neutral\n2,a,b\n"), "valid.csv:3: ragged row, the header has 4 columns"),
+    "ragged CSV": (
+        _csv("id,premise,hypothesis,label\n1,a,b,neutral\n2,a,b\n"),
+        "valid.csv:3: ragged row: this row has 3 parts divided by ',', the header has 4 columns",
+    ),
     "missing column": (_csv("id,premise,label\n1,a,neutral\n"), "valid.csv:2: no column 'hypothesis'"),
     "missing data file": (lambda project: project.task["splits"].update(test="nowhere.jsonl"), "nowhere.jsonl: no such file"),
     "label outside the set": (_row("test", label="perhaps"), "test.jsonl:2: label 'perhaps' is none of entailment, neutral, contradiction"),
@@ -424,7 +427,7 @@ def test_doctor_says_what_is_missing_and_what_works_without(tmp_path):
         HF_ENDPOINT="http://127.0.0.1:9",
         ZSD_CACHE=str(tmp_path / "cache"),
         OPENAI_API_KEY="sk-very-secret-0123456789",
-        OPENAI_BASE_URL="http://10.1.2.3/v1",
+        OPENAI_BASE_URL="http://teacher.example/v1",
     )
     done = zsd(tmp_path, "doctor", "--json", env=env)
     found = {finding["about"]: finding for finding in json.loads(done.out)}

@@ -39,7 +39,8 @@ def _values(text: str, path: Path, line: int | None = None) -> list[Any]:  # Non
     except json.JSONDecodeError as error:
         seen = re.match(r".{0,20}", text[error.pos :])[0].strip()
         before = f" before {seen!r}" if seen else " at the end of the line"
-        raise DataError(f"{path}:{line or error.lineno}: not valid JSON ({error.msg}{before})") from None
+        number = 1 + text.count("\n", 0, error.pos if seen else len(text[: error.pos].rstrip()))
+        raise DataError(f"{path}:{line or number}: not valid JSON ({error.msg}{before})") from None
     except RecursionError:
         raise DataError(f"{where}: its lists or objects are nested too deeply") from None
     except ValueError as error:  # a number with thousands of digits
