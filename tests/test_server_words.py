@@ -17,6 +17,7 @@ from zero_shot_distill.teacher.budget import Budget, BudgetError
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.options import Asked
 from zero_shot_distill.teacher.price import Price, total_usage
+from zero_shot_distill.teacher.server_words import is_content_refused, refused_parameter, wants_stream
 from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, TeacherError
 
 PRICE = Price(1.0, 2.0, "scripted")
@@ -231,6 +232,26 @@ def test_an_ending_that_is_not_known_is_kept_counted_and_told():
     assert "7 times: replies ended by 'out_of_ideas'" in line
 
 
+def test_words_that_are_new_each_time_make_one_line():
+    run = Run(lambda body, n: sent(reply(n, finish_reason=f"stop-{number_of(body)}")), 40, n_parallel=1)
+    (line,) = run.said
+    assert "40 times: replies ended by 'stop-0', 'stop-1', 'stop-2' and others, which is not known here" in line
+
+
+def test_waits_that_are_new_each_time_make_one_line():
+    waits: set[int] = set()
+
+    def script(body: dict[str, Any], n: int) -> Scripted:
+        if (number := number_of(body)) in waits or number > 4:
+            return echo(body, n)
+        waits.add(number)
+        return error(503, {"error": "busy"}, **{"Retry-After": str(90_000 + 3_600 * number)})
+
+    run = Run(script, n_parallel=1)
+    (line,) = run.said
+    assert "5 times: HTTP 503 asked to wait 25.0 hours, 26.0 hours, 27.0 hours and others: not waited for" in line
+
+
 # Refused content
 
 REFUSALS = {
@@ -257,9 +278,72 @@ def test_refused_content_is_a_row_that_is_done(name):
     assert (run.asked.failures, len(run.server.bodies)) == ({}, 12)
 
 
-def test_all_rows_refused_is_no_bad_key():
-    run = Run(lambda body, n: error(*REFUSALS["moderation, 403"]), 20)
-    assert run.outcomes == {"filtered": 20}
+@pytest.mark.parametrize("n_parallel", [1, 16])
+def test_where_nothing_but_refusals_comes_the_run_stops(n_parallel):
+    "It may be the account that is refused, in such words; what is not kept as done is asked again by the next run."
+    with pytest.raises(
+        TeacherError, match=r"each of the first 8 questions was refused.*HTTP 403: Your input was flagged.*--retry filtered"
+    ) as stopped:
+        Run(lambda body, n: error(*REFUSALS["moderation, 403"]), 60, n_parallel=n_parallel)
+    assert "\n" not in str(stopped.value)
+
+
+def test_a_few_rows_may_all_be_refused():
+    run = Run(lambda body, n: error(*REFUSALS["moderation, 403"]), 7)
+    assert (run.outcomes, run.asked.failures) == ({"filtered": 7}, {})
+
+
+def test_refusals_after_a_normal_reply_are_of_their_rows():
+    run = Run(lambda body, n: error(*REFUSALS["moderation, 403"]) if n != 7 else echo(body, n), 30, n_parallel=1)
+    assert run.outcomes == {"filtered": 29, "complete": 1}
+
+
+def test_refusals_between_faults_do_not_keep_a_run_alive():
+    script = lambda body, n: echo(body, n) if number_of(body) == 0 else error(*(REFUSALS["OpenAI"] if n % 2 else (500, "broken")))  # noqa: E731
+    with pytest.raises(TeacherError, match="8 questions in a row failed"):
+        Run(script, 40, n_parallel=1, n_retries=0)
+
+
+OF_THE_ACCOUNT = [
+    (403, "Your organization has been suspended for violating our usage policies"),
+    (400, "Your account has been flagged for potentially violating our usage policies"),
+    (403, "The key has been flagged as leaked"),
+    (403, "You must accept the usage policy for this model"),
+    (403, "IP address is on a blocklist"),
+    (403, "no access to model `ft:gpt-4o-mini:acme:moderation:abc`"),
+    (400, "Invalid model name passed in model=content-moderation"),
+    (400, "Invalid model: acme/content-moderation"),
+    (400, "content_filter policy 'strict' does not exist"),
+    (503, "content_filter service unavailable"),
+    (503, "content_filter is busy"),
+    (429, "content_filter: too many requests"),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), OF_THE_ACCOUNT)
+def test_what_is_said_of_an_account_or_a_name_is_no_refused_content(status, words):
+    assert not is_content_refused(status, words, "acme/content-moderation")
+
+
+def test_a_page_of_a_proxy_is_no_refused_content():
+    page = "<!DOCTYPE html><html><body><h1>Access blocked</h1>This content was blocked by the company's Content Filter.</body></html>"
+    assert not is_content_refused(403, page, is_plain=True)
+    assert not is_content_refused(403, "Blocked: Content Filter, category Artificial Intelligence", is_plain=True)
+    assert is_content_refused(400, "content_filter", is_plain=True)
+
+
+OF_THE_CONTENT = [
+    "Invalid prompt: your prompt was flagged as potentially violating our usage policy. Repeated violations may suspend your account.",
+    "The response was filtered due to the prompt triggering Azure OpenAI's content management policy. Please modify your prompt and retry.",
+    'some-model requires moderation on Acme. Your input was flagged for "sexual". No credits were charged.',
+    "litellm.BadRequestError: {'error': {'code': 'content_filter', 'message': 'x'}}",
+    'Upstream said: {"error": {"code": "data_inspection_failed"}}',
+]
+
+
+@pytest.mark.parametrize("words", OF_THE_CONTENT)
+def test_what_is_said_of_the_content_is_refused_content(words):
+    assert is_content_refused(400, words, "some-model")
 
 
 NOT_CONTENT = {
@@ -332,6 +416,53 @@ def test_every_default_may_be_refused_one_after_the_other():
 def test_a_value_out_of_range_is_the_users_to_change():
     with pytest.raises(Exception, match="max_tokens is too large"):
         Run(lambda body, n: error(400, {"error": {"message": "max_tokens is too large: 8. This model supports at most 4"}}))
+
+
+# What is allowed is no refusal of it
+
+LISTED = {
+    "OpenAI": (
+        {"message": "Unknown parameter: 'seed'. Supported parameters: model, messages, max_tokens, temperature.", "param": "seed"},
+        "seed",
+    ),
+    "without a field": ({"message": "Unknown parameter: 'seed'. Supported parameters: model, messages, max_tokens, temperature."}, "seed"),
+    "one sentence": ({"message": "Unsupported parameter 'seed'; supported: temperature, top_p"}, "seed"),
+    "the list first": ({"message": "Supported parameters are temperature, logprobs. Not supported: seed"}, "seed"),
+    "a field alone": ({"message": "unsupported parameter, see temperature in our manual", "param": "body.seed"}, "seed"),
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_list_of_what_is_taken_names_no_refused_parameter(name):
+    content, refused = LISTED[name]
+    run = Run(lambda body, n: error(400, {"error": content}) if refused in body else echo(body, n), n_parallel=2)
+    assert (len(run.stored), run.asked.failures) == (12, {})
+    assert run.asked.notes == (f"the model takes no {refused}: left out",)
+
+
+def test_what_is_left_out_already_is_not_what_is_refused():
+    def script(body: dict[str, Any], n: int) -> Scripted:
+        if "seed" in body:
+            return error(400, {"error": {"message": "seed is not supported"}})
+        return error(400, {"error": {"message": "temperature, as seed, is not supported"}}) if "temperature" in body else echo(body, n)
+
+    run = Run(script, n_parallel=1)
+    assert run.asked.notes == ("the model takes no seed: left out", "the model takes no temperature: left out")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("max_tokens: Unexpected value 5000, must be <= 4096", ""),
+        ("max_tokens (100) exceeds limit: unexpected", ""),
+        ("Unexpected: max_tokens is larger than the maximum of 4096", ""),
+        ("Unknown parameter: 'max_tokens'", "max_tokens"),
+        ("'max_tokens' is not supported. Use 'max_completion_tokens' instead.", "max_tokens"),
+        ("[{'type': 'extra_forbidden', 'loc': ('body', 'max_tokens'), 'msg': 'Extra inputs are not permitted', 'input': 8}]", "max_tokens"),
+    ],
+)
+def test_a_limit_goes_by_its_other_name_only_where_the_name_is_refused(words, found):
+    assert refused_parameter(words, ["max_tokens", "seed"]) == found
 
 
 # Reasoning without an answer
@@ -440,6 +571,21 @@ def test_a_server_that_only_streams_is_asked_for_a_stream(words):
     run = Run(script, n_parallel=2)
     assert (run.n_wrong, run.outcomes, run.first().prompt_tokens) == (0, {"complete": 12}, 7)
     assert run.asked.notes == ("the server only streams: each reply is put together from a stream",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Upstream host must be set",
+        "upstream requests must be authorised",
+        "The upstream only supports streaming",
+        "bitstream must be valid",
+        "stream_options should be omitted",
+        "The bitstream is required",
+    ],
+)
+def test_other_streams_are_no_wish_for_one(words):
+    assert not wants_stream(words)
 
 
 def test_a_stream_without_options_has_no_usage():

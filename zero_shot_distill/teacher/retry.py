@@ -31,6 +31,7 @@ class CircuitBreaker:
     ):
         self._where, self.n_known = where, n_known
         self.n_answered = self._n_in_a_row = self._n_failed = 0
+        self._n_refused = 0
         self._last = ""
 
     def answered(self) -> None:
@@ -58,9 +59,22 @@ class CircuitBreaker:
             return TeacherError(f"{self._where}: {self._n_in_a_row} questions in a row failed: {error.reason}; run again later")
         return None
 
+    def refused(
+        self,
+        error: AskError,  # in the server's words
+    ) -> TeacherError | None:  # why the whole run has to stop
+        "Count a request whose content was refused by an error. Where nothing but that has come, it may be the account that is refused, in such words."
+        self._n_refused += 1
+        if self.n_answered or self._n_refused < _N_IN_A_ROW:
+            return None
+        return TeacherError(
+            f"{self._where}: each of the first {self._n_refused} questions was refused, as if for its content: {error.reason}; "
+            "if that is about the account or the model, mend it and run again with `--retry filtered`; if it is about the rows, run again to go on"
+        )
+
     def at_end(self) -> TeacherError | None:
         "Return an error if requests failed and none was answered."
-        if self.n_answered or self.n_known or not self._n_failed:
+        if self.n_answered or self.n_known or self._n_refused or not self._n_failed:
             return None
         return TeacherError(f"{self._where}: none of the first {self._n_failed} questions was answered: {self._last}")
 
@@ -139,6 +153,10 @@ class RetryPolicy:
     def answered(self) -> None:
         "Note that a reply came."
         self.breaker.answered()
+
+    def refused(self, error: AskError) -> TeacherError | None:  # why the whole run has to stop
+        "Note that the content of a request was refused."
+        return self.breaker.refused(error)
 
     def failed(
         self,

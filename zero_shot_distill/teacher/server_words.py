@@ -9,7 +9,7 @@ __all__ = ['OPTIONAL', 'Ending', 'read_ending', 'error_words', 'is_content_refus
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-imports
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-finish
@@ -84,17 +84,56 @@ _CONTENT_REFUSED = re.compile(
     r"|flagged_input|reasons (?:violen|sexual|hate|self.?harm|harass|illicit|child|drug|weapon|toxic|profan)",
     re.IGNORECASE,
 )
+_EXCEPTION = re.compile(r"\bcontentpolicyviolationerror\b", re.IGNORECASE)  # of LiteLLM, which sends it with any status
 _CODES = re.compile(r"\b(?:content_filter|content_policy_violation|data_?inspection_?failed|contentpolicyviolationerror)\b", re.IGNORECASE)
+# An account, a key or an address may be refused by the same policies, and then every row is.
+_OF_ACCESS = re.compile(
+    r"\b(?:accounts?|organi[sz]ations?|projects?|workspaces?|subscriptions?|tenants?|(?:api)?[ _-]?keys?|access to|terms|accept(?:ed|ing)?|agree[d]?(?: to)?"
+    r"|IPs?|IP address|suspended|deactivated)\b",
+    re.IGNORECASE,
+)
+_IS_MISSING = re.compile(
+    r"\b(?:content_filter|filters?|polic(?:y|ies)|guardrails?|moderation|services?)\b.{0,80}?\b(?:(?:does not|doesn't|do not) exist|not (?:be )?found"
+    r"|unavailable|not (?:available|enabled|configured)|could not be loaded)",
+    re.IGNORECASE | re.DOTALL,
+)
+_OF_THE_QUESTION = re.compile(
+    r"\b(?:prompts?|inputs?|outputs?|contents?|messages?|questions?|requests?|completions?|flagged_input)\b", re.IGNORECASE
+)
+# A name in quotation marks is no verdict, unless it is a value of JSON that is told as a text.
+_NAMES = re.compile(
+    r"`[^`]{1,200}`|(?<![\w:{,[(])(?<![:{,[] )'[^'\n]{1,200}'(?![\w:])|(?<![\w:{,[(\\])(?<![:{,[] )\"[^\"\n]{1,200}\"(?![\w:])|\bmodel ?[=:] ?[\w./:@-]+|https?://\S+",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"\s*<|.{0,200}<(?:html|!doctype|body)\b", re.IGNORECASE | re.DOTALL)
 
 
 def is_content_refused(
     status: int,  # of HTTP
-    words: str,  # from `error_words`
+    words: str,  # from `error_words`, or a body that is no JSON
+    model: str = "",  # the asked one, whose name may sound like a verdict
+    is_plain: bool = False,  # whether the body is no JSON: it may be of a proxy on the way
 ) -> bool:
-    "Tell whether an error says that the content of this question is not allowed."
-    if status in (400, 403, 422):
-        return _CONTENT_REFUSED.search(words) is not None
-    return status == 451 or (status not in (401, 402, 429) and _CODES.search(words) is not None)
+    "Tell whether an error says that the content of this question is not allowed; what is said of an account, a key or a filter's name is no such thing."
+    if status == 451:
+        return True
+    for name in filter(None, (model, model.rpartition("/")[2])):
+        words = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", " ", words, flags=re.IGNORECASE)
+    words = _NAMES.sub(" ", words)
+    if _IS_MISSING.search(words):
+        return False
+    if _EXCEPTION.search(words) if status >= 500 else status not in (401, 402, 429) and _CODES.search(words):
+        return True
+    if status not in (400, 403, 422) or (is_plain and _MARKUP.match(words)):
+        return False
+    sentences = [said for said in re.split(r"[.!?;\n]\s", words) if _CONTENT_REFUSED.search(said)]
+    is_of_the_question = any(_is_of_the_question(said) for said in sentences)
+    return is_of_the_question or (bool(sentences) and not is_plain and not _OF_ACCESS.search(words))
+
+
+def _is_of_the_question(sentence: str) -> bool:
+    rest = re.sub(r"content[ -](?:filter|polic|safety)\w*", " ", sentence, flags=re.IGNORECASE)
+    return _OF_THE_QUESTION.search(rest) is not None and not _OF_ACCESS.search(sentence)
 
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-param
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "stream_options")
@@ -105,31 +144,60 @@ _NOT_TAKEN = re.compile(
     r"|must be (?:strictly )?(?:positive|greater|omitted|unset|> ?0)",
     re.IGNORECASE,
 )
+# What is told to be taken, up to the end of the sentence.
+_TAKEN = re.compile(
+    r"(?<!not )(?<!n't )(?<!be )(?<!yet )(?<!ly )\b(?:supported|allowed|accepted|valid|permitted|available|known|expected)\b(?: \w+){0,3}? ?(?::|\bare\b|\bone of\b)[^.;\n]*",
+    re.IGNORECASE,
+)
+_OF_A_VALUE = r"(?:\W{1,4}|.{0,60}?(?:value|limit|[<>]|exceed|large|most|maximum|less|greater|between).{0,20}?)\d"
 
 
 def refused_parameter(
     words: str,  # from `error_words`
     sent: Collection[str],  # names of the parameters that were sent
+    named: str = "",  # the parameter that the error names in a field of its own
 ) -> str:  # empty: it is about none that we know how to do without
     "Find the parameter that a server does not take."
-    if not _NOT_TAKEN.search(words):
+    told = re.sub(r"'input': [^,}]*", "", _TAKEN.sub(" ", words))
+    refusals = [found.span() for found in _NOT_TAKEN.finditer(told)]
+    if not refusals:
         return ""
-    if "max_tokens" in sent and _is_named("max_tokens", words):
-        # Without a limit no cap could be kept: it goes by its other name, not away.
-        may_be_renamed = "max_completion_tokens" in words or re.search(_UNKNOWN, words, re.IGNORECASE)
-        if may_be_renamed:
-            return "max_tokens"
-    return next((name for name in OPTIONAL if name in sent and _is_named(name, words)), "")
+    names = [name for name in (*OPTIONAL, "max_tokens") if name in sent]
+    found = next((name for name in names if _is_named(name, named)), "") if named else ""
+    if not found:
+        far = {name: _distance(name, told, refusals) for name in names}
+        found = min((name for name in names if far[name] is not None), key=lambda name: far[name], default="")
+    if found != "max_tokens":
+        return found
+    # Without a limit no cap could be kept: it goes by its other name, not away; and a value that is too large is no unknown name.
+    is_unknown = re.search(_UNKNOWN, told, re.IGNORECASE) and not re.search(rf"{_pattern('max_tokens')}{_OF_A_VALUE}", told)
+    return found if "max_completion_tokens" in words or is_unknown else ""
+
+
+def _pattern(name: str) -> str:
+    camel = re.sub(r"_(\w)", lambda found: found[1].upper(), name)
+    return rf"(?<![A-Za-z0-9_])(?:{name}|{camel})(?![A-Za-z0-9_])"
 
 
 def _is_named(name: str, words: str) -> bool:
-    camel = re.sub(r"_(\w)", lambda found: found[1].upper(), name)
-    return re.search(rf"(?<![A-Za-z0-9_])(?:{name}|{camel})(?![A-Za-z0-9_])", words) is not None
+    return re.search(_pattern(name), words) is not None
+
+
+def _distance(name: str, words: str, refusals: Sequence[tuple[int, int]]) -> int | None:  # None: it is not named
+    "Return how far a name is from what is said of not being taken; another sentence is far away."
+    gaps = []
+    for place in re.finditer(_pattern(name), words):
+        for start, end in refusals:
+            between = words[end : place.start()] if place.start() >= end else words[place.end() : start]
+            gaps.append(len(between) + 1000 * len(re.findall(r"[.;!]\s|\n", between)))
+    return min(gaps, default=None)
 
 # %% ../../nbs/2_teacher/04_server_words.ipynb #sw-stream
 _WANTS_STREAM = re.compile(
-    r"(?:only|just) (?:\w+ )?stream|stream\w*[`'\"]?(?: \w+)? (?:must|has to|should|needs? to) be|requires? [`'\"]?stream|stream\w*[`'\"]? is (?:required|mandatory)"
-    r"|non-?\s?stream\w*.{0,60}not (?:be )?support|not support non-?\s?stream|please (?:use|enable|set) [`'\"]?stream",
+    r"(?<!upstream )\b(?:only|just) (?:\w+ )?stream(?:s|ing|ed)?\b"
+    r"|\bstream(?:s|ing|ed)?\b[`'\"]?(?! options)(?: \w+)? (?:must|has to|should|needs? to) be (?!valid|omitted|unset|false|closed)"
+    r"|requires? [`'\"]?stream(?:ing)?\b|\bstream(?:ing)?\b[`'\"]? is (?:required|mandatory)"
+    r"|\bnon-?\s?stream(?:s|ing|ed)?\b.{0,60}not (?:be )?support|not support non-?\s?stream|please (?:use|enable|set) [`'\"]?stream(?:ing)?\b",
     re.IGNORECASE,
 )
 
