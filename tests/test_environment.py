@@ -127,3 +127,11 @@ def test_an_address_that_is_none(address):
     with pytest.raises(TeacherSettingsError, match="OPENAI_BASE_URL") as told:
         HostedTeacher("m", address, KEY)
     assert str(told.value).isprintable()
+
+
+def test_a_proxy_that_is_turned_off_is_no_fault():
+    from zero_shot_distill.teacher.environment import environment_fault
+
+    variables = {"ALL_PROXY": "socks5://proxy:1080", "NO_PROXY": "*"}
+    assert environment_fault("http://localhost:8000/v1", variables) == ""
+    assert "SOCKS" in environment_fault("http://localhost:8000/v1", variables | {"NO_PROXY": "example.org"})

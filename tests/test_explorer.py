@@ -237,6 +237,41 @@ def test_two_thousand_replies_fit_in_five_megabytes():
     assert len(explorer_of(replies).page()) < 5_000_000
 
 
+@needs_browser
+def test_what_the_teacher_was_not_asked_is_no_error_of_its(opened):
+    "Rows that only a student answered are neither wrong nor not read."
+    replies = replied(4)
+    others = [
+        unanswered("(teacher not asked)", Example(f"other-{n}", {"premise": "a"}, "neutral", None), ReadFault.NOT_ASKED, "not asked")
+        for n in range(6)
+    ]
+    page = opened(explorer_of([*replies, *others]))
+    assert page.inner_text(".count") == "10 replies · 4 of 4 right · 6 without a reply"
+    page.click("button:text-is('Not read')")
+    assert "Every one of these replies was read" in page.inner_text(".body")
+
+
+@needs_browser
+def test_what_is_side_by_side_opens_by_keyboard(opened):
+    page = opened(explorer_of(replied(2, templates=(TELL, GUESS))), "view=pairs")
+    page.focus("article section button")
+    page.keyboard.press("Enter")
+    assert page.locator("dialog[open] h2").inner_text() == "tell, row-0"
+
+
+def test_tags_are_those_of_the_replies_shown_and_of_now(tmp_path):
+    "Not those of the store's other replies; a widget that is shown again has what was given since."
+    explorer = explorer_of(replied(2), tags_file=tmp_path / "responses.tags.jsonl")
+    (first, second) = (read.response.key[:16] for read in explorer.replies)
+    for key, tags in (("elsewhere", ["foreign"]), (first, ["good"])):
+        write_tag(explorer.tags_file, {"key": key, "template": "t", "row": "r", "tags": tags})
+    assert explorer.tags == {first: ["good"]}
+    shown = explorer.widget()
+    shown.tags = {first: ["good"], second: ["odd"]}
+    assert explorer.widget().tags == {first: ["good"], second: ["odd"]}
+    assert read_tags(explorer.tags_file)["elsewhere"] == ["foreign"]
+
+
 def test_a_page_in_a_file_says_no_path_of_this_machine(tmp_path):
     explorer = explorer_of(replied(2), tags_file=tmp_path / "responses.tags.jsonl")
     assert str(tmp_path) not in explorer.page()

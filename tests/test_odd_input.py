@@ -229,6 +229,8 @@ PATTERNS = {
     "recursion": (r"(?P<label>yes|(?R))", "calls a part of the pattern within itself"),
     "a numbered call": (r"(?P<label>a|(?1))", "calls a part"),
     "a named call": (r"(?P<label>a|(?&label))", "calls a part"),
+    "recursion by name": (r"(?P<label>a(?P>label)?b)", "calls a part"),
+    "recursion by name, too": (r"(?P<label>a(?P&label)?b)", "calls a part"),
     "a relative call": (r"(?P<label>a)(?-1)", "calls a part"),
     "a long repeat": (r"(?P<label>a{1000000000})", "is longer than 100,000 characters"),
     "repeats of repeats": (r"(?P<label>(?:(?:a{1000}){1000}){1000})", "is longer than"),

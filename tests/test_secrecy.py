@@ -259,3 +259,16 @@ def test_a_redirect_to_elsewhere_keeps_the_limit_of_time(moved):
     teacher = HostedTeacher("m", f"http://127.0.0.1:{moved}/v1", KEY, limits=RequestLimits(timeout_s=0.5, n_retries=0))
     with silent, pytest.raises(openai.APITimeoutError):
         teacher.client.get(f"/files/x/content?to=http://localhost:{silent.getsockname()[1]}/there", cast_to=httpx2.Response)
+
+
+def test_many_backslashes_take_no_square_of_their_number():
+    "A reply of megabytes that is nothing else freezes no run; behind them, a secret is found."
+    import time
+
+    from zero_shot_distill.teacher.secrecy import hide
+
+    began = time.process_time()
+    assert "sk-1" not in hide("\\" * 1_000_000 + "sk-12345678", ["sk-12345678"])
+    assert time.process_time() - began < 20  # the square would take hours
+    for text in (r"a\sk-12345678", r"\\\u0073k-12345678", r"x\%73k-12345678", "&#115;k-12345678"):
+        assert "2345678" not in hide(text, ["sk-12345678"]), text

@@ -51,7 +51,7 @@ class Findings(list[Finding]):
     def verdict(self) -> str:
         "Say what to do first."
         short = [finding.about for finding in self if finding.state != "ok"]
-        begin = "Begin with zsd run data/pipelines/demo.yaml, or with a file of your own: zsd tasks add NAME FILE"
+        begin = "Begin with zsd run demo, or with a file of your own: zsd tasks add NAME FILE"
         told = f"Not here, or little: {', '.join(short)}; what works without stands above." if short else "Nothing is missing."
         return f"{told} {begin}"
 

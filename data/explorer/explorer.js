@@ -4,7 +4,7 @@
 const N_AT_A_TIME = 50; // replies that are drawn before the reader scrolls on
 const N_EXAMPLES = 3; // of each reason why replies could not be read
 const VIEWS = { replies: "Replies", pairs: "Side by side", unread: "Not read", words: "Words and errors", tags: "Tags" };
-const OUTCOMES = { right: "right", wrong: "wrong", unread: "not read", nogold: "no gold label" };
+const OUTCOMES = { right: "right", wrong: "wrong", unread: "not read", nogold: "no gold label", noreply: "no reply" };
 const PAIRS = {
   all: "all rows", flipped: "labels differ", first: "only the first right", second: "only the second right", neither: "neither right",
 };
@@ -22,7 +22,7 @@ function prepared(data) {
     const reply = { place };
     data.columns.forEach((name, column) => { reply[name] = values[column]; });
     reply.about = data.rows[reply.row];
-    reply.outcome = reply.label === null ? "unread" : reply.right === null ? "nogold" : reply.right ? "right" : "wrong";
+    reply.outcome = reply.text === null ? "noreply" : reply.label === null ? "unread" : reply.right === null ? "nogold" : reply.right ? "right" : "wrong";
     return reply;
   });
   return data;
@@ -107,8 +107,8 @@ function rowText(about) {
 }
 
 function verdict(reply) {
-  const sign = { right: "✓", wrong: "✗", unread: "?", nogold: "" }[reply.outcome];
-  const text = reply.outcome === "unread" ? `not read: ${reply.why}` : reply.label;
+  const sign = { right: "✓", wrong: "✗", unread: "?", nogold: "", noreply: "" }[reply.outcome];
+  const text = { unread: `not read: ${reply.why}`, noreply: reply.why }[reply.outcome] ?? reply.label;
   const box = make("div", { class: `verdict ${reply.outcome}` }, make("span", { "aria-hidden": "true" }, sign && `${sign} `), make("bdi", {}, text));
   if (reply.outcome === "right" || reply.outcome === "wrong") box.append(small(` ${reply.outcome}`));
   return box;
@@ -117,7 +117,7 @@ function verdict(reply) {
 function studentVerdict(reply) {
   if (reply.student === null) return null;
   const right = reply.about.gold === null ? "" : reply.student_right ? "right" : "wrong";
-  return make("div", { class: `verdict ${right}` }, { right: "✓ ", wrong: "✗ " }[right] ?? "", make("bdi", {}, reply.student || "unreadable"), small(right && ` ${right}`));
+  return make("div", { class: `verdict ${right}` }, { right: "✓ ", wrong: "✗ " }[right] ?? "", make("bdi", {}, reply.student || "no label"), small(right && ` ${right}`));
 }
 
 function choice(name, options, value, onchange) {
@@ -196,7 +196,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       data.is_long ? null : pick("gold", "gold", data.replies.map((reply) => reply.about.gold).filter((gold) => gold !== null)),
       data.is_long ? null : pick("label", "label", data.replies.map((reply) => reply.label).filter((label) => label !== null)),
       pick("reason", "why", data.replies.map((reply) => reply.why).filter(Boolean)),
-      pick("tag", "tag", Object.values(tags).flat()),
+      pick("tag", "tag", data.replies.flatMap((reply) => tags[reply.key] ?? [])),
       ["search", "template", "row", "outcome", "gold", "label", "why", "tag"].some((key) => state[key])
         ? make("button", { type: "button", onclick: () => set({ search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", tag: "" }) }, "show all")
         : null,
@@ -205,12 +205,14 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
 
   function drawBody() {
     const found = selected(data, state, tags);
-    const read = found.filter((reply) => reply.label !== null), judged = found.filter((reply) => reply.about.gold !== null);
+    const answered = found.filter((reply) => reply.text !== null), judged = answered.filter((reply) => reply.about.gold !== null);
+    const n_unread = answered.filter((reply) => reply.label === null).length;
     const right = judged.filter((reply) => reply.outcome === "right").length;
     count.textContent = [
       found.length === data.replies.length ? many(found.length, "reply") : `${found.length.toLocaleString("en")} of ${many(data.replies.length, "reply")}`,
       judged.length ? `${right.toLocaleString("en")} of ${judged.length.toLocaleString("en")} right` : "",
-      found.length > read.length ? `${(found.length - read.length).toLocaleString("en")} not read` : "",
+      n_unread ? `${n_unread.toLocaleString("en")} not read` : "",
+      answered.length < found.length ? `${(found.length - answered.length).toLocaleString("en")} without a reply` : "",
       state.row ? `row ${state.row}` : "",
     ].filter(Boolean).join(" · ");
     body.replaceChildren();
@@ -237,6 +239,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     return (place) => { while (n <= place && n < items.length) more(); };
   }
 
+  const opener = (reply, text) => make("button", { type: "button", onclick: (event) => { event.stopPropagation(); open(reply); } }, text);
   let reach = () => {};
 
   function drawReplies(found) {
@@ -277,7 +280,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     const side = (row, name) => {
       if (name !== STUDENT) return row[name];
       const any = Object.values(row).find((reply) => reply.student !== null);
-      return any && { ...any, label: any.student, outcome: any.about.gold === null ? "nogold" : any.student_right ? "right" : "wrong", isStudent: true };
+      return any && { ...any, label: any.student || null, outcome: any.about.gold === null ? "nogold" : any.student_right ? "right" : "wrong", isStudent: true };
     };
     const pairs = [...byRow.values()].map((row) => [side(row, state.a), side(row, state.b)]).filter(([one, other]) => one && other);
     const is = { all: () => true, flipped: ([one, other]) => one.label !== other.label,
@@ -292,8 +295,9 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     if (!kept.length) return body.append(make("p", { class: "empty" }, "No row is like that."));
     const lines = make("div");
     body.append(lines);
-    const half = (reply, name) => make("section", { onclick: () => reply.isStudent || open(reply) }, make("h3", {}, name),
-      verdict(reply), reply.isStudent ? (reply.student_rationale ? make("div", { class: "said", dir: "auto" }, reply.student_rationale) : "") : replyText(reply), reply.isStudent ? "" : tagPlace(reply));
+    const half = (reply, name) => make("section", { onclick: () => reply.isStudent || open(reply) },
+      make("h3", {}, reply.isStudent ? name : opener(reply, name)),
+      reply.isStudent ? studentVerdict(reply) : verdict(reply), reply.isStudent ? (reply.student_rationale ? make("div", { class: "said", dir: "auto" }, reply.student_rationale) : "") : replyText(reply), reply.isStudent ? "" : tagPlace(reply));
     reach = grow(kept, lines, ([one, other]) => make("article", { class: one.label === other.label ? "" : "flipped" },
       make("div", {}, small(one.row), rowText(one.about), one.about.gold === null ? "" : make("div", {}, make("b", {}, "gold label: "), make("bdi", {}, one.about.gold))),
       make("div", { class: "sides" }, half(one, state.a), half(other, state.b))));
@@ -301,13 +305,13 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
 
   function drawUnread(found) {
     shown = [];
-    const unread = found.filter((reply) => reply.label === null);
+    const unread = found.filter((reply) => reply.outcome === "unread");
     if (!unread.length) return body.append(make("p", { class: "empty" }, "Every one of these replies was read."));
     for (const [why, n] of counted(unread.map((reply) => reply.why))) {
       const those = unread.filter((reply) => reply.why === why);
       body.append(make("article", {}, make("h3", {}, `${why}: ${many(n, "reply")} `,
         make("button", { type: "button", onclick: () => set({ view: "replies", why }) }, "show all")),
-      ...those.slice(0, N_EXAMPLES).map((reply) => make("section", { onclick: () => open(reply) }, small(`${reply.template}, ${reply.row}`), replyText(reply)))));
+      ...those.slice(0, N_EXAMPLES).map((reply) => make("section", { onclick: () => open(reply) }, opener(reply, `${reply.template}, ${reply.row}`), replyText(reply)))));
     }
   }
 
@@ -333,8 +337,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
 
   function drawTagCounts(found) {
     shown = [];
-    const keys = new Set(found.map((reply) => reply.key));
-    const counts = counted(Object.entries(tags).filter(([key]) => keys.has(key)).flatMap(([, names]) => names));
+    const counts = counted(found.flatMap((reply) => tags[reply.key] ?? []));
     if (!counts.length) return body.append(make("p", { class: "empty" }, "None of these replies has a tag. Open one, or go to it with j and k, and press t."));
     const linked = (name) => make("td", {}, make("button", { type: "button", onclick: () => set({ view: "replies", tag: name }) }, name));
     body.append(table(["tag", "replies"], counts.map(([name, n]) => [linked(name), number(n)])));
@@ -429,7 +432,7 @@ export async function page() {
   if (!saveTo) try { tags = JSON.parse(localStorage.getItem(stored)) ?? tags; } catch { /* not allowed */ }
   const onTags = (all, changed) => {
     if (saveTo) return fetch(saveTo, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(changed) })
-      .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); })
+      .then(async (answer) => { if (!answer.ok) alert(`The tag was not saved: ${await answer.text()}`); })
       .catch(() => alert("The tag was not saved: zsd explore has ended. Start it again and reload this page."));
     try { localStorage.setItem(stored, JSON.stringify(all)); } catch { /* not allowed */ }
   };

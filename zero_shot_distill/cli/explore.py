@@ -6,7 +6,6 @@
 __all__ = ['explore']
 
 # %% ../../nbs/9_cli/05_explore.ipynb #826ac129dccb
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import CommonOptions, PromptsFile, Seed, TaskName, TeacherOptions, TemplateIds, names_in, with_options
+from ..core.printable import json_text
 from ..task.load import load_examples, sample_examples
 from ..task.task import Example, Task, load_task
 
@@ -54,7 +54,7 @@ def explore(
     made = _gather(load_task(task), (templates, split, rows, seed, prompts), (annotations, run), asked, common)
     if common.as_json:
         columns = made.data["columns"]
-        print(json.dumps([dict(zip(columns, reply, strict=True)) for reply in made.data["replies"]], ensure_ascii=False, indent=1))
+        print(json_text([dict(zip(columns, reply, strict=True)) for reply in made.data["replies"]]))
         return
     if html is not None:
         made.write(html)

@@ -49,7 +49,7 @@ app = typer.Typer(
     name="zsd",
     help="""Zero-shot step-by-step distillation: a teacher's labels and rationales, a small student that learns from both.
 
-    Begin with the demonstration, which needs no key and is free: `zsd run data/pipelines/demo.yaml`. Or with a file of your own: `zsd tasks add NAME FILE`
+    Begin with the demonstration, which needs no key and is free: `zsd run demo`. Or with a file of your own: `zsd tasks add NAME FILE`
     makes a task of it and says what comes next. `zsd doctor` says what is missing on this machine.
 
     Example: `zsd run data/pipelines/demo.yaml`

@@ -58,7 +58,7 @@ def names_in(
 
 # %% ../../nbs/9_cli/00_options.ipynb #3d97a4e9
 DEFAULT_WORK_DIR = Path("zsd-work")
-WorkDir = Annotated[Path, typer.Option("--work-dir", help="Where everything a run writes goes.")]
+WorkDir = Annotated[Path, typer.Option("--work-dir", file_okay=False, help="Where everything a run writes goes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no stage lines.")]
 

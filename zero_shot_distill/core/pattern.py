@@ -14,7 +14,7 @@ import regex
 _MOST_ATOMS = 100_000  # characters, classes and the like, once counted repeats are written out, as compiling does
 # What a pattern is made of: escaped characters and classes, in which brackets mean nothing; calls of a group; comments; groups; counts.
 _PARTS = regex.compile(
-    r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*+\]|(?P<call>\(\?(?:R|\d+|[+-]\d+|&[^)]*)\))|\(\?#[^)]*\)|(?P<open>\()|(?P<close>\))|\{(?P<n>\d+)(?:,\d*)?\}|.",
+    r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*+\]|(?P<call>\(\?(?:R|\d+|[+-]\d+|(?:P?&|P>)[^)]*)\))|\(\?#[^)]*\)|(?P<open>\()|(?P<close>\))|\{(?P<n>\d+)(?:,\d*)?\}|.",
     regex.DOTALL,
 )
 

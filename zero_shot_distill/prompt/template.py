@@ -42,7 +42,9 @@ class PromptError(ZsdError):
     exit_status = 2
 
 # %% ../../nbs/3_prompt/01_template.ipynb #94937251
-_IN_PATTERN = regex.compile(r"\{([A-Za-z_]\w+)\}")  # {choice_a}; what else stands in braces (\d{3}, \p{L}) is the pattern's own
+_IN_PATTERN = regex.compile(
+    r"(?<!\\[pPN])\{([A-Za-z_]\w+)\}"
+)  # {choice_a}; what else stands in braces (\d{3}, \p{Lu}) is the pattern's own
 
 
 def _compiled(pattern: str) -> regex.Pattern:

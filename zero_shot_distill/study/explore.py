@@ -19,10 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from ..core.definition import DataError, ZsdError
 from ..core.files import definitions_dir, write_text
+from ..core.lock import folder_lock
 from ..entities.entity import readable_label
 from ..prompt.collect import stored_replies
 from ..prompt.fault import ReadFault
@@ -79,12 +78,10 @@ def write_tag(
         and all(isinstance(name, str) for name in names)
     ):
         raise DataError("the tags of a reply are an object with key, template and row, which are texts, and tags, a list of texts")
-    with FileLock(f"{path}.lock"):
+    with folder_lock(path.parent):
         lines = [line for line in (path.read_text(encoding="utf-8").split("\n") if path.is_file() else []) if line]
         others = [line for line in lines if json.loads(line).get("key") != parts["key"]]
         write_text(path, "".join(line + "\n" for line in [*others, *([json.dumps(parts, ensure_ascii=False)] if names else [])]))
-    with suppress(OSError):
-        Path(f"{path}.lock").unlink()
 
 # %% ../../nbs/7_study/06_explore.ipynb #a806eaeebd74
 class NothingToExplore(ZsdError):
@@ -152,9 +149,9 @@ class Explorer:
         ]
         words = telling_words((read.response.text, is_right) for read, is_right in judged)
         n_labels = len({label for read in self.replies for label in (read.example.label, read.reply and read.reply.label)})
-        keys = "".join(line["key"] for line in lines)
+        keys = [line["key"] for line in lines]
         return {
-            "id": sha256(f"{self.title}\n{keys}".encode()).hexdigest()[:16],
+            "id": sha256("\n".join([self.title, *keys]).encode()).hexdigest()[:16],
             "title": self.title,
             "about": self.about,
             "columns": _COLUMNS,
@@ -166,7 +163,6 @@ class Explorer:
             "has_confidence": any(line["confidence"] is not None for line in lines),
             "words": [(one.word, one.n_wrong, one.n_right, one.z) for one in words.words],
             "words_about": words.about,
-            "tags": read_tags(self.tags_file) if self.tags_file else {},
         }
 
     def _readable(self, label: str | None) -> str | None:
@@ -176,7 +172,7 @@ class Explorer:
         response, reply, gold, said = read.response, read.reply, read.example.label, self.said.get(read.example.id)
         text = response and response.text
         return {
-            "key": response.key[:16] if response else f"{read.template_id}/{read.example.id}",
+            "key": response.key[:16] if response else f"{self.task.name}/{read.template_id}/{read.example.id}",
             "template": read.template_id,
             "row": read.example.id,
             "label": reply and self._readable(reply.label),
@@ -211,10 +207,17 @@ class Explorer:
                 return [(message["role"], message["content"]) for message in render(template, read.example)]
         return []
 
-    @cached_property
+    @property
+    def tags(self) -> dict[str, list[str]]:  # by key of a reply that is shown
+        "Read the tags that were given so far; those of the store's other replies are not shown."
+        shown = {line[0] for line in self.data["replies"]}
+        return {key: names for key, names in read_tags(self.tags_file).items() if key in shown} if self.tags_file else {}
+
     def packed(self) -> bytes:
-        "Pack `data` as JSON in gzip; what repeats itself, such as the words of a prompt, takes hardly any room."
-        return gzip.compress(json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), 6, mtime=0)
+        "Pack `data` and the tags as JSON in gzip; what repeats itself, such as the words of a prompt, takes hardly any room."
+        return gzip.compress(
+            json.dumps(self.data | {"tags": self.tags}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), 6, mtime=0
+        )
 
     def page(
         self,
@@ -226,7 +229,7 @@ class Explorer:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'\">\n"
             f"<title>{escape(self.title)}</title>\n<style>\n:root {{ color-scheme: light dark; }}\nbody {{ margin: 0 12px; }}\n{_asset('explorer.css')}</style>\n</head>\n"
-            f'<body>\n<main id="explorer" data-save="{escape(save_to)}" data-saved-to="{escape(str(self.tags_file) if save_to else "")}"></main>\n<script id="data" type="text/plain">{b64encode(self.packed).decode("ascii")}</script>\n'
+            f'<body>\n<main id="explorer" data-save="{escape(save_to)}" data-saved-to="{escape(str(self.tags_file) if save_to else "")}"></main>\n<script id="data" type="text/plain">{b64encode(self.packed()).decode("ascii")}</script>\n'
             f'<script type="module">\n{script}\npage();\n</script>\n</body>\n</html>\n'
         )
 
@@ -254,7 +257,7 @@ class Explorer:
         start: str = "",  # what is shown first, e.g. "view=pairs" or "outcome=wrong&template=one-sentence"
     ) -> "AnyWidget":  # its `tags` are those that the reader gave
         "Make the widget that a notebook shows."
-        shown = _widget_class()(data=self.packed, tags=self.data["tags"], saved_to=str(self.tags_file or ""), start=start)
+        shown = _widget_class()(data=self.packed(), tags=self.tags, saved_to=str(self.tags_file or ""), start=start)
         shown.observe(self._keep, "tags")
         return shown
 
@@ -342,9 +345,12 @@ def serve_explorer(
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(200, explorer_now().page(save_to=f"{place}tags").encode("utf-8")) if self.path == place else self._answer(
-                404, b"not here"
-            )
+            if self.path != place:
+                return self._answer(404, b"not here")
+            try:  # with the tags that were given since
+                self._answer(200, explorer.page(save_to=f"{place}tags").encode("utf-8"))
+            except DataError as error:
+                self._answer(500, str(error).encode("utf-8", "replace"))
 
         def do_POST(self) -> None:
             # A page of another site may send a form here, but not JSON.
@@ -353,8 +359,10 @@ def serve_explorer(
             try:
                 length = int(self.headers.get("Content-Length", 0))
                 write_tag(explorer.tags_file, json.loads(self.rfile.read(min(length, 100_000))))
-            except (ValueError, AttributeError, DataError) as error:
+            except (ValueError, AttributeError) as error:
                 return self._answer(400, str(error).encode("utf-8", "replace"))
+            except (OSError, ZsdError) as error:  # a full disk, a file that somebody has edited
+                return self._answer(400 if isinstance(error, DataError) else 500, str(error).encode("utf-8", "replace"))
             self._answer(200, b"kept")
 
         def _answer(self, status: int, content: bytes) -> None:
@@ -367,12 +375,6 @@ def serve_explorer(
 
         def log_message(self, *args: Any) -> None:
             "Say nothing on the terminal."
-
-    def explorer_now() -> Explorer:
-        "Read the tags anew, so that a page that is loaded again has those that were given."
-        explorer.data["tags"] = read_tags(explorer.tags_file)
-        explorer.__dict__.pop("packed", None)
-        return explorer
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.timeout = 0.5

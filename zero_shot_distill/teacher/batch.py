@@ -28,7 +28,7 @@ from .teacher import HostedTeacher, Teacher, TeacherError, TeacherSettingsError
 _N_EXTENDED = 2  # times that what true costs leave of the budget is used
 _N_SILENT = 15  # looks at a batch in a row without an answer, up to a minute apart
 _N_FILELESS = 5  # looks at a batch that has ended and names no file
-_A_DAY, _OVERDUE = timedelta(days=1), timedelta(days=2)  # what a provider has for a batch, and when nobody waits for it any more
+_OVERDUE = timedelta(days=2)  # a provider has one for a batch; after two nobody waits for it any more
 _N_REFUSED = 10  # batches in a row that a provider has no room for, a minute apart and each half as large as the one before
 # Words of providers, which have no code for it.
 _NO_ROOM = re.compile(r"enqueued|token_limit", re.IGNORECASE)
@@ -268,16 +268,16 @@ class _Receiver:
             self._call.options.on_message(f"  {self._call.teacher.where}: {said}")
 
     def _miss_file(self, batch: Batch) -> None:
-        "Look again for a while where a batch has ended and names no file; then leave it to later calls, and after a day ask its requests anew."
+        "Look again for a while where a batch has ended and names no file; then leave it to later calls, and after two days ask its requests anew."
         batch.n_fileless += 1
         if batch.n_fileless < _N_FILELESS:
             return
         said = f"which is {batch.status} and names no file with its replies"
-        if batch.is_older(_A_DAY):
+        if batch.is_older(_OVERDUE):  # one that expired is a day old when it ends
             requests = self._call.records.requests(batch, self._call.questions.pending)
             self._close(batch, requests, AskError(f"was in batch {batch.batch_id}, {said}", ErrorKind.AGAIN, charged=True))
         else:
-            self._leave(batch, f"{said}; run again to look once more: after a day, what it holds is asked anew")
+            self._leave(batch, f"{said}; run again to look once more: two days after it began, what it holds is asked anew")
 
     def _leave(self, batch: Batch, said: str) -> None:
         "Leave a batch to later calls, and say why; its requests may have been paid for, so they stay claimed and are not asked again meanwhile."

@@ -31,6 +31,7 @@ from zero_shot_distill.teacher.completion import (
     Word,
     Words,
     causes_of,
+    error_status,
     one_line,
     read_completion,
     read_error,
@@ -112,10 +113,17 @@ def read_outcome(
         line = _Line.model_validate(content)
         answer = line.response or _Answer()
         if answer.status_code == 200:
-            outcome = read_completion(request, answer.body, 0.0, teacher.secrets)
-            if isinstance(outcome, AskError) and outcome.kind.can_pass:  # an error in its place, or nothing
+            status = error_status(request, answer.body)
+            if status:
+                outcome = read_error(request, status, json.dumps(answer.body), {}, teacher)
+            else:
+                outcome = read_completion(request, answer.body, 0.0, teacher.secrets)
+            if isinstance(outcome, AskError) and outcome.kind.can_pass:
+                # Nothing, an error, or a reply that broke off. What has another form may be a reply: to buy it again is the user's decision.
+                is_none = not answer.body or (isinstance(answer.body, dict) and bool({"error", "choices"} & answer.body.keys()))
                 said = one_line(json.dumps(answer.body, ensure_ascii=False), teacher.secrets)
-                outcome = AskError(f"the batch's line for it holds no chat completion: {said}", ErrorKind.AGAIN, charged=True)
+                kind = ErrorKind.AGAIN if is_none else ErrorKind.ROW
+                outcome = AskError(f"the batch's line for it holds no chat completion: {said}", kind, charged=True)
         elif answer.status_code:
             outcome = read_error(request, answer.status_code, json.dumps(answer.body), {}, teacher)
         elif line.response is None and line.error is None:

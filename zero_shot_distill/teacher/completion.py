@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA_REFUSED', 'Count', 'Word', 'OrNone', 'Words', 'ErrorKind', 'Remark', 'AskError', 'ChatCompletion', 'ErrorBody',
-           'read_json', 'one_line', 'read_completion', 'held_back', 'read_error', 'causes_of', 'post_request']
+           'read_json', 'one_line', 'read_completion', 'held_back', 'read_error', 'causes_of', 'post_request',
+           'error_status']
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #070b6f53
 import asyncio
@@ -483,17 +484,22 @@ def _read_reply(request: Request, reply: httpx2.Response, latency_s: float, teac
         said = one_line(reply.content.decode("utf-8", "replace"), teacher.secrets)
         hint = "cut off?" if "json" in content_type or "stream" in content_type else "does the address lack /v1?"
         return AskError(f"the reply is no JSON: {said}; {hint}", ErrorKind.AGAIN, charged=True)
-    if isinstance(content, dict) and not content.get("choices") and isinstance(error := content.get("error"), dict):
-        status = error.get("code")  # some gateways report errors with status 200
-        status = (
-            status
-            if isinstance(status, int) and 400 <= status <= 599
-            else 403
-            if is_content_refused(403, error_words(error), request.model)
-            else 500
-        )
+    if status := error_status(request, content):
         return _understand_error(request, status, reply.content.decode("utf-8", "replace"), reply.headers, teacher, sent)
     return read_completion(request, content, latency_s, teacher.secrets)
+
+
+def error_status(
+    request: Request,
+    content: Any,  # JSON that came with status 200
+) -> int | None:  # HTTP status that fits; None: it is no error
+    "Tell an error that some gateways put in the place of a chat completion."
+    if not isinstance(content, dict) or content.get("choices") or not isinstance(error := content.get("error"), dict):
+        return None
+    status = error.get("code")
+    if isinstance(status, int) and 400 <= status <= 599:
+        return status
+    return 403 if is_content_refused(403, error_words(error), request.model) else 500
 
 
 def _no_reply(error: Exception, teacher: Teacher, timeout_s: float) -> AskError:

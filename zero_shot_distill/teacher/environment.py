@@ -46,7 +46,8 @@ def environment_fault(
     environment: Mapping[str, str] = os.environ,
 ) -> str:  # one line that names the variable and how to mend it; empty where there is no fault
     "Say which variable of the environment would fail every question."
-    for name in _names(environment, "http_proxy", "https_proxy", "all_proxy"):
+    is_off = "*" in [host.strip() for name in _names(environment, "no_proxy") for host in environment[name].split(",")]
+    for name in [] if is_off else _names(environment, "http_proxy", "https_proxy", "all_proxy"):
         proxy, form = environment[name], "http://HOST:PORT"
         kind = proxy.partition("://")[0].lower() if "://" in proxy else "http"
         if kind.startswith("socks"):

@@ -22,16 +22,20 @@ for _name, _character in html.entities.html5.items():
         _NAMES.setdefault(_character, []).append(_name)
 
 
-def _forms(character: str) -> str:
+def _forms(character: str, is_first: bool = False) -> str:
     "Write a pattern for a character in all the forms in which a server may repeat it."
+    # From the beginning of many backslashes alone: from each of them it would take the square of their number.
+    start = r"(?<!\\)" if is_first else ""
     code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
     names = [f"&{name}" for name in _NAMES.get(character, ())]
-    return rf"(?:\\*{re.escape(character)}|(?i:\\+u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)|{'|'.join(names) or '(?!)'})"
+    return (
+        rf"(?:{start}\\*{re.escape(character)}|(?i:{start}\\+u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)|{'|'.join(names) or '(?!)'})"
+    )
 
 
 @lru_cache(maxsize=64)
 def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join("".join(map(_forms, secret)) for secret in secrets))
+    return re.compile("|".join("".join(_forms(character, not place) for place, character in enumerate(secret)) for secret in secrets))
 
 
 def looks_secret(
