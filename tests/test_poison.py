@@ -333,6 +333,9 @@ LINES: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "body is an error": lambda line: json.dumps(
         {**line, "response": {**line["response"], "body": {"error": {"message": "busy"}}}}
     ).encode(),
+    "body is a refusal": lambda line: json.dumps(
+        {**line, "response": {**line["response"], "body": {"error": {"code": "content_filter", "message": "The prompt was filtered."}}}}
+    ).encode(),
     "finish_reason is error": lambda line: json.dumps(line).replace('"finish_reason": "stop"', '"finish_reason": "error"').encode(),
     "error is a deep list": lambda line: (
         json.dumps({**line, "response": None, "error": RAW}).encode().replace(json.dumps(RAW).encode(), b"[" * 900 + b"]" * 900)
@@ -350,7 +353,7 @@ def test_one_odd_line_of_sixty(store, name):
     assert len(asked.responses) + len(asked.failures) == 60
     # Of what says that there is no reply, another batch asks again; what may be a reply, and cannot be read, is the user's decision.
     is_asked_again = name in ("error is a deep list", "body is null", "body is an error", "finish_reason is error")
-    is_answered = is_asked_again or name in ("status is a text", "a bad line before a good one")
+    is_answered = is_asked_again or name in ("status is a text", "body is a refusal", "a bad line before a good one")
     kinds = [(failure.kind, failure.reason.isprintable()) for failure in asked.failures.values()]
     assert kinds == ([] if is_answered else [(ErrorKind.ROW, True)])
     # It may have been charged for: counted as such, and not asked again unless the user does.
