@@ -237,6 +237,28 @@ def test_headers(tmp_path, header):
     assert list(next(read_rows(path))[1]) == next(csv.reader(io.StringIO(HEADERS[header])))
 
 
+@pytest.mark.parametrize("opening", [0, 3])
+def test_quotation_marks_that_open_and_close_in_different_rows_of_tabs(tmp_path, opening):
+    "No row is lost; a cell of several lines is still one."
+    texts = [f"what lamp {n} was like" for n in range(24)]
+    texts[opening], texts[opening + 3] = '"To be or not', 'to be or not"'
+    content = "".join(f"{row}\n" for row in ["text\tlabel", *(f"{text}\t{['neg', 'pos'][n % 2]}" for n, text in enumerate(texts))])
+    path = written(tmp_path, "rows.tsv", content)
+    assert [row["text"] for _, row in read_rows(path)] == texts
+    assert "quotation marks taken as they stand" in how_written(path)
+    path = written(tmp_path, "whole.tsv", 'text\tlabel\n"two\nlines"\tpos\none\tneg\n')
+    assert [row["text"] for _, row in read_rows(path)] == ["two\nlines", "one"]
+
+
+@pytest.mark.parametrize("n_amounts", [108, 150, 186])
+def test_questions_do_not_give_amounts_away(tmp_path, n_amounts):
+    rows = [{"question": f"How many lamps are there in street {n} by now?", "answer": n % n_amounts} for n in range(200)]
+    made = added(tmp_path, "rows.jsonl", lines(rows))
+    assert (made.task.metric, list(made.task.fields)) == ("numeric", ["question"])
+    solved = [row | {"answer": f"Count those of street {max(n, 1)}. #### {max(n, 1)}"} for n, row in enumerate(rows)]
+    assert added(tmp_path, "solved.jsonl", lines(solved)).task.metric == "numeric"
+
+
 # What the labels are
 
 
@@ -250,6 +272,7 @@ def labels(made: AddedTask) -> list[str | None]:
 
 MISSING = {  # what the file has in place of a label: the other labels, and what a definition says of it
     "-": (["good", "bad"], ["-"]),
+    " - ": (["good", "bad"], ["-"]),
     "-1": (["good", "bad"], ["-1"]),
     -1: ([0, 1, 2], ["-1"]),
     "null": (["good", "bad"], ["null"]),
@@ -264,7 +287,7 @@ MISSING = {  # what the file has in place of a label: the other labels, and what
 def test_no_label(tmp_path, mark):
     "Such rows are kept without a label, and what says so is told."
     values, no_label = MISSING[mark]
-    rows = [row | {"label": values[n % len(values)] if n % 5 else mark} for n, row in enumerate(ROWS)]
+    rows = [row | {"label": values[n % len(values)] if n % 10 else mark} for n, row in enumerate(ROWS)]
     made = added(tmp_path, "rows.jsonl", lines(rows))
     assert made.draft.definition.get("no_label") == no_label
     assert labels(made) == [None if row["label"] == mark else str(row["label"]) for row in rows]
@@ -282,11 +305,37 @@ def test_a_label_in_a_list_of_its_own(tmp_path):
         added(tmp_path, "several.jsonl", lines([*rows, ROWS[0] | {"label": ["good", "bad"]}]))
 
 
-@pytest.mark.parametrize("values", [[-1, 0, 1], [-1, 1], ["none", "good", "bad"]])
+@pytest.mark.parametrize(
+    "values", [[-1, 0, 1], [-1, 1], [-1, 0, 1, 2, 3], [-1, 0, 1, "mixed"], ["NA", "EU", "AS"], ["none", "good", "bad"]]
+)
 def test_what_may_be_a_label_stays_one(tmp_path, values):
+    "And what only the user knows is told."
     made = added(tmp_path, "rows.jsonl", lines([row | {"label": values[n % len(values)]} for n, row in enumerate(ROWS)]))
-    assert set(made.task.labels) == {str(value) for value in values}
+    assert set(made.task.labels) == {str(value).lower() for value in values}
     assert made.task.no_label == ()
+    assert ("maybe-no-label" in {finding.kind for finding in made.findings}) == (values[0] != "none")
+
+
+@pytest.mark.parametrize("values", [["+", "-", "neutral", "mixed"], ["😀", "😡", "neutral", "other"], ["yes", "no", "?"]])
+def test_signs_that_may_be_labels_are_not_dropped(tmp_path, values):
+    with pytest.raises(DataError, match="without a letter or digit to read in a reply; write a word instead, or, if it says"):
+        added(tmp_path, "rows.jsonl", lines([row | {"label": values[n % len(values)]} for n, row in enumerate(ROWS)]))
+
+
+def test_minus_one_is_an_amount(tmp_path):
+    rows = [row | {"label": [-1, 0, 1, 2][n % 4] if n % 10 else -1} for n, row in enumerate(ROWS)]
+    made = added(tmp_path, "rows.jsonl", lines(rows), metric="numeric")
+    assert made.task.no_label == ()
+    assert None not in labels(made)
+
+
+def test_a_test_set_of_minus_one_has_no_labels(tmp_path):
+    train, test = (
+        written(tmp_path, f"{name}.jsonl", lines([row | {"label": n % 2 if name == "train" else -1} for n, row in enumerate(ROWS)]))
+        for name in ("train", "test")
+    )
+    made = add_task("mine", {"train": train, "test": test}, tmp_path / "mine.yaml", ColumnOptions())
+    assert (made.task.labels, made.task.no_label) == (("0", "1"), ("-1",))
 
 
 def test_what_is_named_is_a_label_and_the_rest_is_none(tmp_path):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import string
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from zero_shot_distill.task.columns import (
 from .conll import CONLL_FORMATS
 from .entity_columns import EntityColumns, find_entities
 from .inspect import Finding, Inspection, inspect_task
-from .no_label import no_label_values
+from .no_label import doubtful_values, no_label_values
 from .numbers import numeric_value
 from .rows import is_empty
 from .table import Column, Table, holds_labels, look_through, names_label, tells_label
@@ -146,12 +147,22 @@ def draft_task(
         column = fields.get(group, group)
         uses[column] = ", ".join(filter(None, (uses.get(column), f"group ({why})")))
     definition = {"name": name, "fields": fields | answers.choices, "label_column": label.name if label else "label", **answers.keys}
-    optional = {"no_label": without or None, "rationale_column": rationale, "id_column": id, "group_field": group}
+    optional = {
+        "no_label": [*{value.strip(): None for value in without}] or None,
+        "rationale_column": rationale,
+        "id_column": id,
+        "group_field": group,
+    }
     definition |= {key: value for key, value in optional.items() if value is not None}
     definition |= {"student_input": _student_input(fields, answers.choices)}
     definition["splits"] = _splits(table, label, options)
     telling = {column: why for column in fields.values() if (why := _gives_away(table, table.columns[column], label, answers))}
-    about = (*_about_files(table), *_about_missing(table, label, without), *answers.findings, *_about_columns(telling, seems_id))
+    about = (
+        *_about_files(table),
+        *_about_missing(table, label, without, answers, options),
+        *answers.findings,
+        *_about_columns(telling, seems_id),
+    )
     return Draft(definition, uses, about)
 
 
@@ -159,9 +170,12 @@ def _without_label(table: Table, label: Column | None, options: ColumnOptions) -
     "List the values of the label column that say that a row has no label; `--choices` are counted from 0, not from -1."
     if label is None or label.kind in {"list", "other", "empty"}:
         return []
-    values = [*label.values] if label.values else [*{str(row[label.name]) for row in table.sample if not is_empty(row.get(label.name))}]
-    found = no_label_values(values, options.labels)
-    minus = [value for value in values if numeric_value(value) == -1 and value not in found]
+    counts = label.values or Counter(str(row[label.name]) for row in table.sample if not is_empty(row.get(label.name)))
+    filled = [{*part.tolist()} - {0} for split in table.n_rows for part in [label.hashes[table.rows_of(split)]]]
+    found = no_label_values(counts, options.labels, [value for value in counts if {hash(value)} in filled])
+    if options.metric == "numeric":
+        return [value for value in found if numeric_value(value) is None]
+    minus = [value for value in counts if numeric_value(value) == -1 and value not in found]
     if minus and not options.labels and options.metric is None:
         rest = table.with_empty(label.name, [*found, *minus])
         found += minus if rest.columns[label.name].n_distinct and names_choices(rest, rest.columns[label.name], options) else []
@@ -204,11 +218,16 @@ def _about_files(table: Table) -> Iterator[Finding]:
         yield Finding("file-form", "", 0, f"{name} was read {how}.", fix)
 
 
-def _about_missing(table: Table, label: Column | None, without: list[str]) -> Iterator[Finding]:
-    "Report what was taken for no label, and what cannot be done where no row has one."
+def _about_missing(table: Table, label: Column | None, without: list[str], answers: Answers, options: ColumnOptions) -> Iterator[Finding]:
+    "Report what was taken for no label or may be none, and what cannot be done where no row has one."
     if without:
         what = f"{listed(without)} in column {label.name!r} {'say' if len(without) > 1 else 'says'} that a row has no label."
         yield Finding("no-label", "", 0, what, "It stands as `no_label` in the definition; name it with --labels if it is a label.")
+    is_open = label is not None and bool(answers.keys.get("labels")) and not options.labels
+    if doubtful := doubtful_values(label.values or ()) if label and is_open else []:
+        what = f"{listed(doubtful)} in column {label.name!r} {'are' if len(doubtful) > 1 else 'is'} taken for a label."
+        fix = "If it says that a row has no label, name the others with --labels: it then stands as `no_label` in the definition."
+        yield Finding("maybe-no-label", "", sum(label.values[value] for value in doubtful), what, fix)
     if label is None or label.n_empty == len(label.hashes):
         what = "No row has a label: nothing can be said about how right prompts, teacher and students are, only about how they answer."
         fix = "Label some 50 rows to choose a prompt, and 100 or more for a test; the others are annotated all the same."

@@ -244,13 +244,14 @@ def _as_labels(column: Column | None, n_rows: int, odd: list[str], where: str, o
     written: dict[str, list[str]] = {normal_words(label): [] for label in options.labels}
     if options.labels and (len(written) < max(2, len(options.labels)) or not all(written)):
         raise DataError("--labels are at least two different words or phrases with commas between, e.g. --labels positive,negative")
-    for value in [value for value in counts if value not in marks]:
+    for value in [value for value in counts if options.labels or value not in marks]:
         label = normal_words(value)
         if options.labels and label not in written:
             raise DataError(f"{where} has {value!r}, which is none of {', '.join(written)}; add it to --labels, or correct the file")
         written.setdefault(label, []).append(value)
     if marks and not options.labels:
-        raise DataError(f"{where} has the label {marks[0]!r}, without a letter or digit to read in a reply; write words instead")
+        what = f"has the label {marks[0]!r}, without a letter or digit to read in a reply"
+        raise DataError(f"{where} {what}; write a word instead, or, if it says that a row has none, name the others with --labels")
     if len(written) == 1:
         what = f"has {next(iter(counts))!r} in each of its {n_rows:,} rows: there is nothing to learn"
         raise DataError(f"{where} {what}; name another with --label, or all labels with --labels")
@@ -269,6 +270,5 @@ def _about_labels(written: dict[str, list[str]], counts: dict[str, int]) -> Iter
             yield Finding("label-variants", "", sum(counts[way] for way in ways), what, "Nothing to do, unless they were meant to differ.")
     if all(numeric_value(label) is not None for label in written):
         what = f"The labels are numbers: {', '.join(written)}."
-        what += " If -1 says that a row has no label, name the others with --labels." if "-1" in written else ""
         fix = "Only you know their names: put them into `label_names` of the definition, for a teacher answers in words. Amounts: --metric numeric."
         yield Finding("number-labels", "", sum(counts.values()), what, fix)

@@ -250,6 +250,9 @@ def look_through(
     return Table(files, n_rows, {name: _column(name, tally, sample) for name, tally in tallies.items()}, tuple(sample), assumed)
 
 # %% ../../nbs/1_task/04_table.ipynb #45a893ad
+_MOST_COUNTED = 300  # labels
+
+
 def tells_label(
     table: Table,  # columns of the files
     column: Column,  # a column that prompts might show
@@ -261,7 +264,8 @@ def tells_label(
     labelled = label.hashes != 0
     values, labels = (np.unique(each.hashes[labelled], return_inverse=True)[1] for each in (column, label))
     n, n_values, n_labels = len(values), int(values.max(initial=0)) + 1, int(labels.max(initial=0)) + 1
-    if n_values > max(n / 10, 2 * n_labels) or n_labels == n:  # texts and amounts: the same ones, row by row
+    is_open = n_labels == n or n_labels > _MOST_COUNTED or 2 * n_values > n  # too many to count them against each other
+    if n_values > max(n / 10, 2 * n_labels) or is_open:  # texts and amounts: the same ones, row by row
         cells = [[str(row.get(each.name)) for each in (column, label)] for row in table.sample if not is_empty(row.get(label.name))]
         n_same, n_said = (sum(in_cell(*cell) for cell in cells) for in_cell in (_same, _says))
         return 2 * n_same > len(cells) or n_said > 0.8 * len(cells)

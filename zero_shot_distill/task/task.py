@@ -200,7 +200,7 @@ class TaskLabels(EntityTypes):
     def _values(cls, content: Any) -> Any:
         values = content if isinstance(content, list | tuple) else [content]
         # YAML reads -1 as a number and null as nothing.
-        return ["null" if value is None else str(value) for value in values if not isinstance(value, dict | list)]
+        return ["null" if value is None else str(value).strip() for value in values if not isinstance(value, dict | list)]
 
     @field_validator("label_names", mode="before")
     @classmethod

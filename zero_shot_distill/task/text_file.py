@@ -194,6 +194,7 @@ _QUOTING = (  # arguments of `csv.reader`, and how to say it
     ({"quoting": csv.QUOTE_NONE}, "quotation marks taken as they stand"),
     ({"quotechar": "'"}, "single quotation marks around texts"),
 )
+_RAW = _QUOTING[3]
 _N_SAMPLED = 5_000  # rows that decide
 
 # %% ../../nbs/1_task/00_text_file.ipynb #7e4f0027
@@ -276,9 +277,21 @@ def _options_of(text: _Text, possible: list[list[str]]) -> tuple[dict[str, Any],
         if len(fitting) > 1:
             names = " or ".join(_DELIMITERS[options["delimiter"]] for options in fitting)
             raise DataError(f"{text.path}:1: {names} could divide its columns; rename the column that has one of them in its name")
+        if fitting and not quoting and _swallows_rows(text, fitting[0]):
+            return fitting[0] | _RAW[0], _RAW[1]
         if fitting:
             return fitting[0], said
     return best, ""
+
+
+def _swallows_rows(text: _Text, options: dict[str, Any]) -> bool:
+    "Tell whether a quotation mark in a text between tabs opens a cell of several lines, where each line is a row if marks are taken as they stand."
+    if options["delimiter"] != "\t" or not text.holds('"'):
+        return False
+    with suppress(csv.Error):
+        has_breaks = any("\n" in cell or "\r" in cell for row in text.rows(options) for cell in row)
+        return has_breaks and _n_fitting(text.rows(options | _RAW[0]))[1]
+    return False
 
 
 def table_form(
