@@ -237,7 +237,7 @@ def test_full_disk_while_writing(hosted):
 
 def test_work_dir_that_is_a_file(project):
     project.write()
-    is_one_line(zsd(project.folder, "run", "mine.yaml", "--work-dir", "test.jsonl"), 1, "test.jsonl")
+    is_one_line(zsd(project.folder, "run", "mine.yaml", "--work-dir", "test.jsonl"), 2, "--work-dir", "'test.jsonl' is a file")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
