@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import definitions_dir
-from zero_shot_distill.project import recorded_project
+from zero_shot_distill.project import Project, recorded_project
 from zero_shot_distill.prompt.fault import ReadFault
 from zero_shot_distill.prompt.replies import read_each, unanswered
 from zero_shot_distill.prompt.template import PromptTemplate
@@ -246,7 +247,7 @@ def test_what_the_teacher_was_not_asked_is_no_error_of_its(opened):
         for n in range(6)
     ]
     page = opened(explorer_of([*replies, *others]))
-    assert page.inner_text(".count") == "10 replies · 4 of 4 right · 6 without a reply"
+    assert page.inner_text(".count") == "4 replies · 4 of 4 right · 6 rows without one"
     page.click("button:text-is('Not read')")
     assert "Every one of these replies was read" in page.inner_text(".body")
 
@@ -270,6 +271,27 @@ def test_tags_are_those_of_the_replies_shown_and_of_now(tmp_path):
     shown.tags = {first: ["good"], second: ["odd"]}
     assert explorer.widget().tags == {first: ["good"], second: ["odd"]}
     assert read_tags(explorer.tags_file)["elsewhere"] == ["foreign"]
+
+
+def test_a_file_of_tags_that_somebody_broke_is_told_and_left_as_it_is(tmp_path):
+    path = tmp_path / "responses.tags.jsonl"
+    for content in ("good\n", '{"key": 1, "tags": []}\n', '{"key": "a", "tags": "good"}\n', "[]\n"):
+        path.write_text(content)
+        for use in (lambda: read_tags(path), lambda: write_tag(path, {"key": "a", "template": "t", "row": "r", "tags": ["x"]})):
+            with pytest.raises(DataError, match=r"responses\.tags\.jsonl:1: not the tags of a reply"):
+                use()
+        assert path.read_text() == content
+
+
+def test_exploring_fetches_no_weights(tmp_path, monkeypatch):
+    "What is stored is shown without the teacher that said it."
+    recorded = recorded_project(tmp_path)
+    recorded.close()
+    monkeypatch.setenv("ZSD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("zero_shot_distill.weights.pull._fetch", lambda *arguments: pytest.fail("weights were fetched"))
+    project = Project("pocket_nli", prompts=definitions_dir() / "recorded_runs" / "explore" / "prompts.yaml", work_dir=tmp_path)
+    assert len(project.explore("one-sentence", n=3).replies) == 3
+    project.close()
 
 
 def test_a_page_in_a_file_says_no_path_of_this_machine(tmp_path):

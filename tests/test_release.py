@@ -543,6 +543,7 @@ def test_four_processes_release_at_once(pocket, killed_in):
     write_release(job, report, NOW)
     alone = everything(folder)
     assert set(together) == set(alone)
+    assert not [name for name in alone if "release.partial" in name]
     assert {Path(name).name for name in alone if alone[name] != together[name]} <= {"state.json"}
 
 

@@ -4,8 +4,6 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-Cells = list[str]
-
 
 def commands() -> Iterator[tuple[str, object]]:
     "Each command with its whole name, e.g. (`store info`, the command)."
@@ -25,12 +23,11 @@ def commands() -> Iterator[tuple[str, object]]:
 
 def page(name: str, command: object) -> str:
     "One command as Markdown."
-    # Typer writes a line break within a paragraph as one of the text's own.
     text = textwrap.dedent(command.help or "").strip()
     first, _, rest = text.partition("\n")
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option"]
-    usage = " ".join(["zsd", name, *("[OPTIONS]" if options else "").split(), *map(_argument, arguments)])
+    usage = " ".join(["zsd", name, *["[OPTIONS]"] * bool(options), *map(_argument, arguments)])
     parts = [f"# zsd {name}", f"{{.lead}}\n{first}", rest.strip(), f"```\n{usage}\n```"]
     if arguments:
         parts.append(_table("argument", [[_argument(one), *_told(one)] for one in arguments]))
@@ -41,22 +38,10 @@ def page(name: str, command: object) -> str:
 
 def overview(found: list[tuple[str, object]]) -> str:
     "The list of all commands."
-    lines = [
-        f"| [`zsd {name}`]({file_name(name)}) | {_cell((command.help or '').strip().partition(chr(10))[0])} |" for name, command in found
-    ]
-    return "\n".join(
-        [
-            "# Commands",
-            "",
-            "{.lead}",
-            "What `zsd` does, command by command; `zsd COMMAND --help` says the same.",
-            "",
-            "| command | what it does |",
-            "|---|---|",
-            *lines,
-            "",
-        ]
-    )
+    about = {name: (command.help or "").strip().partition("\n")[0] for name, command in found}
+    lines = [f"| [`zsd {name}`]({file_name(name)}) | {_cell(text)} |" for name, text in about.items()]
+    head = "# Commands\n\n{.lead}\nWhat `zsd` does, command by command; `zsd COMMAND --help` says the same.\n"
+    return "\n".join([head, "| command | what it does |", "|---|---|", *lines, ""])
 
 
 def file_name(name: str) -> str:
@@ -79,19 +64,19 @@ def _argument(one: object) -> str:
     return name if one.required else f"[{name}]"
 
 
-def _told(one: object) -> Cells:
+def _told(one: object) -> list[str]:
     default = one.default() if callable(one.default) else one.default
     is_said = bool(_kind(one)) and default not in (None, "")
-    return [_kind(one), "required" if one.required else str(default) if is_said else "", one.help or ""]
+    return [_code(_kind(one)), "required" if one.required else _code(str(default)) if is_said else "", _cell(one.help or "")]
 
 
-def _table(what: str, rows: list[Cells]) -> str:
-    head = [what, "value", "default", "what it does"]
-    lines = [
-        [f"`{name}`", kind and f"`{kind}`", default and default if default == "required" else default and f"`{default}`", _cell(told)]
-        for name, kind, default, told in rows
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * 4, *lines])
+def _table(what: str, rows: list[list[str]]) -> str:
+    head = [[what, "value", "default", "what it does"], ["---"] * 4]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [*head, *([_code(name), *told] for name, *told in rows)])
+
+
+def _code(text: str) -> str:
+    return text and f"`{text}`"
 
 
 def _cell(text: str) -> str:

@@ -259,7 +259,9 @@ class PromptProject(Workspace):
     ) -> Explorer:  # `NothingToExplore` where nothing is stored
         "Look through the replies that are stored: filter, sort, search, compare prompts, give tags. Asks nobody."
         chosen, rows = self._chosen(templates), self.rows(n, split, seed)
-        client = self._client_for(chosen, rows, None)
+        # Not `self.opened`: an embedded teacher's weights would be fetched for nothing.
+        opened = open_teacher(self.settings, self.progress, offline=True, store_path=self.store.path)
+        client = self._with_stored(connect(opened, self.store, self.settings.sampling, on_message=self.progress.message), chosen, rows)
         return explore_stored(self.task, chosen, rows, client, student.predictions if student else ())
 
     def _experiment(self, templates: tuple[str | PromptTemplate, ...], rows: list[Example], budget_usd: float | None) -> dict[str, Any]:
@@ -274,8 +276,11 @@ class PromptProject(Workspace):
         return {one.id: one for one in map(self._template, templates or self.templates)}
 
     def _client_for(self, templates: Mapping[str, PromptTemplate], rows: Sequence[Example], budget_usd: float | None) -> TeacherClient:
+        return self._with_stored(self.client(budget_usd), templates, rows)
+
+    def _with_stored(self, client: TeacherClient, templates: Mapping[str, PromptTemplate], rows: Sequence[Example]) -> TeacherClient:
         pairs, may_change = [(template, row) for row in rows for template in templates.values()], not self.settings.has_own_sampling
-        return with_stored_sampling(pairs, self.task, self.client(budget_usd), may_change, self.progress.message)
+        return with_stored_sampling(pairs, self.task, client, may_change, self.progress.message)
 
     def _template(self, template: str | PromptTemplate) -> PromptTemplate:
         if isinstance(template, PromptTemplate):

@@ -137,6 +137,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
   };
   for (const [name, value] of new URLSearchParams(start)) if (name in state && typeof state[name] === "string") state[name] = value;
   if (!(state.view in VIEWS)) state.view = "replies";
+  const n_replies = data.replies.filter((reply) => reply.text !== null).length;
   let shown = [];
   const body = make("div", { class: "body" });
   const count = make("p", { class: "count", role: "status" });
@@ -209,10 +210,10 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     const n_unread = answered.filter((reply) => reply.label === null).length;
     const right = judged.filter((reply) => reply.outcome === "right").length;
     count.textContent = [
-      found.length === data.replies.length ? many(found.length, "reply") : `${found.length.toLocaleString("en")} of ${many(data.replies.length, "reply")}`,
+      found.length === data.replies.length ? many(answered.length, "reply") : `${answered.length.toLocaleString("en")} of ${many(n_replies, "reply")}`,
       judged.length ? `${right.toLocaleString("en")} of ${judged.length.toLocaleString("en")} right` : "",
       n_unread ? `${n_unread.toLocaleString("en")} not read` : "",
-      answered.length < found.length ? `${(found.length - answered.length).toLocaleString("en")} without a reply` : "",
+      answered.length < found.length ? `${many(found.length - answered.length, "row")} without one` : "",
       state.row ? `row ${state.row}` : "",
     ].filter(Boolean).join(" · ");
     body.replaceChildren();

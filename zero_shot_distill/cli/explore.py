@@ -37,7 +37,12 @@ def explore(
             "--annotations", help="The id of an annotation, or its folder: its rows alone, with the confidence where there is one."
         ),
     ] = "",
-    run: Annotated[str, typer.Option("--run", help="The id of a run of zsd train: what the student said, beside the teacher.")] = "",
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run", help="The id of a run of zsd train, or the path of a student's .predictions.jsonl: what it said, beside the teacher."
+        ),
+    ] = "",
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page into a file instead, and end.")] = None,
     *,
     asked: TeacherOptions,
@@ -58,7 +63,7 @@ def explore(
         return
     if html is not None:
         made.write(html)
-        print(f"{html}: {len(made.replies):,} replies, {html.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        print(f"{html}: {len(made.replies):,} replies, {html.stat().st_size / 1000:,.0f} kB; open it in a browser")
         return
     serve_explorer(made, lambda address: print(f"{made.about}\nOpen {address} (Ctrl-C ends it; tags go to {made.tags_file})", flush=True))
     print("ended", file=sys.stderr)

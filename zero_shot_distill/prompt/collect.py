@@ -194,7 +194,7 @@ def stored_replies(
 ) -> dict[str, Replies]:  # template id -> its replies, in the order of the rows; a template without any is left out
     "Look up which replies to templates on some rows are stored; `DataError` where that are too many to hold in memory."
     if len(examples) * len(templates) > _MAX_LOOK_UPS:
-        raise DataError(f"{len(examples):,} rows and {len(templates)} templates are too many to look up; give --samples or --templates")
+        raise DataError(f"{len(examples):,} rows and {len(templates)} templates are too many to look up; name fewer rows or templates")
     replies = run_experiment(task, templates, examples, client, on_progress)
     answered = {id: asked.select(lambda read: read.response is not None) for id, asked in replies.items()}
     return {id: asked for id, asked in answered.items() if asked}

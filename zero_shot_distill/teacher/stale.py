@@ -18,6 +18,7 @@ class StaleReplies:
     def __init__(self):
         self.keeps_connections = True  # whether a connection may be used for more than one question
         self._n_copies = 0  # that came in the place of an answer
+        self._n_equal = 0  # that were asked for once more, and were the same again
         self._n_strays = 0  # that came while nothing was asked, and took no answer's place
         self._seen: dict[bytes, None] = {}  # digests, oldest first
         self._doubted: dict[str, bytes] = {}  # request key -> what came as its reply
@@ -38,7 +39,8 @@ class StaleReplies:
             return False
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if was_alone:  # the server may say the same to two questions
-            self._n_copies += self._doubted.pop(key) != digest
+            is_equal = self._doubted.pop(key) == digest
+            self._n_equal, self._n_copies = self._n_equal + is_equal, self._n_copies + (not is_equal)
         elif digest in self._seen:
             self._doubted[key], self.keeps_connections = digest, False
             return True
@@ -49,7 +51,10 @@ class StaleReplies:
 
     @property
     def remarks(self) -> dict[str, int]:
-        "Say how many copies there were."
+        "Say how many copies there were, and how many questions were asked twice without need."
         told = {"a copy of an earlier reply came in the place of an answer, which was asked for again": self._n_copies}
+        told |= {
+            "a reply was the same to the byte as an earlier one, was asked for once more to be sure (and paid for twice), and was the same again": self._n_equal
+        }
         told |= {"a reply came that nobody had asked for; from then on each question had a connection of its own": self._n_strays}
         return {remark: n for remark, n in told.items() if n}

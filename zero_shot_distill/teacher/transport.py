@@ -6,7 +6,7 @@
 __all__ = ['ReplyTooLarge', 'OwnServerClient', 'ignore', 'BoundedClient']
 
 # %% ../../nbs/2_teacher/00_transport.ipynb #tr-imports
-import select
+import selectors
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -77,9 +77,9 @@ def _is_quiet(connection: Any) -> bool:
     "Tell whether a connection has nothing to read, neither here nor in the socket."
     if connection.protocol.should_close:
         return False
-    poll = select.poll()
-    poll.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not poll.poll(0)
+    with selectors.DefaultSelector() as selector:  # Windows has no `select.poll`
+        selector.register(connection.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+        return not selector.select(0)
 
 
 def _has_reply(protocol: Any) -> bool:
