@@ -223,6 +223,26 @@ def test_more_rows_than_can_be_held(tmp_path, monkeypatch, name, limit):
     assert len([*read_rows(tmp_path / name)]) == 40 if limit == "MOST_CHARACTERS" else True
 
 
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("name", ["line.csv", "line.jsonl", "line.txt", "line.conll", "array.json", "rows.json", "columns.json"])
+def test_what_is_read_at_once_is_bounded(tmp_path, monkeypatch, name, packed):
+    "A line without end, and JSON whose rows are not one a line, before they take the memory."
+    monkeypatch.setattr("zero_shot_distill.task.text_file.MOST_AT_ONCE", 10_000)
+    long = [row | {"text": row["text"] * (400 if n == 3 else 1)} for n, row in enumerate(ROWS)]
+    content = {
+        "line.csv": table(long),
+        "line.jsonl": lines(long),
+        "line.txt": table(long, delimiter="\t"),
+        "line.conll": "".join(f"{row['text'].replace(' ', '')} {'BO'[n % 2]}{'-PER' * (n % 2 == 0)}\n" for n, row in enumerate(long)),
+        "array.json": json.dumps(long),
+        "rows.json": json.dumps({"data": ROWS * 5}, indent=1),
+        "columns.json": columns(long),
+    }[name].encode()
+    what = "JSON that is not one row a line" if name in ("rows.json",) else "a line"
+    with pytest.raises(DataError, match=rf"{name}{packed}: {what} with 10,000 characters or more; write one row a line"):
+        added(tmp_path, name + packed, gzip.compress(content) if packed else content)
+
+
 HEADERS = {  # what looks like a row but is a header
     "numbers, as pandas writes them": table([{"0": row["text"], "1": row["label"]} for row in ROWS]),
     "a header that comes again": table(ROWS) + table(ROWS),
@@ -293,6 +313,24 @@ def test_no_label(tmp_path, mark):
     assert labels(made) == [None if row["label"] == mark else str(row["label"]) for row in rows]
     assert bool(no_label) == ("no-label" in {finding.kind for finding in made.findings})
     assert set(made.task.labels) == {str(value) for value in values}
+
+
+def test_classes_beside_empty_cells_as_pandas_writes_them(tmp_path):
+    "0.0 and 1.0 are the classes 0 and 1, whether they are read now or by a definition of before."
+    frame = pandas.DataFrame([row | {"label": n % 3 if n % 10 else None} for n, row in enumerate(ROWS)])
+    made = added(tmp_path, "rows.csv", frame.to_csv(index=False))
+    meant = [None if n % 10 == 0 else str(n % 3) for n in range(len(ROWS))]
+    assert (made.task.labels, labels(made)) == (("0", "1", "2"), meant)
+    minus = frame.assign(label=frame["label"].fillna(-1.0))
+    made = added(tmp_path, "minus.jsonl", minus.to_json(orient="records", lines=True))
+    assert (made.task.no_label, labels(made)) == (("-1",), meant)
+    before = made.task.model_copy(update={"labels": ("0.0", "1.0", "2.0"), "no_label": ()})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    read = read_examples(before, tmp_path / "rows.csv", before.splits["train"])
+    assert [row.label for row in read] == [None if label is None else f"{label}.0" for label in meant]
+    named = made.task.model_copy(update={"labels": ("no", "yes", "open"), "label_names": {"0": "no", "1": "yes", "2": "open"}})
+    read = read_examples(named, tmp_path / "rows.csv", named.splits["train"])
+    assert [row.label for row in read] == [None if label is None else ("no", "yes", "open")[int(label)] for label in meant]
 
 
 def test_a_label_in_a_list_of_its_own(tmp_path):
@@ -393,6 +431,8 @@ CHOICES = {  # layout -> rows; the right answer of row n is its place n % 3
     ],
     "numbers from 0": [row | {"answer": n % 3} for n, row in enumerate(QUIZ)],
     "numbers from 1": [row | {"answer": n % 3 + 1} for n, row in enumerate(QUIZ)],
+    "numbers as pandas writes them beside empty cells, from 0": [row | {"answer": float(n % 3)} for n, row in enumerate(QUIZ)],
+    "numbers as pandas writes them beside empty cells, from 1": [row | {"answer": f"{n % 3 + 1}.0"} for n, row in enumerate(QUIZ)],
     "words": [row | {"answer": row["options"][n % 3]} for n, row in enumerate(QUIZ)],
     "lists as text": [row | {"options": str(row["options"]), "answer": "ABC"[n % 3]} for n, row in enumerate(QUIZ)],
     "columns of letters": [

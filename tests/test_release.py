@@ -580,6 +580,31 @@ def test_rows_and_report_are_of_one_run(tmp_path, monkeypatch):
     assert report.splits["train"].n_labels == 0
 
 
+def test_what_was_reported_can_be_released_while_another_run_is_under_way(tmp_path, monkeypatch):
+    "Its rows take the place of ours with its report, not before: here it knows replies that we did not have."
+    task = load_task("pocket_nli")
+    rows = {"train": load_examples(task, "train")[:6], "test": load_examples(task, "test")[:4]}
+    job = AnnotationJob(task, rows, load_templates(task), PromptMix.single("one-sentence"), MODEL, {"temperature": 0})
+    report_theirs, released = zero_shot_distill.annotate.job.report_annotation, []
+
+    def release_ours(*arguments):
+        released.append(write_release(job, ours, NOW).counts["train"].summary.n_labels)
+        return report_theirs(*arguments)
+
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+
+        def run(teacher):
+            return run_annotation(job, TeacherClient(teacher, store, job.sampling, AskOptions(PRICE)), tmp_path, Progress(quiet=True))
+
+        ours = run(StoredTeacher(MODEL))
+        text = "Neutral: nobody said so in the premise at all."
+        with ScriptedServer(lambda body, n: Scripted(text=text)) as server, HostedTeacher(MODEL, server.base_url, "none") as teacher:
+            monkeypatch.setattr("zero_shot_distill.annotate.job.report_annotation", release_ours)
+            theirs = run(teacher)
+    assert (ours.splits["train"].n_labels, released) == (0, [0])
+    assert write_release(job, ours, NOW).counts["train"].summary.n_labels == theirs.splits["train"].n_labels == 6
+
+
 def test_mistakes(pocket):
     job, report = pocket
     folder = Path(report.folder)

@@ -1,5 +1,7 @@
 """A key is planted where users keep one; then everything that the project writes and says is searched for it."""
 
+import base64
+import re
 import socket
 import sqlite3
 import subprocess
@@ -122,6 +124,10 @@ FORMS = {
     "address": "sk%2Fplanted%2B0123456789%26key",
     "HTML": ODD_KEY.replace("&", "&amp;"),
     "HTML codes": ODD_KEY.replace("/", "&#x2F;").replace("+", "&#43;"),
+    "address, twice": "sk%252Fplanted%252B0123456789%2526key",
+    "HTML, twice": ODD_KEY.replace("/", "&amp;#x2F;").replace("&", "&amp;amp;"),
+    "base64": base64.b64encode(ODD_KEY.encode()).decode().rstrip("="),
+    "base64 of a header": base64.b64encode(f"Bearer {ODD_KEY}".encode()).decode(),
 }
 
 
@@ -136,15 +142,18 @@ def test_every_form_of_a_key(project, form):
         (project / ".env").write_text(f"OPENAI_API_KEY={ODD_KEY}\nOPENAI_BASE_URL={server.base_url}\nPROJECT_SECRET={HEADER}\n")
         done = annotate(project)
     rows = (project / next(project.glob("zsd-work/annotations/*/train.jsonl"))).read_text()
-    assert "bad ***" in rows
+    around = r"[\w=]{0,11}" if "base64" in form else ""  # some characters depend on what stands before or behind the key
+    assert re.search(rf"bad {around}\*\*\*", rows)
     with closing(sqlite3.connect(project / "zsd-work" / "responses.sqlite")) as store:
-        assert {text for (text,) in store.execute("SELECT text FROM responses")} == {"Label: neutral. It says ***."}
+        (text,) = {text for (text,) in store.execute("SELECT text FROM responses")}
+    assert re.fullmatch(rf"Label: neutral\. It says {around}\*\*\*{around}\.", text)
     for text in (
         done.out,
         done.err,
         *(path.read_bytes().decode("latin-1") for path in project.rglob("*") if path.is_file() and path.name != ".env"),
     ):
         assert "planted" not in text
+        assert not any(base64.b64encode(b"x" * n + b"planted")[4:10].decode() in text for n in range(3))
 
 
 def test_a_bearer_header_without_its_word(project):

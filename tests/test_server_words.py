@@ -187,11 +187,11 @@ def test_no_row_holds_another_rows_reply(kind, share, delay_s):
 
 @pytest.mark.parametrize("kind", ["one id for all", "yes or no", "an id each"])
 def test_servers_without_ids_are_believed(kind):
-    "Replies that are the same by chance cost some questions more, however many rows there are, and a connection each from then on."
+    "Replies that are the same by chance cost a question or two more, however many rows there are, and a connection each from then on."
     run = Run(repeating(kind, 0.0, (0, 0)), 400, latency=Latency(0.005), n_parallel=16)
     assert len(run.stored) == 400
     n_twice = len(run.server.bodies) - 400
-    assert n_twice <= 32
+    assert n_twice <= 2
     how_often = "once" if n_twice == 1 else f"{n_twice} times"  # every question that was paid for twice is told
     assert [line.partition("/v1: ")[2].partition(",")[0] for line in run.said] == [
         f"{how_often}: a reply was the same to the byte as an earlier one"

@@ -271,8 +271,11 @@ def run_annotation(
     work_dir: Path,  # the rows go to `annotations/<id>/<split>.jsonl` below it
     progress: Progress,  # shows a bar for each split
     read_again: ReadAgain | None = None,  # reads the replies by the rules that `job.profile` names; None: by ours
-) -> AnnotationReport:  # raises as `TeacherClient.ask`; the rows of the splits that were finished are written by then
-    "Annotate all splits and write rows, report and unanswered questions; rows that a budget left without a label are written, too."
+) -> AnnotationReport:  # raises as `TeacherClient.ask`; of a first run the rows of the splits that were finished are written by then
+    """Annotate all splits and write rows, report and unanswered questions; rows that a budget left without a label are written, too.
+
+    What lies there of an earlier run is replaced as a whole at the end: rows and report are of one run, also where several processes annotate the same.
+    """
     job.check_client(client)
     folder, options = work_dir / "annotations" / job.id, client.options
     if options.budget:
@@ -289,8 +292,10 @@ def run_annotation(
         with progress.bar(f"annotating {len(examples)} {split} rows", n_parallel=client.n_at_once) as on_progress:
             read[split] = ask_split(job, split, noting, on_progress, read_again)
         rows = annotated_rows(job, split, read[split])
-        write_annotations(rows, folder / f"{split}.jsonl")
-        versions[split] = _version(folder / f"{split}.jsonl")
+        with folder_lock(folder):
+            if not (folder / "report.json").exists():  # else rows and report of another run lie there until ours are whole
+                write_annotations(rows, folder / f"{split}.jsonl")
+                versions[split] = _version(folder / f"{split}.jsonl")
         groups = [job.task.group_of(example) for example in examples]
         open_rows = {question.row for question in find_unanswered({split: read[split]})}
         splits[split] = summarise_annotations(rows, job.task, groups, open_rows)
@@ -303,9 +308,9 @@ def run_annotation(
                 )
     report = replace(report_annotation(job, splits, read, client, folder, notes), confidence=worth)
     with folder_lock(folder):
-        for split, version in versions.items():
+        for split in job.rows:
             path = folder / f"{split}.jsonl"
-            if _version(path) != version:  # another process annotates the same: rows and report shall be of one run
+            if split not in versions or _version(path) != versions[split]:
                 write_annotations(annotated_rows(job, split, read[split]), path)
         write_json(folder / "report.json", report.to_dict())
         lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))

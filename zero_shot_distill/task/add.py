@@ -112,7 +112,7 @@ def draft_task(
         return _entity_draft(name, table, options, entities)
     label = find_label(table, options)
     if label:
-        table = table.with_single_items(label.name)
+        table = table.with_single_items(label.name).with_whole_numbers(label.name)
         label = table.columns[label.name]
     without = _without_label(table, label, options)
     if label:

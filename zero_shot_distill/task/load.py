@@ -23,6 +23,7 @@ from ..entities.tags import tag_spans
 from ..entities.words import join_tokens
 from .conll import CONLL_FORMATS
 from .entity_labels import file_scheme, label_of_places, label_of_tags, listed_cell
+from .numbers import whole_number
 from .rows import Row, Share, fetch_split, find_rows, is_empty, limited, read_rows, split_off
 from .task import COLUMN, Example, Split, Task
 from .text_file import kind_of_file
@@ -69,7 +70,7 @@ def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | Non
     if is_empty(value):
         return None
     words = str(value)
-    if words.strip() in task.no_label:
+    if {words.strip(), whole_number(words.strip())} & {*task.no_label}:
         return None
     if task.label_pattern is not None:
         try:
@@ -79,8 +80,9 @@ def _label(task: Task, where: str, value: Any, unlabelled: Example) -> str | Non
         if match is None:
             return None
         words = match.group()
-    named = task.label_names.get(words) or task.label_names.get(unicodedata.normalize("NFC", words), words)
-    label = task.read_label(named, unlabelled)
+    ways = (words, unicodedata.normalize("NFC", words), whole_number(words.strip()))
+    named = next((task.label_names[way] for way in ways if way in task.label_names), words)
+    label = task.read_label(named, unlabelled) or task.read_label(whole_number(named.strip()), unlabelled)
     if label is None:
         allowed = task.labels or [unlabelled.fields[name] for name in task.choices]
         reason = f"none of {', '.join(allowed)}" if allowed else "no arithmetic expression"

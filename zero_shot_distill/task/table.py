@@ -11,7 +11,7 @@ import ast
 import re
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..core.definition import DataError
 from ..core.display import result_html
 from ..core.progress import OnProgress
-from .numbers import numeric_value
+from .numbers import numeric_value, whole_number
 from .rows import Row, is_empty, limited, n_rows_told, read_rows
 from .task import normal_words
 from .text_file import how_written, open_bytes
@@ -97,24 +97,41 @@ class Table:
         name: str,  # of a column of lists
     ) -> "Table":  # itself where a list has several items
         "Take the one item of each list for the list, as annotation tools write a row's one label."
-        import numpy as np
-
         column = self.columns[name]
         if column.kind != "list" or max(column.n_items) > 1 or column.values is None:
             return self
-        sample = tuple(row | {name: next(iter(row.get(name) or ()), None)} for row in self.sample)
         try:
-            items = {written: ast.literal_eval(written) for written in column.values}
+            items = {written: next(iter(ast.literal_eval(written)), None) for written in column.values}
         except (ValueError, SyntaxError):  # no words or numbers
             return self
-        counts = {str(item): column.values[written] for written, found in items.items() for item in found}
+        return self._with_values(name, {written: None if is_empty(item) else str(item) for written, item in items.items()})
+
+    def with_whole_numbers(
+        self,
+        name: str,  # of a column
+    ) -> "Table":  # itself where a cell is anything else
+        "Take 1.0 for 1, in a column that holds nothing else: so pandas writes the numbers of classes beside empty cells."
+        values = self.columns[name].values
+        if not values or any(whole_number(written) == written for written in values):
+            return self
+        return self._with_values(name, {written: whole_number(written) for written in values})
+
+    def _with_values(self, name: str, meant: Mapping[str, str | None]) -> "Table":  # value as it is written -> value; None: it is none
+        "Take other values for those of a column."
+        import numpy as np
+
+        column = self.columns[name]
+        counts: Counter[str] = Counter()
         hashes = np.zeros_like(column.hashes)
-        for written, found in items.items():
-            hashes[column.hashes == hash(written)] = hash(str(found[0])) if found and not is_empty(found[0]) else 0
-        cells = [row[name] for row in sample if not is_empty(row[name])]
+        for written, value in meant.items():
+            if value is not None:
+                counts[value] += column.values[written]
+                hashes[column.hashes == hash(written)] = hash(value)
+        sample = tuple(row | {name: None if is_empty(row.get(name)) else meant[str(row[name])]} for row in self.sample)
+        cells = [row[name] for row in sample if row[name] is not None]
         kind = _kind({type(cell) for cell in cells}, cells, len(counts), int((hashes != 0).sum()))
-        single = replace(column, kind=kind, n_empty=int((hashes == 0).sum()), n_distinct=len(counts), values=counts, hashes=hashes)
-        return replace(self, columns=self.columns | {name: single}, sample=sample)
+        other = replace(column, kind=kind, n_empty=int((hashes == 0).sum()), n_distinct=len(counts), values=dict(counts), hashes=hashes)
+        return replace(self, columns=self.columns | {name: other}, sample=sample)
 
     def _repr_html_(self) -> str:
         rows = [

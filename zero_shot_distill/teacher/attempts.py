@@ -80,15 +80,15 @@ class Attempts:
         task.add_done_callback(partial(self._note_end, question))
 
     async def _attempt(self, request: Request, body: Mapping[str, Any]) -> Arrival:
-        client, is_alone = self._client, not self.replies.keeps_connections
-        if is_alone:
+        client = self._client
+        if not self.replies.keeps_connections:
             client = self._lone_client = self._lone_client or self._teacher.async_client(keeps_connections=False)
-        outcome, headers, content = await post_request(client, self._teacher, request, body, client.timeout)
+        outcome, reply = await post_request(client, self._teacher, request, body, client.timeout)
         # Errors that say the same of each refused content have no id.
         is_answer = isinstance(outcome, Response) and (outcome.text or outcome.prompt_tokens is not None)
-        if is_answer and self.replies.is_copy(request.key, content, is_alone):
+        if is_answer and self.replies.is_copy(request.key, reply.content, not reply.extensions["is_reused"]):
             outcome = _COPY
-        return Arrival(outcome, headers, time.monotonic())
+        return Arrival(outcome, reply.headers if reply else {}, time.monotonic())
 
     def _note_end(self, question: Question, _: asyncio.Task) -> None:
         self._ended.append(question)

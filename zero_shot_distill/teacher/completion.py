@@ -445,7 +445,7 @@ async def post_request(
     request: Request,  # what is asked
     body: Mapping[str, Any],  # what is sent: the request, less what the model does not take
     timeout_s: float,  # for all of it: a server that sends a byte now and then is no use either
-) -> tuple[Response | AskError, Mapping[str, str], bytes]:  # and headers and body of the reply
+) -> tuple[Response | AskError, httpx2.Response | None]:  # and the reply as it came; None: none came whole
     "Send one request and read what comes back. Never raises for what a server does."
     start = time.monotonic()
     try:
@@ -455,22 +455,18 @@ async def post_request(
     except openai.APIStatusError as error:
         reply = error.response
     except (TimeoutError, openai.APIConnectionError) as error:
-        return _no_reply(error, teacher, timeout_s), {}, b""
+        return _no_reply(error, teacher, timeout_s), None
     except UnicodeEncodeError:  # of the body: headers and address were checked when the teacher was made
-        return (
-            AskError("the question holds half a surrogate pair, which is no text; correct the row or the template", ErrorKind.ROW),
-            {},
-            b"",
-        )
+        return AskError("the question holds half a surrogate pair, which is no text; correct the row or the template", ErrorKind.ROW), None
     except ReplyTooLarge as error:  # the model would write it again
-        return AskError(f"the reply is {error}, and was not kept", ErrorKind.ROW, charged=True), {}, b""
+        return AskError(f"the reply is {error}, and was not kept", ErrorKind.ROW, charged=True), None
     except Exception as error:  # what a server sent made the HTTP client fail
         said = one_line(str(error) or type(error).__name__, teacher.secrets)
-        return AskError(f"the reply cannot be read ({said})", ErrorKind.AGAIN, charged=True), {}, b""
+        return AskError(f"the reply cannot be read ({said})", ErrorKind.AGAIN, charged=True), None
     try:
-        return _read_reply(request, reply, time.monotonic() - start, teacher, list(body)), reply.headers, reply.content
+        return _read_reply(request, reply, time.monotonic() - start, teacher, list(body)), reply
     except Exception as error:  # nothing that a server thinks of may end the run
-        return AskError(f"the reply cannot be read ({type(error).__name__})", ErrorKind.ROW, charged=True), reply.headers, b""
+        return AskError(f"the reply cannot be read ({type(error).__name__})", ErrorKind.ROW, charged=True), reply
 
 # %% ../../nbs/2_teacher/04_completion.ipynb #cef763df
 def _read_reply(request: Request, reply: httpx2.Response, latency_s: float, teacher: Teacher, sent: Collection[str]) -> Response | AskError:

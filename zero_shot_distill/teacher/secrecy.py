@@ -6,6 +6,8 @@
 __all__ = ['HIDDEN', 'looks_secret', 'hide', 'secrets_of']
 
 # %% ../../nbs/2_teacher/00_secrecy.ipynb #f0609cb969c7
+import base64
+import binascii
 import html.entities
 import re
 from collections.abc import Mapping, Sequence
@@ -26,11 +28,30 @@ def _forms(character: str, is_first: bool = False) -> str:
     "Write a pattern for a character in all the forms in which a server may repeat it."
     # From the beginning of many backslashes alone: from each of them it would take the square of their number.
     start = r"(?<!\\)" if is_first else ""
-    code, percent = ord(character), "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    names = [f"&{name}" for name in _NAMES.get(character, ())]
-    return (
-        rf"(?:{start}\\*{re.escape(character)}|(?i:{start}\\+u{code:04x}|{percent}|&#0*{code};|&#x0*{code:x};)|{'|'.join(names) or '(?!)'})"
-    )
+    # What was escaped twice has %25 for %, and &amp; for &.
+    code, percent = ord(character), "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    names = [f"&(?:amp;)*{name}" for name in _NAMES.get(character, ())]
+    number = rf"&(?:amp;)*#(?:0*{code}|x0*{code:x});"
+    return rf"(?:{start}\\*{re.escape(character)}|(?i:{start}\\+u{code:04x}|{percent}|{number})|{'|'.join(names) or '(?!)'})"
+
+
+def _in_base64(secret: str) -> list[str]:  # without the characters that depend on what stands around the secret
+    "Write a secret as base64 has it within a longer text, from each of its three places, in both alphabets."
+    content = secret.encode("utf-8", "surrogatepass")
+    found = []
+    for n_before in range(3):
+        whole = base64.b64encode(bytes(n_before) + content).decode()
+        found.append(whole[-(-n_before * 8 // 6) : (n_before + len(content)) * 8 // 6])
+    return [*found, *(each.translate(_URL_SAFE) for each in found if each != each.translate(_URL_SAFE))]
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+@lru_cache(maxsize=64)
+def _as_they_stand(secrets: tuple[str, ...]) -> list[str]:
+    "List what is looked for as it is: the secrets, and those that are no words in base64."
+    return [*secrets, *(form for secret in secrets if looks_secret(secret) for form in _in_base64(secret))]
 
 
 @lru_cache(maxsize=64)
@@ -52,8 +73,8 @@ def hide(
 ) -> str:  # with *** in place of each
     "Hide secrets in a text."
     longest_first = tuple(sorted((secret for secret in dict.fromkeys(secrets) if len(secret) >= _FEWEST), key=len, reverse=True))
-    for secret in longest_first:
-        text = text.replace(secret, HIDDEN)
+    for form in _as_they_stand(longest_first):
+        text = text.replace(form, HIDDEN)
     # The patterns take their time, and most texts have no escape in them.
     return _pattern(longest_first).sub(HIDDEN, text) if longest_first and _ESCAPES.search(text) else text
 
@@ -69,5 +90,15 @@ def secrets_of(
     found = []
     for name, value in headers.items():
         if name.lower() not in _PLAIN:
-            found += [value, *(part for part in _APART.split(value) if len(part) >= _SHORTEST_PART)]
+            found += [value, *(part for part in _APART.split(value) if len(part) >= _SHORTEST_PART), *_password(value)]
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _password(header: str) -> list[str]:  # empty: there is none
+    "Read name and password out of `Basic …`."
+    word, _, encoded = header.partition(" ")
+    try:
+        content = base64.b64decode(encoded, validate=True).decode() if word.lower() == "basic" else ""
+    except (binascii.Error, UnicodeDecodeError):
+        return []
+    return [content, content.partition(":")[2]]

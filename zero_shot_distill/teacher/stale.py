@@ -32,18 +32,20 @@ class StaleReplies:
         self,
         key: str,  # of the request
         content: bytes,  # of the reply, as it came
-        was_alone: bool,  # whether its connection was used for nothing else
+        was_first: bool,  # whether it was the first on its connection
     ) -> bool:  # True: ask again
         "Tell whether a reply is, or may be, a copy of an earlier one."
-        if was_alone and key not in self._doubted:
-            return False
+        if was_first and not self.keeps_connections and key not in self._doubted:
+            return False  # nor can a copy of it come later
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        if was_alone:  # the server may say the same to two questions
+        is_repeated = digest in self._seen
+        self.keeps_connections = self.keeps_connections and not is_repeated
+        if is_repeated and not was_first:
+            self._doubted[key] = digest
+            return True
+        if key in self._doubted:
             is_equal = self._doubted.pop(key) == digest
             self._n_equal, self._n_copies = self._n_equal + is_equal, self._n_copies + (not is_equal)
-        elif digest in self._seen:
-            self._doubted[key], self.keeps_connections = digest, False
-            return True
         self._seen[digest] = None
         if len(self._seen) > _N_KEPT:
             del self._seen[next(iter(self._seen))]
