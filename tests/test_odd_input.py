@@ -143,7 +143,7 @@ def test_half_a_character_becomes_the_sign_for_what_is_unknown(name, tmp_path):
 def test_a_date_that_python_does_not_have(tmp_path):
     when = pa.array([569_000_000_000], pa.timestamp("s"))  # in the year 20000
     pq.write_table(pa.table({"text": ["a"], "when": when}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: a row after number 0 holds a value that cannot be read"):
+    with pytest.raises(DataError, match=r"a\.parquet: a row from number 1 on holds a value that cannot be read"):
         list(read_rows(tmp_path / "a.parquet"))
 
 

@@ -51,7 +51,8 @@ def parse_yaml(
     except RecursionError:
         raise DefinitionError(f"{where}: its lists or mappings are nested too deeply") from None
     except (ValueError, KeyError, OverflowError) as error:  # of a date, a number or a tag: 2024-02-30, !!int abc
-        raise DefinitionError(f"{where}: a value cannot be read ({error}); put it in quotation marks if it is a text") from None
+        why = str(error).partition(";")[0]  # what follows is advice for Python
+        raise DefinitionError(f"{where}: a value cannot be read ({why}); put it in quotation marks if it is a text") from None
     if not isinstance(content, dict):
         raise DefinitionError(f"{where}: expected a mapping of keys to values, found {type(content).__name__}")
     try:

@@ -44,7 +44,8 @@ def _values(text: str, path: Path, line: int | None = None) -> list[Any]:  # Non
     except RecursionError:
         raise DataError(f"{where}: its lists or objects are nested too deeply") from None
     except ValueError as error:  # a number with thousands of digits
-        raise DataError(f"{where}: a value cannot be read ({error}); put it in quotation marks") from None
+        why = str(error).partition(";")[0]  # what follows is advice for Python
+        raise DataError(f"{where}: a value cannot be read ({why}); put it in quotation marks") from None
     return _whole_characters(values) if _ESCAPED_HALF.search(text) else values
 
 

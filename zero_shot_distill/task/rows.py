@@ -83,7 +83,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise DataError(f"{path}: not a Parquet file that can be read ({str(error).partition(chr(10))[0]})") from None
     except (OverflowError, ValueError) as error:
         raise DataError(
-            f"{path}: a row after number {number:,} holds a value that cannot be read ({error}); write dates of the years 1 to 9999, or as text"
+            f"{path}: a row from number {number + 1:,} on holds a value that cannot be read ({error}); write dates of the years 1 to 9999, or as text"
         ) from None
 
 # %% ../../nbs/1_task/01_rows.ipynb #39488d41
