@@ -37,6 +37,7 @@ LONG = (
     "test_project.py",
     "test_stored.py",
     "test_asking_commands.py",
+    "test_publish.py",
 )
 
 

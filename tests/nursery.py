@@ -184,20 +184,20 @@ def _fixed(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if not name.startswith(MAY_DIFFER)}
 
 
-HUB = "HF_ENDPOINT"  # taken in when the hub's library is imported: tests of a hub that cannot be reached share a nursery of their own
+# Taken in when the hub's library is imported: tests of another hub, or of one that cannot be reached, share a nursery of their own.
+HUB = ("HF_ENDPOINT", "HF_HUB_DISABLE_XET")
 
-_nurseries: dict[tuple[str, str | None], Nursery] = {}  # by what they have imported and the address of the hub, begun at first use
+_nurseries: dict[tuple[str | None, ...], Nursery] = {}  # by what they have imported and the hub's settings, begun at first use
 
 
 def nursery_for(
     preload: str, usual: dict[str, str], env: dict[str, str]
 ) -> Nursery | None:  # None: only a new process takes in such an environment
     "The nursery in which a command with this environment can begin."
-    if HUB in env:
-        usual = usual | {HUB: env[HUB]}
+    usual = usual | {name: env[name] for name in HUB if name in env}
     if _fixed(usual) != _fixed(env):
         return None
-    kind = (preload, env.get(HUB))
+    kind = (preload, *(env.get(name) for name in HUB))
     if kind not in _nurseries:
         _nurseries[kind] = Nursery(preload, usual)
     return _nurseries[kind]

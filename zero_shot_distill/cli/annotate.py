@@ -6,6 +6,7 @@
 __all__ = ['Engine', 'N_SHARDS', 'JobOptions', 'forecast', 'annotate']
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #0772bb2d
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from zero_shot_distill.cli.options import (
     names_in,
     with_options,
 )
+from .publish import PublishOptions
 from .tables import show_rows
 from ..core.files import without_nan
 from ..core.printable import json_text
@@ -200,6 +202,7 @@ def annotate(
     ] = "here",
     shards: Annotated[int | None, typer.Option("--shards", min=1, help="With --engine ray: parts that are asked side by side; 4.")] = None,
     *,
+    publish: PublishOptions,
     asked: TeacherOptions,
     common: CommonOptions,
 ) -> None:
@@ -209,7 +212,11 @@ def annotate(
 
     With `--engine ray` all machines of the cluster must see the work directory. Limits a minute and the budget hold for all shards together.
 
+    With `--push-to-hub` all of it is uploaded, too, when no row is left without a reply. Whether that is allowed is found out before a question is asked.
+
     Example: `zsd annotate --task pocket_nli --mix one-sentence --rows 20`
+
+    Example: `zsd annotate --task pocket_nli --mix one-sentence --rows 20 --push-to-hub me/pocket-nli --dry-run`
     """
     again = frozenset(names_in(retry))
     if strays := again - set(OUTCOMES[1:]):
@@ -219,10 +226,12 @@ def annotate(
     if shards is not None and engine != "ray":
         raise typer.BadParameter("--shards goes with --engine ray; give both")
     check_profile(profile)
+    repository = publish.repository("dataset")
+    offline = offline or publish.dry_run
     settings, progress = asked.settings(), common.progress
     if engine == "ray" and (settings.model is None or via != "chat" or offline):
         raise typer.BadParameter(
-            "--engine ray asks a hosted model at once; name it with --model or --teacher, without --via batch and --offline"
+            "--engine ray asks a hosted model at once; name it with --model or --teacher, without --via batch, --offline and --dry-run"
         )
 
     from zero_shot_distill.annotate.announce import announce_job, check_any_stored, with_stored_replies
@@ -230,10 +239,12 @@ def annotate(
     from zero_shot_distill.annotate.release import write_release
     from zero_shot_distill.annotate.shards import take_in_left
     from zero_shot_distill.annotate.shards_ray import ask_on_ray
+    from zero_shot_distill.publish import annotation_parcel
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     job = chosen.job(settings, common, profile)
+    destination = publish.destination(repository, progress)
     opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
     job = replace(job, model=opened.teacher.model)
     with ResponseStore(common.store_path) as store, opened.teacher:
@@ -256,9 +267,16 @@ def annotate(
         for note in report.notes if common.quiet else ():  # others have read them while the run went
             print(note)
         _say_next(report, chosen.task)
-    write_release(job, report)
+    release = write_release(job, report)
     if report.n_rows_left:
+        if destination:
+            print(
+                f"nothing is uploaded to the {destination.repository} before each row has a reply; run the same command again",
+                file=sys.stderr,
+            )
         raise typer.Exit(1)
+    if destination:
+        destination.take(annotation_parcel(release), progress)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
 def _say_next(report: "AnnotationReport", task: str) -> None:

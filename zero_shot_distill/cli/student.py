@@ -17,6 +17,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from .options import AsJson, CommonOptions, Quiet, names_in, with_options
+from .publish import PublishOptions
 from .tables import show_rows
 from ..core.printable import json_text
 from ..core.progress import Progress
@@ -184,10 +185,8 @@ class HowOptions:
 def train(
     chosen: RowOptions,
     how: HowOptions,
-    push_to_hub: Annotated[
-        str | None, typer.Option("--push-to-hub", help="Upload the student with its card to OWNER/NAME; a new repository is private.")
-    ] = None,
     *,
+    publish: PublishOptions,
     common: CommonOptions,
 ) -> None:
     """Train students on an annotation or on your own rows, and measure them on test rows. What was stopped goes on, what is done is kept.
@@ -198,19 +197,21 @@ def train(
     Example: `zsd train --annotations pocket_nli-0123456789ab --method step-by-step --seeds 0,1,2`
 
     Example: `zsd train --annotations reviews.csv --preset quick --set batch_size=16`
+
+    Example: `zsd train --annotations reviews.csv --push-to-hub me/reviews --dry-run`
     """
+    repository = publish.repository("model")
     found = chosen.rows(common)
     configs, progress = how.configs(found), common.progress
-
-    if push_to_hub and len(configs) > 1:
+    if repository and len(configs) > 1:
         raise typer.BadParameter("--push-to-hub takes one student; give one seed")
 
     from zero_shot_distill.ner.job import tag_and_record
-    from zero_shot_distill.student.publish import push_student, require_login
+    from zero_shot_distill.publish import student_parcel
     from zero_shot_distill.student.run import run_id_of, train_and_record
     from zero_shot_distill.student.training_rows import default_weights, weights_for
 
-    hub = require_login() if push_to_hub else None
+    destination = publish.destination(repository, progress)
     begun_with = weights_for(how.student or default_weights(found.task), progress)
     trained_by = tag_and_record if found.task.types else train_and_record
     progress.message(found.about)
@@ -227,9 +228,8 @@ def train(
         _show_taggers(records, common.work_dir)
     else:
         _show_students(records, len(found.task.labels or found.task.choices), common.work_dir)
-    if hub:
-        address = push_student(common.work_dir / "students" / records[0].run_id, push_to_hub, hub)
-        print(f"Uploaded: {address}", file=sys.stderr)
+    if destination:
+        destination.take(student_parcel(common.work_dir / "students" / records[0].run_id), progress)
 
 
 def _show_taggers(records: "Sequence[TaggerRecord]", work_dir: Path) -> None:
