@@ -1,6 +1,7 @@
 "The explorer in a real browser: hostile text, many rows, two prompts side by side, tags by keyboard; the command that serves it."
 
 import json
+import re
 import shutil
 import threading
 import urllib.error
@@ -13,6 +14,7 @@ import pytest
 
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import definitions_dir
+from zero_shot_distill.entities.entity import Entity, entities_text
 from zero_shot_distill.project import Project, recorded_project
 from zero_shot_distill.prompt.fault import ReadFault
 from zero_shot_distill.prompt.replies import read_each, unanswered
@@ -329,3 +331,222 @@ def test_the_messages_are_those_that_were_sent(tmp_path):
 def test_component_travels_with_the_package():
     assert {path.name for path in (definitions_dir() / "explorer").iterdir()} >= {"explorer.js", "explorer.css"}
     assert "explorer/*.js" in (Path(__file__).parent.parent / "setup.py").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------------- entities
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory) -> Explorer:
+    "Recorded replies about entities: two prompts, 16 sentences."
+    project = recorded_project(tmp_path_factory.mktemp("names"), "entities")
+    explorer = project.explore("candidates", "inline", n=16, seed=0)
+    yield explorer
+    project.close()
+
+
+@needs_browser
+def test_entities_are_marked_beside_the_gold_ones(opened, names):
+    page = opened(names, "template=inline&row=train-39")
+    row = page.locator("tbody tr")
+    gold, said = row.locator("td").nth(1), row.locator("td").nth(2)
+    assert gold.locator("mark").all_inner_texts() == ["José Ibáñezperson", "Córdobaplace"]
+    # The type is told by words, and so is what is wrong: colours only repeat it.
+    assert said.locator(".sentence mark").all_inner_texts() == ["José Ibáñezperson ✗ missed", "Córdobaplace ✓"]
+    assert said.locator(".refused").inner_text() == "refused: Jose Ibáñez (person), not in the text"
+    assert row.locator("td").nth(3).inner_text().split("\n") == ["✓ 1 right", "✗ 1 missed"]
+    row.locator("b").first.click()
+    assert "Jose Ibáñez\tperson\tnot in the text" in page.inner_text("dialog")
+
+
+@needs_browser
+def test_every_count_of_entities_leads_to_its_replies(opened, names):
+    "The counts of the error table are those of `compare_entities`, and a click shows the replies that they count."
+    lines = [dict(zip(names.data["columns"], line, strict=True)) for line in names.data["replies"]]
+    found = {}
+    for line in lines:
+        for one in line["entities"] or ():
+            kind = one["kind"]
+            found.setdefault((kind, (one["gold"] or one["said"])[2]), []).append(line["key"])
+    page = opened(names, "view=words")
+    words = {"wrong_type": "wrong type", "wrong_place": "wrong boundary", "wrong_both": "wrong type and boundary"}
+    assert len(found) > 8
+    for (kind, type), keys in found.items():
+        page.click("button:text-is('Words and errors')")
+        page.click(f"button[aria-label='{len(keys)} {words.get(kind, kind)}, {type}']")
+        assert page.locator("tbody tr").count() == min(len(set(keys)), 50), (kind, type)
+        page.click("button:text-is('show all')")
+    page.click("button:text-is('Words and errors')")
+    surplus = [key for (kind, _), keys in found.items() if kind == "surplus" for key in keys]
+    assert f"surplus: {len(surplus)} entities in {len(set(surplus))} replies" in page.inner_text(".body")
+    assert page.locator("article", has_text="surplus:").last.locator("section").count() == 3
+    page.click("button:text-is('Not read, refused')")
+    refused = [(line["key"], fault) for line in lines for _, _, fault in line["refused"]]
+    for fault in {fault for _, fault in refused}:
+        keys = [key for key, name in refused if name == fault]
+        mentions, replies = (f"{n} {word}" for n, word in ((len(keys), "mention"), (len(set(keys)), "repl")))
+        assert re.search(rf"refused, {fault}: {mentions}s? in {replies}", page.inner_text(".body"))
+    page.select_option("select[aria-label=refused]", "not in the text")
+    page.click("button:text-is('Replies')")
+    assert page.locator("tbody tr").count() == len({key for key, fault in refused if fault == "not in the text"})
+
+
+@needs_browser
+def test_entity_views_are_no_wider_than_the_screen(opened, names):
+    page = opened(names)
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        for view in ("Replies", "Side by side", "Not read, refused", "Words and errors"):
+            page.click(f"button:text-is('{view}')")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+@needs_browser
+def test_hostile_words_of_entities_are_text(opened):
+    "In a sentence, a type, a mention, a reason, an invented mention, what a student found; marks are at their places behind an emoji."
+    from zero_shot_distill.student.measure import PredictedRow
+
+    hostile_type = "<img src=x onerror=1>"
+    task = load_task("pocket_names").model_copy(update={"types": {hostile_type: "any", "person": "one"}})
+    field = next(iter(task.fields))
+    sentence = f"👍👍 {HOSTILE.replace(chr(0), '')} Ada Byron <b>waits</b>"
+    at = sentence.index("Ada")
+    gold = entities_text([Entity.of(sentence, at, at + 9, "person")])
+    said = entities_text([Entity.of(sentence, 3, 12, hostile_type, HOSTILE)])
+    row = Example("row-0", {field: sentence}, gold, None)
+    text = json.dumps(
+        [
+            {"text": "Ada Byron", "type": "person", "why": HOSTILE},
+            {"text": HOSTILE + " invented", "type": hostile_type},
+            {"text": "waits", "type": hostile_type},
+        ]
+    )
+    template = PromptTemplate(id="list", user_message=f"{{{field}}}", read="json")
+    (read,) = read_each([(template, row, Response("a" * 64, text, "stop", 1, 1, 0.1, 1, "2026-11-28T12:00:00+00:00", "m"))], task)
+    assert read.reply.refused
+    student = PredictedRow("row-0", dict(row.fields), gold, None, said, None, None, False, "")
+    page = opened(explorer_of([read], task=task, templates={"list": template}, said={"row-0": student}))
+    assert page.locator("td").nth(2).locator("mark").first.inner_text() == "Ada Byronperson ✓"
+    for view in ("Side by side", "Not read, refused", "Words and errors", "Tags", "Replies"):
+        page.click(f"button:text-is('{view}')")
+        assert not page.query_selector("img, script[src]")
+    page.locator("tbody tr b").first.click()
+    assert hostile_type in page.locator("dialog").inner_text()
+    assert not page.query_selector("img, script[src], .sentence b")
+    assert page.title() != "run"
+
+
+def contrast(one: str, other: str) -> float:
+    "Of WCAG 2: from 1 to 21."
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour.lstrip("#")[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        return sum(
+            share * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+            for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True)
+        )
+
+    lower, upper = sorted((luminance(one), luminance(other)))
+    return (upper + 0.05) / (lower + 0.05)
+
+
+def test_colours_of_entities_can_be_read():
+    "Words on each colour of a type AA, its frame against its ground as a sign: 3 to 1."
+    style = (definitions_dir() / "explorer" / "explorer.css").read_text(encoding="utf-8")
+    found = re.findall(r"--type: (#\w{6}); --soft-type: (#\w{6})", style)
+    assert len(found) == 8
+    for frame, ground in found:
+        assert contrast("#000000", ground) >= 4.5
+        assert contrast(frame, ground) >= 3
+        assert contrast("#8a3b00", ground) >= 3  # of what is wrong
+
+
+# --------------------------------------------------------------------------------------------------------------- widget
+
+MODEL = """
+class Model {
+  constructor(values) { this.values = values; this.listeners = {}; this.used = new Set(); this.n_saved = 0; }
+  get(name) { return this.values[name]; }
+  set(name, value) { this.values[name] = value; (this.listeners[`change:${name}`] ?? []).forEach((listener) => listener()); }
+  save_changes() { this.n_saved++; }
+  on(name, listener) { (this.listeners[name] ??= []).push(listener); }
+  off(name, listener) { this.listeners[name] = (this.listeners[name] ?? []).filter((one) => one !== listener); }
+}
+"""
+
+
+def test_the_widget_asks_for_nothing_but_its_model():
+    "What VS Code and Colab give a widget: its own module, the model, an element. No address, no import, no page around it."
+    script = (definitions_dir() / "explorer" / "explorer.js").read_text(encoding="utf-8")
+    style = (definitions_dir() / "explorer" / "explorer.css").read_text(encoding="utf-8")
+    for text in (script, style):
+        assert not re.search(r"https?:|//[a-z0-9-]+\.[a-z]|@import|url\(", text)
+    assert not re.search(
+        r"\bimport\b|\brequire\(|\bimportScripts|\bWebSocket|XMLHttpRequest|\beval\(|new Function|innerHTML|insertAdjacentHTML|document\.write",
+        script,
+    )
+    widget = script[script.index("export default") :]
+    assert set(re.findall(r"\bmodel\.(\w+)", widget)) == {"get", "set", "save_changes", "on", "off"}
+    assert not re.search(r"\b(fetch|localStorage|location|document|window|alert)\b", widget)
+    assert script.count("fetch(") == 1  # of the page that `zsd explore` serves
+
+
+@needs_browser
+def test_two_widgets_in_a_page_and_a_notebook_that_is_run_again(browser, tmp_path):
+    "Each has its own tags and keys; two views of one widget have the same; a view that is taken away listens no more."
+    from base64 import b64encode
+
+    script = (
+        (definitions_dir() / "explorer" / "explorer.js")
+        .read_text(encoding="utf-8")
+        .replace("export default", "const widget =")
+        .replace("export ", "")
+    )
+    packed = [b64encode(explorer_of(replied(n), title=f"{n} replies").packed()).decode() for n in (2, 3)]
+    page, faults = browser.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    path = tmp_path / "notebook.html"
+    path.write_text(f"""<meta charset="utf-8"><div id="a"></div><div id="b"></div><div id="c"></div><script type="module">{MODEL}{script}
+const bytes = (text) => new DataView(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);
+const models = {json.dumps(packed)}.map((data) => new Model({{ data: bytes(data), tags: {{}}, saved_to: "", start: "" }}));
+const place = (id) => document.getElementById(id);
+const removes = [];
+for (const [model, id] of [[models[0], "a"], [models[0], "b"], [models[1], "c"]]) removes.push(await widget.render({{ model, el: place(id) }}));
+Object.assign(window, {{ models, removes, widget, place }});
+</script>""")
+    page.goto(path.as_uri())
+    page.wait_for_function("window.removes")
+
+    def tag(id: str, word: str) -> None:
+        page.locator(f"#{id}").focus()
+        page.keyboard.press("t")
+        page.keyboard.type(word)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+
+    def tags(id: str) -> list[str]:
+        return page.locator(f"#{id} tbody .tag").all_inner_texts()
+
+    tag("a", "good")
+    assert (tags("a"), tags("b"), tags("c")) == (["good"], ["good"], [])
+    page.locator("#b").focus()
+    page.keyboard.press("j")
+    tag("b", "odd")  # does not undo what the other view gave
+    assert (tags("a"), tags("b"), tags("c")) == (["good", "odd"], ["good", "odd"], [])
+    tag("c", "other")
+    assert tags("a") == ["good", "odd"]
+    assert page.evaluate("models.map((model) => Object.values(model.get('tags')).flat())") == [["good", "odd"], ["other"]]
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert len(ids) == len(set(ids))
+    # The cell is run again: the old view goes, the new one has the tags.
+    page.evaluate("removes[0]()")
+    assert page.locator("#a *").count() == 0
+    assert page.evaluate("models[0].listeners['change:tags'].length") == 1
+    page.evaluate("widget.render({ model: models[0], el: place('a') })")
+    page.locator("#a tbody tr").first.wait_for()
+    assert tags("a") == ["good", "odd"]
+    page.locator("#a").focus()
+    page.keyboard.press("1")  # takes the first reply's tag away
+    assert tags("b") == tags("a") == ["odd"]
+    page.close()
+    assert not faults

@@ -9,6 +9,11 @@ const PAIRS = {
   all: "all rows", flipped: "labels differ", first: "only the first right", second: "only the second right", neither: "neither right",
 };
 const STUDENT = "the student";
+const KINDS = {
+  right: "right", wrong_type: "wrong type", wrong_place: "wrong boundary", wrong_both: "wrong type and boundary", missed: "missed", surplus: "surplus",
+};
+const N_COLOURS = 8; // of entity types, in the style sheet; the type's name stands beside its colour
+let n_shown = 0; // explorers in this page
 
 // ---------------------------------------------------------------------------------------------------------------- data
 
@@ -22,6 +27,7 @@ function prepared(data) {
     const reply = { place };
     data.columns.forEach((name, column) => { reply[name] = values[column]; });
     reply.about = data.rows[reply.row];
+    reply.n_errors = reply.entities && reply.about.entities ? reply.entities.filter((one) => one.kind !== "right").length : null;
     reply.outcome = reply.text === null ? "noreply" : reply.label === null ? "unread" : reply.right === null ? "nogold" : reply.right ? "right" : "wrong";
     return reply;
   });
@@ -42,6 +48,8 @@ function selected(data, state, tags) {
     (!state.gold || reply.about.gold === state.gold) &&
     (!state.label || reply.label === state.label) &&
     (!state.why || reply.why === state.why) &&
+    (!(state.entity || state.type) || (reply.entities ?? []).some((one) => (!state.entity || one.kind === state.entity) && (!state.type || typeOf(one) === state.type))) &&
+    (!state.refused || (reply.refused ?? []).some(([, , fault]) => fault === state.refused)) &&
     (!state.tag || (tags[reply.key] ?? []).includes(state.tag)) &&
     words.every((word) => searchText(reply).includes(word)));
   if (!state.sort) return found;
@@ -54,6 +62,9 @@ function selected(data, state, tags) {
     return (typeof a === "number" ? a - b : String(a).localeCompare(String(b))) * way || one.place - other.place;
   });
 }
+
+// The type of an entity is that of the gold one, where there is one.
+const typeOf = (one) => (one.gold ?? one.said)[2];
 
 function counted(values) {
   const counts = new Map();
@@ -102,11 +113,58 @@ function marked(text, spans) {
 const replyText = (reply) =>
   reply.text === null ? make("div", { class: "said none" }, "no reply") : marked(reply.text, { rationale: reply.rationale_span, label: reply.label_span });
 
-function rowText(about) {
-  return make("div", { class: "fields" }, ...Object.entries(about.fields).map(([name, value]) => make("div", { dir: "auto" }, make("b", {}, `${name}: `), value)));
+// A sentence with its entities, each with its type behind its words; one within another is marked inside the other's mark.
+function markedEntities(text, entities, types) {
+  const ordered = [...entities].sort((a, b) => a.start - b.start || b.end - a.end);
+  const borders = [...new Set([0, text.length, ...ordered.flatMap((one) => [one.start, one.end])])].sort((a, b) => a - b);
+  const sentence = make("div", { class: "said sentence", dir: "auto" });
+  borders.slice(0, -1).forEach((start, place) => {
+    let piece = text.slice(start, borders[place + 1]);
+    for (const one of ordered.filter((one) => one.start <= start && start < one.end).reverse()) {
+      const is = one.kind === "right" ? " ✓" : one.kind ? ` ✗ ${KINDS[one.kind]}` : "";
+      const name = one.end === borders[place + 1] ? make("small", {}, make("bdi", {}, one.type), is) : null;
+      piece = make("mark", { class: `entity type-${types.indexOf(one.type) % N_COLOURS} ${one.kind === "right" ? "" : one.kind}` }, piece, name);
+    }
+    sentence.append(piece);
+  });
+  return sentence;
+}
+
+const placed = ([start, end, type], kind) => ({ start, end, type, kind });
+const sentenceOf = (about) => Object.values(about.fields)[0];
+
+// What was said, and what was missed.
+const saidEntities = (about, entities, types) =>
+  markedEntities(sentenceOf(about), entities.map((one) => placed(one.said ?? one.gold, one.kind)), types);
+
+function rowText(about, types) {
+  if (about.entities?.length)
+    return make("div", { class: "fields" }, make("b", {}, "gold entities: "), markedEntities(sentenceOf(about), about.entities.map((one) => placed(one, "")), types));
+  const fields = Object.entries(about.fields).map(([name, value]) => make("div", { dir: "auto" }, make("b", {}, `${name}: `), value));
+  if (about.entities) fields.push(make("div", {}, make("b", {}, "gold entities: "), "none"));
+  return make("div", { class: "fields" }, ...fields);
+}
+
+const refusedText = (reply) => (reply.refused?.length ? make("div", { class: "refused" }, make("b", {}, "refused: "),
+  ...reply.refused.flatMap(([words, type, fault], place) => [place ? "; " : "", make("bdi", {}, words), type ? ` (${type})` : "", make("i", {}, `, ${fault}`)])) : null);
+
+// Of a task of entities the sentence with them, what was refused, and the reply itself to be opened.
+function saidText(reply, types, is_open = false) {
+  if (!reply.entities) return replyText(reply);
+  const whole = is_open === null ? null : make("details", { open: is_open, onclick: (event) => event.stopPropagation() }, make("summary", {}, "the reply itself"), replyText(reply));
+  return make("div", {}, saidEntities(reply.about, reply.entities, types), refusedText(reply), whole);
+}
+
+function entityVerdict(entities) {
+  const counts = Object.keys(KINDS).map((kind) => [kind, entities.filter((one) => one.kind === kind).length]).filter(([, n]) => n);
+  const chip = (looks, sign, text) => make("div", { class: `verdict ${looks}` }, make("span", { "aria-hidden": "true" }, sign), text);
+  const known = counts.map(([kind, n]) => chip(kind === "right" ? "right" : "wrong", kind === "right" ? "✓ " : "✗ ", `${n} ${KINDS[kind]}`));
+  if (!known.length) known.push(chip("", "", entities.length ? many(entities.length, "entity") : "no entity"));
+  return make("div", { class: "verdicts" }, ...known);
 }
 
 function verdict(reply) {
+  if (reply.entities) return entityVerdict(reply.entities);
   const sign = { right: "✓", wrong: "✗", unread: "?", nogold: "", noreply: "" }[reply.outcome];
   const text = { unread: `not read: ${reply.why}`, noreply: reply.why }[reply.outcome] ?? reply.label;
   const box = make("div", { class: `verdict ${reply.outcome}` }, make("span", { "aria-hidden": "true" }, sign && `${sign} `), make("bdi", {}, text));
@@ -116,6 +174,7 @@ function verdict(reply) {
 
 function studentVerdict(reply) {
   if (reply.student === null) return null;
+  if (reply.student_entities) return entityVerdict(reply.student_entities);
   const right = reply.about.gold === null ? "" : reply.student_right ? "right" : "wrong";
   return make("div", { class: `verdict ${right}` }, { right: "✓ ", wrong: "✗ " }[right] ?? "", make("bdi", {}, reply.student || "no label"), small(right && ` ${right}`));
 }
@@ -131,8 +190,10 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
   const tags = Object.fromEntries(Object.entries(saved).map(([key, names]) => [key, [...names]]));
   const templates = [...new Set(data.replies.map((reply) => reply.template))];
   const hasStudent = data.replies.some((reply) => reply.student !== null);
+  const types = data.types ?? [], tagList = `zsd-explorer-tags-${++n_shown}`;
+  const views = types.length ? { ...VIEWS, unread: "Not read, refused" } : VIEWS;
   const state = {
-    view: "replies", search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", tag: "", sort: "", down: false,
+    view: "replies", search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "", sort: "", down: false,
     a: templates[0] ?? "", b: templates[1] ?? (hasStudent ? STUDENT : templates[0] ?? ""), pairs: "all", at: 0,
   };
   for (const [name, value] of new URLSearchParams(start)) if (name in state && typeof state[name] === "string") state[name] = value;
@@ -170,6 +231,9 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     drawBar();
   }
 
+  const studentSaid = (reply) => [studentVerdict(reply), reply.student_entities ? saidEntities(reply.about, reply.student_entities, types) : "",
+    reply.student_rationale ? make("div", { class: "said", dir: "auto" }, reply.student_rationale) : ""];
+
   const toggled = (reply, name) => {
     const now = tags[reply.key] ?? [];
     tagged(reply, now.includes(name) ? now.filter((other) => other !== name) : [...now, name]);
@@ -178,7 +242,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
   const tagPlace = (reply) => make("div", { class: "tags", "data-tags": reply.key }, ...tagMarks(reply));
 
   function drawTabs() {
-    tabs.replaceChildren(...Object.entries(VIEWS).map(([key, text]) =>
+    tabs.replaceChildren(...Object.entries(views).map(([key, text]) =>
       make("button", { type: "button", "aria-pressed": String(state.view === key), onclick: () => set({ view: key }) }, text)));
   }
 
@@ -197,9 +261,12 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       data.is_long ? null : pick("gold", "gold", data.replies.map((reply) => reply.about.gold).filter((gold) => gold !== null)),
       data.is_long ? null : pick("label", "label", data.replies.map((reply) => reply.label).filter((label) => label !== null)),
       pick("reason", "why", data.replies.map((reply) => reply.why).filter(Boolean)),
+      pick("entities", "entity", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map((one) => one.kind).filter(Boolean))]), KINDS),
+      pick("type", "type", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map(typeOf))])),
+      pick("refused", "refused", data.replies.flatMap((reply) => [...new Set((reply.refused ?? []).map(([, , fault]) => fault))])),
       pick("tag", "tag", data.replies.flatMap((reply) => tags[reply.key] ?? [])),
-      ["search", "template", "row", "outcome", "gold", "label", "why", "tag"].some((key) => state[key])
-        ? make("button", { type: "button", onclick: () => set({ search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", tag: "" }) }, "show all")
+      ["search", "template", "row", "outcome", "gold", "label", "why", "entity", "type", "refused", "tag"].some((key) => state[key])
+        ? make("button", { type: "button", onclick: () => set({ search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "" }) }, "show all")
         : null,
     ].filter(Boolean));
   }
@@ -212,17 +279,26 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     count.textContent = [
       found.length === data.replies.length ? many(answered.length, "reply") : `${answered.length.toLocaleString("en")} of ${many(n_replies, "reply")}`,
       judged.length ? `${right.toLocaleString("en")} of ${judged.length.toLocaleString("en")} right` : "",
+      types.length && judged.length ? entityCount(judged) : "",
       n_unread ? `${n_unread.toLocaleString("en")} not read` : "",
       answered.length < found.length ? `${many(found.length - answered.length, "row")} without one` : "",
       state.row ? `row ${state.row}` : "",
     ].filter(Boolean).join(" · ");
+    stopGrowing();
     body.replaceChildren();
     ({ replies: drawReplies, pairs: drawPairs, unread: drawUnread, words: drawWords, tags: drawTagCounts })[state.view](found);
+  }
+
+  function entityCount(judged) {
+    const said = judged.flatMap((reply) => reply.entities ?? []), right = said.filter((one) => one.kind === "right").length;
+    const n_gold = judged.reduce((n, reply) => n + (reply.about.entities ?? []).length, 0), n_said = said.filter((one) => one.said).length;
+    return `${right.toLocaleString("en")} of ${many(n_said, "entity")} right, ${right.toLocaleString("en")} of ${n_gold.toLocaleString("en")} gold ones found`;
   }
 
   function draw() { drawTabs(); drawBar(); drawBody(); }
 
   // A list that grows as the reader scrolls: ten thousand replies are there at once, fifty are drawn.
+  let stopGrowing = () => {};
   function grow(items, into, drawn) {
     let n = 0;
     const end = make("div", { class: "end" });
@@ -234,6 +310,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       if (n >= items.length) end.remove();
     };
     const watcher = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: "600px" });
+    stopGrowing = () => watcher.disconnect();
     body.append(end);
     more();
     if (n < items.length) watcher.observe(end);
@@ -246,7 +323,9 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
   function drawReplies(found) {
     shown = found;
     if (!found.length) return body.append(make("p", { class: "empty" }, "No reply is like that."));
-    const columns = [["template", "template, row"], [null, "asked about"], [null, "reply"], ["label", "label"], ...(data.has_gold ? [["gold", "gold label"]] : []),
+    const has_label = data.has_gold && !types.length; // gold entities are marked in the sentence
+    const columns = [["template", "template, row"], [null, "asked about"], [null, "reply"], types.length ? ["n_errors", "entities"] : ["label", "label"],
+      ...(has_label ? [["gold", "gold label"]] : []),
       ...(hasStudent ? [["student", "student"]] : []), ...(data.has_confidence ? [["confidence", "confidence"]] : []),
       ["n_words", "words"], ["tokens", "tokens"], ...(data.has_cost ? [["cost", "cost"]] : []), ["tags", "tags"]];
     const heads = columns.map(([key, text]) => {
@@ -259,9 +338,9 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     body.append(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), lines)));
     reach = grow(found, lines, (reply, place) => {
       const line = make("tr", { "data-place": place, onclick: () => { move(place); open(reply); } },
-        make("td", {}, make("b", {}, reply.template), make("br"), small(reply.row)), make("td", { class: "wide" }, rowText(reply.about)),
-        make("td", { class: "wide" }, replyText(reply)), make("td", {}, verdict(reply)),
-        ...(data.has_gold ? [make("td", { "data-name": "gold label" }, make("bdi", {}, reply.about.gold ?? "–"))] : []),
+        make("td", {}, make("b", {}, reply.template), make("br"), small(reply.row)), make("td", { class: "wide" }, rowText(reply.about, types)),
+        make("td", { class: "wide" }, saidText(reply, types, Boolean(state.search))), make("td", {}, verdict(reply)),
+        ...(has_label ? [make("td", { "data-name": "gold label" }, make("bdi", {}, reply.about.gold ?? "–"))] : []),
         ...(hasStudent ? [make("td", { "data-name": "student" }, studentVerdict(reply) ?? "–")] : []),
         ...(data.has_confidence ? [number(reply.confidence === null ? "–" : reply.confidence.toFixed(2), "confidence")] : []),
         number(reply.n_words ?? "–", "words"), number(reply.tokens ?? "–", "tokens"),
@@ -296,29 +375,50 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     if (!kept.length) return body.append(make("p", { class: "empty" }, "No row is like that."));
     const lines = make("div");
     body.append(lines);
-    const half = (reply, name) => make("section", { onclick: () => reply.isStudent || open(reply) },
-      make("h3", {}, reply.isStudent ? name : opener(reply, name)),
-      reply.isStudent ? studentVerdict(reply) : verdict(reply), reply.isStudent ? (reply.student_rationale ? make("div", { class: "said", dir: "auto" }, reply.student_rationale) : "") : replyText(reply), reply.isStudent ? "" : tagPlace(reply));
+    const half = (reply, name) => (reply.isStudent ? make("section", {}, make("h3", {}, name), ...studentSaid(reply))
+      : make("section", { onclick: () => open(reply) }, make("h3", {}, opener(reply, name)), verdict(reply), saidText(reply, types), tagPlace(reply)));
     reach = grow(kept, lines, ([one, other]) => make("article", { class: one.label === other.label ? "" : "flipped" },
-      make("div", {}, small(one.row), rowText(one.about), one.about.gold === null ? "" : make("div", {}, make("b", {}, "gold label: "), make("bdi", {}, one.about.gold))),
+      make("div", {}, small(one.row), rowText(one.about, types), one.about.gold === null || one.about.entities ? "" : make("div", {}, make("b", {}, "gold label: "), make("bdi", {}, one.about.gold))),
       make("div", { class: "sides" }, half(one, state.a), half(other, state.b))));
   }
+
+  // Replies that have a fault in common: how many, three of them, and all of them at a click.
+  const group = (title, those, changes) => make("article", {}, make("h3", {}, `${title} `,
+    make("button", { type: "button", "aria-label": `show all: ${title}`, onclick: () => set({ view: "replies", ...changes }) }, "show all")),
+  ...those.slice(0, N_EXAMPLES).map((reply) => make("section", { onclick: () => open(reply) }, opener(reply, `${reply.template}, ${reply.row}`), saidText(reply, types, null))));
+
+  const inReplies = (n, word, those) => `${many(n, word)} in ${many(those.length, "reply")}`;
 
   function drawUnread(found) {
     shown = [];
     const unread = found.filter((reply) => reply.outcome === "unread");
-    if (!unread.length) return body.append(make("p", { class: "empty" }, "Every one of these replies was read."));
-    for (const [why, n] of counted(unread.map((reply) => reply.why))) {
-      const those = unread.filter((reply) => reply.why === why);
-      body.append(make("article", {}, make("h3", {}, `${why}: ${many(n, "reply")} `,
-        make("button", { type: "button", onclick: () => set({ view: "replies", why }) }, "show all")),
-      ...those.slice(0, N_EXAMPLES).map((reply) => make("section", { onclick: () => open(reply) }, opener(reply, `${reply.template}, ${reply.row}`), replyText(reply)))));
+    if (!unread.length) body.append(make("p", { class: "empty" }, "Every one of these replies was read."));
+    for (const [why, n] of counted(unread.map((reply) => reply.why))) body.append(group(`${why}: ${many(n, "reply")}`, unread.filter((reply) => reply.why === why), { why }));
+    for (const [refused, n] of counted(found.flatMap((reply) => (reply.refused ?? []).map(([, , fault]) => fault)))) {
+      const those = found.filter((reply) => (reply.refused ?? []).some(([, , fault]) => fault === refused));
+      body.append(group(`refused, ${refused}: ${inReplies(n, "mention", those)}`, those, { refused }));
     }
   }
 
-  function drawWords() {
+  function drawEntityErrors(found) {
+    const entities = found.flatMap((reply) => reply.entities ?? []).filter((one) => one.kind);
+    if (!entities.length) return;
+    const cell = (entity, type) => {
+      const n = entities.filter((one) => one.kind === entity && typeOf(one) === type).length;
+      return number(n ? make("button", { type: "button", "aria-label": `${n} ${KINDS[entity]}, ${type}`, onclick: () => set({ view: "replies", entity, type }) }, String(n)) : "0");
+    };
+    const lines = types.map((type) => [make("th", { scope: "row" }, type), ...Object.keys(KINDS).map((kind) => cell(kind, type))]);
+    body.append(make("h3", {}, "Entities, by the type of the gold one; surplus ones by the type that was given"), table(["type", ...Object.values(KINDS)], lines));
+    for (const entity of Object.keys(KINDS).slice(1)) {
+      const n = entities.filter((one) => one.kind === entity).length, those = found.filter((reply) => (reply.entities ?? []).some((one) => one.kind === entity));
+      if (n) body.append(group(`${KINDS[entity]}: ${inReplies(n, "entity", those)}`, those, { entity }));
+    }
+  }
+
+  function drawWords(found) {
     shown = [];
-    const judged = data.replies.filter((reply) => reply.label !== null && reply.about.gold !== null && !data.is_long);
+    if (types.length) drawEntityErrors(found);
+    const judged = found.filter((reply) => reply.label !== null && reply.about.gold !== null && !data.is_long);
     if (judged.length) {
       const labels = [...new Set(judged.flatMap((reply) => [reply.about.gold, reply.label]))].sort();
       const cells = new Map(counted(judged.map((reply) => `${reply.about.gold}\u0000${reply.label}`)));
@@ -354,15 +454,24 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     const facts = [["template", reply.template], ["row", reply.row], ["gold label", reply.about.gold], ["why not read", reply.why], ["words of the rationale", reply.n_words],
       ["prompt tokens", reply.prompt_tokens], ["completion tokens", reply.tokens], ["cost", reply.cost === null ? null : usd(reply.cost)], ["confidence", reply.confidence],
       ["end of the reply", reply.finish_reason], ["answered by", reply.model], ["answered at", reply.created_at]].filter(([, value]) => value !== null && value !== "");
-    const field = make("input", { type: "text", "aria-label": "tags", list: "zsd-explorer-tags", value: (tags[reply.key] ?? []).join(", "), placeholder: "tags, with commas between",
+    const field = make("input", { type: "text", "aria-label": "tags", list: tagList, value: (tags[reply.key] ?? []).join(", "), placeholder: "tags, with commas between",
       onchange: (event) => tagged(reply, event.target.value.split(",")) });
+    const listed = (reply.entities ?? []).map(({ kind, said, gold }) => [said ?? gold, kind, gold, said])
+      .map(([at, kind, gold, said]) => [sentenceOf(reply.about).slice(at[0], at[1]), said ? said[2] : "–", KINDS[kind] ?? "–",
+        gold ? `${sentenceOf(reply.about).slice(gold[0], gold[1])} (${gold[2]})` : "–", said?.[3] || "–"].map((text) => make("td", {}, make("bdi", {}, text))));
+    const refused = (reply.refused ?? []).map(([words, type, fault]) => [words, type || "–", fault].map((text) => make("td", {}, make("bdi", {}, text))));
     const same = data.replies.filter((other) => other.row === reply.row && other !== reply);
     dialog.replaceChildren(
       make("div", { class: "dialog-head" }, make("h2", {}, `${reply.template}, ${reply.row}`), make("button", { type: "button", onclick: () => dialog.close() }, "close")),
-      verdict(reply), make("h3", {}, "Reply"), replyText(reply),
+      verdict(reply),
+      ...(types.length ? [make("h3", {}, "Asked about"), rowText(reply.about, types)] : []),
+      ...(reply.entities ? [make("h3", {}, "Entities of the reply"), saidEntities(reply.about, reply.entities, types)] : []),
+      ...(listed.length ? [table(["words", "type", "which is", "gold entity", "the teacher's reason"], listed)] : []),
+      ...(refused.length ? [make("h3", {}, "Refused"), table(["words", "type", "why"], refused)] : []),
+      make("h3", {}, "Reply"), replyText(reply),
       ...(reply.reasoning ? [make("h3", {}, "Reasoning"), make("div", { class: "said", dir: "auto" }, reply.reasoning)] : []),
-      ...(reply.student === null ? [] : [make("h3", {}, "Student"), studentVerdict(reply), reply.student_rationale ? make("div", { class: "said", dir: "auto" }, reply.student_rationale) : ""]),
-      make("label", {}, "tags ", field), make("datalist", { id: "zsd-explorer-tags" }, ...tagNames().map((name) => make("option", { value: name }))),
+      ...(reply.student === null ? [] : [make("h3", {}, "Student"), ...studentSaid(reply)]),
+      make("label", {}, "tags ", field), make("datalist", { id: tagList }, ...tagNames().map((name) => make("option", { value: name }))),
       make("h3", {}, "Messages that were sent"),
       ...reply.messages.map(([role, content]) => make("div", { class: "message" }, make("b", {}, role), make("div", { class: "said", dir: "auto" }, content))),
       make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])),
@@ -386,7 +495,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     else root.focus({ preventScroll: true });
   }
 
-  root.addEventListener("keydown", (event) => {
+  const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const writing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName);
     if (writing) {
@@ -407,9 +516,28 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       event.stopPropagation();
       toggled(reply, tagNames()[event.key - 1]);
     }
-  });
+  };
+  root.addEventListener("keydown", onKey);
   draw();
-  return { set, state };
+
+  // Another view of the same replies has given tags.
+  function showTags(all) {
+    const differ = [...new Set([...Object.keys(tags), ...Object.keys(all)])].filter((key) => JSON.stringify(tags[key] ?? []) !== JSON.stringify(all[key] ?? []));
+    for (const key of differ) {
+      if (all[key]?.length) tags[key] = [...all[key]];
+      else delete tags[key];
+      for (const place of root.querySelectorAll("[data-tags]")) if (place.dataset.tags === key) place.replaceChildren(...tagMarks({ key }));
+    }
+    if (differ.length) drawBar();
+  }
+
+  function remove() {
+    stopGrowing();
+    root.removeEventListener("keydown", onKey);
+    root.replaceChildren();
+  }
+
+  return { set, state, showTags, remove };
 }
 
 function download(text) {
@@ -446,9 +574,12 @@ export default {
     const view = model.get("data");
     const data = await unpack(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
     el.classList.add("in-notebook");
-    explore(el, data, {
+    const shown = explore(el, data, {
       tags: model.get("tags"), savedTo: model.get("saved_to"), start: model.get("start"),
       onTags: (all) => { model.set("tags", all); model.save_changes(); },
     });
+    const onChange = () => shown.showTags(model.get("tags"));
+    model.on("change:tags", onChange);
+    return () => { model.off("change:tags", onChange); shown.remove(); };
   },
 };

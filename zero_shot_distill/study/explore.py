@@ -29,6 +29,7 @@ from ..prompt.fault import ReadFault
 from ..prompt.replies import ReadReply, unanswered
 from ..prompt.template import PromptError, PromptTemplate, render
 from ..store.request import Request
+from .explored_entities import browser_span, gold_entities, marked_entities, refused_mentions
 from .telling_words import telling_words
 from ..task.task import Example, Task
 from ..teacher.client import TeacherClient
@@ -98,11 +99,6 @@ def _asset(name: str) -> str:
     return (definitions_dir() / "explorer" / name).read_text(encoding="utf-8")
 
 
-def _utf16(text: str, span: tuple[int, int] | None) -> list[int] | None:
-    "Say where a part of a text is as a browser counts: a character beyond the first 65,536 is two."
-    return span and [len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]
-
-
 NOT_ASKED = "(teacher not asked)"  # stands for the template of a row that only the student answered
 _MANY_LABELS = 30  # with more, a list to choose one from is of no use
 
@@ -125,7 +121,7 @@ class ExploredReplies:
     @cached_property
     def data(self) -> dict[str, Any]:  # JSON values
         "Give what the component shows."
-        rows = {read.example.id: {"fields": dict(read.example.fields), "gold": self._readable(read.example.label)} for read in self.replies}
+        rows = {read.example.id: self._row(read.example) for read in self.replies}
         lines = [self._line(read) for read in self.replies]
         judged = [
             (read, self.task.is_right(read.reply.label, read.example.label))
@@ -142,6 +138,7 @@ class ExploredReplies:
             "columns": list(lines[0]) if lines else [],
             "replies": [list(line.values()) for line in lines],
             "rows": rows,
+            "types": list(self.task.types),
             "is_long": bool(self.task.types) or n_labels > _MANY_LABELS,
             "has_gold": any(row["gold"] is not None for row in rows.values()),
             "has_cost": any(line["cost"] for line in lines),
@@ -149,6 +146,10 @@ class ExploredReplies:
             "words": [(one.word, one.n_wrong, one.n_right, one.z) for one in words.words],
             "words_about": words.about,
         }
+
+    def _row(self, example: Example) -> dict[str, Any]:
+        row = {"fields": dict(example.fields), "gold": self._readable(example.label)}
+        return row | {"entities": gold_entities(example)} if self.task.types else row
 
     def _readable(self, label: str | None) -> str | None:
         return None if label is None else readable_label(label) if self.task.types else label
@@ -164,8 +165,8 @@ class ExploredReplies:
             "right": None if gold is None or reply is None else self.task.is_right(reply.label, gold),
             "why": read.error,
             "text": text,
-            "label_span": reply and _utf16(text, reply.label_span),
-            "rationale_span": reply and _utf16(text, reply.rationale_span),
+            "label_span": reply and browser_span(text, reply.label_span),
+            "rationale_span": reply and browser_span(text, reply.rationale_span),
             "reasoning": reply.rationale if reply and reply.is_hidden else None,
             "n_words": reply and (len(reply.rationale.split()) if reply.rationale else 0),
             "prompt_tokens": response and response.prompt_tokens,
@@ -181,6 +182,14 @@ class ExploredReplies:
             "student": said and (self._readable(said.label) or ""),
             "student_right": said and said.is_right,
             "student_rationale": said and said.rationale,
+        } | (self._entities(read) if self.task.types else {})
+
+    def _entities(self, read: ReadReply) -> dict[str, Any]:
+        said = self.said.get(read.example.id)
+        return {
+            "entities": marked_entities(read.example, read.reply and read.reply.label),
+            "refused": refused_mentions(read.reply),
+            "student_entities": marked_entities(read.example, said and said.label),
         }
 
     def _messages(self, read: ReadReply) -> list[tuple[str, str]]:
