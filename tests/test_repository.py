@@ -1,5 +1,6 @@
 "What a whole checkout must keep: notebooks, modules and README in step, nothing of one machine in git, and a wheel that works elsewhere."
 
+import configparser
 import json
 import os
 import re
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import check_sync
 import pytest
+import yaml
 from make_readme import map_links, readme_text
 from repository import ROOT, copy_checkout, tracked_files
+
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
 @pytest.fixture(scope="module")
@@ -229,25 +233,70 @@ def test_no_output_of_an_error_is_saved():
         assert not any(output["output_type"] == "error" for output in outputs), notebook.name
 
 
+# --- what others read of the package --------------------------------------------------------------------------------------------
+
+
+def settings() -> configparser.SectionProxy:
+    "The facts about the package."
+    found = configparser.ConfigParser(delimiters=["="])
+    found.read(ROOT / "settings.ini", encoding="utf-8")
+    return found["DEFAULT"]
+
+
+def test_citation_says_what_the_settings_say():
+    "The rules of the format (1.2.0): its required keys, and the types of those that are here; `cffconvert --validate` agreed when it was written."
+    cited, facts = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8")), settings()
+    assert {"cff-version": "1.2.0", "type": "software", "license": "Apache-2.0"}.items() <= cited.items()
+    assert all(isinstance(value, str) for name, value in cited.items() if name not in ("authors", "keywords"))
+    assert cited["message"]
+    for name, fact in {"title": "title", "version": "version", "abstract": "description", "repository-code": "git_url"}.items():
+        assert cited[name] == facts[fact], name
+    assert cited["authors"] == [{"name": facts["author"]}]
+    assert cited["keywords"] == facts["keywords"].split()
+    assert cited["url"] == facts["doc_host"] + facts["doc_baseurl"]
+
+
 # --- the wheel ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    "A clean environment elsewhere that has the wheel, and this environment's other packages by way of a .pth file."
+def distributions(tmp_path_factory) -> tuple[Path, Path]:
+    "The source distribution, and the wheel that is built from it alone."
     source = copy_checkout(tmp_path_factory.mktemp("source"))  # not in place: an old build/ would slip into the wheel
-    wheels = tmp_path_factory.mktemp("wheels")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source], check=True)
+    made = tmp_path_factory.mktemp("made")
+    build = "import setuptools.build_meta as backend, sys; backend.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, made], cwd=source, check=True, capture_output=True)
+    (sdist,) = made.glob("*.tar.gz")
+    subprocess.run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", made, sdist], check=True)
+    (wheel,) = made.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def installed(distributions, tmp_path_factory) -> Path:
+    "A clean environment elsewhere that has the wheel, and this environment's other packages by way of a .pth file."
     environment = tmp_path_factory.mktemp("elsewhere") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    (wheel,) = wheels.glob("*.whl")
-    subprocess.run([*pip, "--python", environment / "bin" / "python", "install", "--no-deps", "--no-index", wheel], check=True)
+    subprocess.run([*PIP, "--python", environment / "bin" / "python", "install", "--no-deps", "--no-index", distributions[1]], check=True)
     (site_packages,) = environment.glob("lib/python*/site-packages")
     # A path line, not addsitedir: the finder of the checkout's own editable install, which is a .pth file too, is not run.
     others = [path for path in sys.path if Path(path).name == "site-packages"]
     (site_packages / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
     return environment
+
+
+def test_wheel_from_the_source_distribution_has_every_module(installed, distributions):
+    (package,) = installed.glob(f"lib/python*/site-packages/{check_sync.PACKAGE}")
+    modules = {path.relative_to(ROOT / check_sync.PACKAGE) for path in tracked_files() if path.is_relative_to(ROOT / check_sync.PACKAGE)}
+    assert modules
+    assert [str(path) for path in sorted(modules) if not (package / path).is_file()] == []
+    assert all(f"-{settings()['version']}" in path.name for path in distributions)
+
+
+def test_distributions_pass_twine(distributions):
+    pytest.importorskip("twine", reason="needs pip install 'zero_shot_distill[dev]'")
+    done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *distributions], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def run_elsewhere(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess:
