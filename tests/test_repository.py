@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import check_sync
@@ -254,6 +255,59 @@ def test_citation_says_what_the_settings_say():
     assert cited["authors"] == [{"name": facts["author"]}]
     assert cited["keywords"] == facts["keywords"].split()
     assert cited["url"] == facts["doc_host"] + facts["doc_baseurl"]
+
+
+def test_measured_figures_stand_in_the_benchmark_tables():
+    "Each figure with a decimal point, and each interval, that the changelog's section gives."
+    changes, tables = ((ROOT / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "tests/benchmarks/README.md"))
+    measured = changes.split("### What was measured\n")[1].partition("\n### ")[0]
+    figures = re.findall(r"\[[^]]*\d\]|\d+\.\d+(?: ± [\d.]+)?", measured)
+    assert len(figures) > 8
+    assert [figure for figure in figures if figure not in tables] == []
+
+
+# --- the image of JupyterLab ----------------------------------------------------------------------------------------------------
+
+
+def image_copies() -> list[list[str]]:
+    "What the image takes from the checkout: for each stage of the Dockerfile the files and folders."
+    stages = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text(encoding="utf-8"))[1:]
+    lines = [re.findall(r"(?m)^COPY (?!--from)(?:--\S+ )*(.+) \S+$", stage) for stage in stages]
+    return [[name for line in of_stage for name in line.split()] for of_stage in lines]
+
+
+def test_image_takes_only_what_is_there_and_may_be_sent():
+    "Each path is in git, and let through by .dockerignore, which keeps out everything else: keys and what was paid for."
+    tracked = [path.relative_to(ROOT) for path in tracked_files()]
+    first, *let_through = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert first == "*"
+    names = [name for of_stage in image_copies() for name in of_stage]
+    assert "nbs/tutorials" in names
+    for name in names:
+        assert any(path.is_relative_to(name) for path in tracked), name
+        assert f"!{name}" in let_through, name
+    assert {line[1:] for line in let_through if line.startswith("!")} == set(names)
+
+
+def test_image_is_run_by_a_user_and_holds_no_secret():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    said = [line for line in lines if not line.startswith("#")]
+    (user,) = [line for line in said if line.startswith("USER ")]
+    assert user != "USER root"
+    assert said.index(user) < next(place for place, line in enumerate(said) if line.startswith("CMD "))
+    assert not any(re.match(r"(ARG|ENV) ", line) or re.search(r"(?i)token=|key=|password|https?://", line) for line in said)
+
+
+def test_image_builds_the_same_wheel(distributions, tmp_path):
+    "From the files of its first stage alone."
+    for name in image_copies()[0]:
+        for path in tracked_files():
+            if (part := path.relative_to(ROOT)).is_relative_to(name):
+                (tmp_path / "source" / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "source" / part)
+    subprocess.run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, tmp_path / "source"], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert sorted(zipfile.ZipFile(wheel).namelist()) == sorted(zipfile.ZipFile(distributions[1]).namelist())
 
 
 # --- the wheel ------------------------------------------------------------------------------------------------------------------
