@@ -537,7 +537,7 @@ def run_pipeline(
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     run, part = _prepare(pipeline, work_dir, progress, report_notebook), pipeline.annotate
-    progress.message(f"1/6 task      {run.task.name}: {run.task.description}")
+    progress.message("1/6 task      " + ": ".join(filter(None, (run.task.name, run.task.description))))
     run.folder.mkdir(parents=True, exist_ok=True)
     with ResponseStore(work_dir / "responses.sqlite") as store:
         progress.message("2/6 teacher")

@@ -179,6 +179,7 @@ def forecast(
         print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {source})")
     else:
         print("still to be paid: unknown; give --price-in and --price-out (US dollars for a million tokens)")
+    print("Next: zsd annotate with the same options, and --budget-usd for a cap; the replies of the pilot count")
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #7ca3a8f3
 Engine = Literal["here", "ray"]

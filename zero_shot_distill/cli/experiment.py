@@ -124,7 +124,10 @@ def _show(
         print(UNEQUAL_ROWS)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
-    print(f"costs: {asked_for[ids[0]]['costs_from']}; figures {rules}: {path}")
+    costs_from = asked_for[ids[0]]["costs_from"].replace(
+        "unknown", "unknown (give --price-in and --price-out, US dollars for a million tokens)"
+    )
+    print(f"costs: {costs_from}; figures {rules}: {path}")
 
 
 def _verdict(scores: "list[PromptScore]") -> str:
@@ -198,6 +201,10 @@ def experiment(
     if reasons := [read.reason for asked in replies.values() for read in asked if read.is_open]:
         print(f"{len(reasons)} questions have no reply ({reasons[0]}); the same command goes on", file=sys.stderr)
         raise typer.Exit(1)
+    if not common.as_json:
+        print(
+            f"Next: zsd explore --task {task} shows the replies; zsd forecast --task {task} --mix TEMPLATE says what annotating will cost"
+        )
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #899d99ae
 @with_options

@@ -52,7 +52,7 @@ app = typer.Typer(
     Begin with the demonstration, which needs no key and is free: `zsd run demo`. Or with a file of your own: `zsd tasks add NAME FILE`
     makes a task of it and says what comes next. `zsd doctor` says what is missing on this machine.
 
-    Example: `zsd run data/pipelines/demo.yaml`
+    Example: `zsd run demo`
     """,
     no_args_is_help=True,
     add_completion=False,
@@ -126,7 +126,7 @@ def run(
 ) -> None:
     """Run a pipeline: prompts, annotation, students, report. What is done is not done again.
 
-    Example: `zsd run data/pipelines/demo.yaml`
+    Example: `zsd run demo`
     """
     loaded = load_pipeline(pipeline)
     try:
