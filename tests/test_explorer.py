@@ -296,6 +296,33 @@ def test_exploring_fetches_no_weights(tmp_path, monkeypatch):
     project.close()
 
 
+def test_a_student_is_found_by_its_id_wherever_it_was_trained(tmp_path, monkeypatch, capsys):
+    "By `zsd train`, by a pipeline of `zsd run`; by its folder; two of the same id are told."
+    from zero_shot_distill.cli.explore import explore
+    from zero_shot_distill.student.measure import PredictedRow, PredictedRows
+
+    monkeypatch.chdir(tmp_path)
+    project = recorded_project("zsd-work")
+    row = project.rows(1)[0]
+    project.close()
+    said = PredictedRows([PredictedRow(row.id, dict(row.fields), row.label, None, "neutral", None, "from the pipeline", False, "")])
+    prompts = definitions_dir() / "recorded_runs" / "explore" / "prompts.yaml"
+
+    def explored(run: str) -> str:
+        explore(task="pocket_nli", prompts=prompts, split="train", run=run, as_json=True, sampling="max_tokens: 100")
+        return capsys.readouterr().out
+
+    said.write(Path("zsd-work/demo/runs/mine-1.predictions.jsonl"))
+    assert "from the pipeline" in explored("mine-1")
+    Path("zsd-work/demo/students/mine-1").mkdir(parents=True)
+    assert "from the pipeline" in explored("zsd-work/demo/students/mine-1")
+    with pytest.raises(DataError, match=r"zsd-work/runs/other\.predictions\.jsonl: no such file"):
+        explored("other")
+    said.write(Path("zsd-work/runs/mine-1.predictions.jsonl"))
+    with pytest.raises(DataError, match="2 students have that id; name one of zsd-work/runs/mine-1"):
+        explored("mine-1")
+
+
 def test_a_page_in_a_file_says_no_path_of_this_machine(tmp_path):
     explorer = explorer_of(replied(2), tags_file=tmp_path / "responses.tags.jsonl")
     assert str(tmp_path) not in explorer.page()

@@ -102,7 +102,10 @@ def test_nothing_half_is_taken_for_whole(story):
     assert len(students) <= len(records) + 1
     assert not any(name.startswith(".") for name in students)
     assert not any(name.startswith(("report/", "run.json")) for name in trained)
-    assert not any(name.endswith((".html", ".made_from", "first_look.ipynb")) for name in story.files["ctrl-c reporting"])
+    assert not any(
+        name.startswith("report/") and name.endswith((".html", ".made_from", "first_look.ipynb"))
+        for name in story.files["ctrl-c reporting"]
+    )
 
 
 def test_what_was_trained_is_not_trained_again(story):
@@ -161,6 +164,9 @@ def test_the_page_asks_nothing_of_another_machine(story):
     assert all(address.startswith(("data:", "#")) for address in loads), [address[:80] for address in loads]
     assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", page)
     assert "<script" not in page
+    # The points of the figure of prompts lead to the replies behind them.
+    assert 'xlink:href="../figures/first_look.replies.html#part=selection&amp;template=' in page
+    assert (story.made / "figures" / "first_look.replies.html").is_file()
     assert "Did the rationales help?" in page
     assert "at chance" in page
 
@@ -200,7 +206,7 @@ def test_a_second_run_does_nothing_twice(story):
     assert done.out == story.done["finished"].out
     assert rows == story.rows["finished"]
     # These are written again with what is known; the rest stays untouched, the log of the teacher's server too: it was not started.
-    rewritten = {"prompts.json", "run.json"}
+    rewritten = {"prompts.json", "run.json", "replies.html"}
     assert {name: at for name, at in files.items() if name not in rewritten} == {
         name: at for name, at in story.files["finished"].items() if name not in rewritten
     }

@@ -43,6 +43,7 @@ function selected(data, state, tags) {
   const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
   const found = data.replies.filter((reply) =>
     (!state.template || reply.template === state.template) &&
+    (!state.part || reply.about.part === state.part) &&
     (!state.row || reply.row === state.row) &&
     (!state.outcome || reply.outcome === state.outcome) &&
     (!state.gold || reply.about.gold === state.gold) &&
@@ -193,7 +194,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
   const types = data.types ?? [], tagList = `zsd-explorer-tags-${++n_shown}`;
   const views = types.length ? { ...VIEWS, unread: "Not read, refused" } : VIEWS;
   const state = {
-    view: "replies", search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "", sort: "", down: false,
+    view: "replies", search: "", template: "", part: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "", sort: "", down: false,
     a: templates[0] ?? "", b: templates[1] ?? (hasStudent ? STUDENT : templates[0] ?? ""), pairs: "all", at: 0,
   };
   for (const [name, value] of new URLSearchParams(start)) if (name in state && typeof state[name] === "string") state[name] = value;
@@ -257,6 +258,7 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
     bar.replaceChildren(...[
       search,
       pick("template", "template", data.replies.map((reply) => reply.template)),
+      pick("rows", "part", data.replies.map((reply) => reply.about.part).filter(Boolean)),
       pick("outcome", "outcome", data.replies.map((reply) => reply.outcome), OUTCOMES),
       data.is_long ? null : pick("gold", "gold", data.replies.map((reply) => reply.about.gold).filter((gold) => gold !== null)),
       data.is_long ? null : pick("label", "label", data.replies.map((reply) => reply.label).filter((label) => label !== null)),
@@ -265,8 +267,8 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       pick("type", "type", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map(typeOf))])),
       pick("refused", "refused", data.replies.flatMap((reply) => [...new Set((reply.refused ?? []).map(([, , fault]) => fault))])),
       pick("tag", "tag", data.replies.flatMap((reply) => tags[reply.key] ?? [])),
-      ["search", "template", "row", "outcome", "gold", "label", "why", "entity", "type", "refused", "tag"].some((key) => state[key])
-        ? make("button", { type: "button", onclick: () => set({ search: "", template: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "" }) }, "show all")
+      ["search", "template", "part", "row", "outcome", "gold", "label", "why", "entity", "type", "refused", "tag"].some((key) => state[key])
+        ? make("button", { type: "button", onclick: () => set({ search: "", template: "", part: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "" }) }, "show all")
         : null,
     ].filter(Boolean));
   }

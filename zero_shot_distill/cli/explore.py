@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import CommonOptions, PromptsFile, Seed, TaskName, TeacherOptions, TemplateIds, names_in, with_options
+from ..core.definition import DataError
 from ..core.printable import json_text
 from ..task.load import load_examples, sample_examples
 from ..task.task import Example, Task, load_task
@@ -40,7 +41,8 @@ def explore(
     run: Annotated[
         str,
         typer.Option(
-            "--run", help="The id of a run of zsd train, or the path of a student's .predictions.jsonl: what it said, beside the teacher."
+            "--run",
+            help="The id or the folder of a student of zsd train or zsd run, or its .predictions.jsonl: what it said, beside the teacher.",
         ),
     ] = "",
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the page into a file instead, and end.")] = None,
@@ -124,6 +126,19 @@ def _annotated(
 def _said(run: str, work_dir: Path) -> "list[PredictedRow]":
     "Read what a student said of its test rows."
     from zero_shot_distill.student.measure import PredictedRows
+
+    return PredictedRows.read(Path(run) if run.endswith(".jsonl") else _predictions(run, work_dir))
+
+
+def _predictions(run: str, work_dir: Path) -> Path:  # need not be there; `DataError` where several have that id
+    "Find what a student said by its id, among those of `zsd train` and of the pipelines, or beside its folder."
     from zero_shot_distill.student.record import predictions_path
 
-    return PredictedRows.read(Path(run) if run.endswith(".jsonl") else predictions_path(work_dir / "runs", run))
+    if (folder := Path(run)).is_dir():  # WORK_DIR/students/ID, or WORK_DIR/PIPELINE/students/ID
+        return predictions_path(folder.resolve().parents[1] / "runs", folder.resolve().name)
+    inner = sorted(path for path in work_dir.iterdir() if path.is_dir()) if work_dir.is_dir() else []
+    paths = [predictions_path(folder / "runs", run) for folder in (work_dir, *inner)]
+    found = [path for path in paths if path.is_file()]
+    if len(found) > 1:
+        raise DataError(f"--run {run}: {len(found)} students have that id; name one of {', '.join(map(str, found))}")
+    return found[0] if found else paths[0]

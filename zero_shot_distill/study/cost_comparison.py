@@ -17,6 +17,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..annotate.forecast import Scenario, demonstration_tokens, scenario_rows
 from ..core.definition import ZsdError
@@ -26,7 +27,7 @@ from ..prompt.search_result import SearchTotal
 from ..prompt.template import PromptTemplate, render
 from ..stats.interval import Interval, bootstrap_mean
 from ..stats.total import Estimate, Stratum, predict_total
-from .drawing import BLUE, FIGURE_SETTINGS, FIGURE_WIDTH, GREEN, GREY, ORANGE, NotebookFigure, titled
+from .drawing import BLUE, FIGURE_SETTINGS, FIGURE_WIDTH, GREEN, GREY, ORANGE, NotebookFigure, link_replies, titled
 from ..teacher.price import Price, format_usd
 
 if TYPE_CHECKING:  # takes a while to import, and only tables need it
@@ -354,7 +355,8 @@ def cost_figure(
     with matplotlib.rc_context(FIGURE_SETTINGS):
         figure = NotebookFigure(figsize=(FIGURE_WIDTH, 5.0 + 0.42 * len(ways)), layout="constrained")
         top, below = figure.subplots(2, 1, height_ratios=[0.42 * len(ways) + 0.5, 2.6])
-        _draw_ways(top, ways)
+        for point in _draw_ways(top, ways):
+            link_replies(point, made.counted.template_id)
         _draw_savings(below, made)
         one = made.savings[0] if made.savings else Saving.of(made.counted, made.price, 1, made.question.demonstration_tokens)
         lines = [
@@ -369,11 +371,12 @@ def cost_figure(
     return figure
 
 
-def _draw_ways(ax: Axes, ways: Sequence[Scenario]) -> None:
+def _draw_ways(ax: Axes, ways: Sequence[Scenario]) -> list[Line2D]:  # a point each
+    points = []
     for y, one in enumerate(ways):
         color, marker = (ORANGE, "s") if one.name.startswith("few-shot") else (GREEN, "D") if "batch" in one.name else (BLUE, "o")
         ax.plot([one.cost_usd.low, one.cost_usd.high], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
-        ax.plot(one.cost_usd.value, y, marker, color=color, markersize=6)
+        points += ax.plot(one.cost_usd.value, y, marker, color=color, markersize=6)
         value, low, high = (format_usd(end) for end in (one.cost_usd.value, one.cost_usd.low, one.cost_usd.high))
         ax.text(1.015, y, f"{value}\n[{low}, {high}]", transform=ax.get_yaxis_transform(), va="center", fontsize=9.5)
     ax.set_yticks(range(len(ways)), [one.name for one in ways])
@@ -385,6 +388,7 @@ def _draw_ways(ax: Axes, ways: Sequence[Scenario]) -> None:
     ax.tick_params(axis="y", length=0)
     ax.set_axisbelow(True)
     sns.despine(ax=ax, left=True)
+    return points
 
 
 def _draw_savings(ax: Axes, made: CostComparison) -> None:
@@ -399,7 +403,8 @@ def _draw_savings(ax: Axes, made: CostComparison) -> None:
         ax.plot(ks, [100 * one.value for one in found], style, color=color, label=name)
         ax.fill_between(ks, [100 * one.low for one in found], [100 * one.high for one in found], color=color, alpha=0.25, linewidth=0)
     for one in made.savings:
-        ax.plot(one.n_shots, 100 * one.share.value, "s", color=ORANGE, markersize=8)
+        (point,) = ax.plot(one.n_shots, 100 * one.share.value, "s", color=ORANGE, markersize=8)
+        link_replies(point, made.counted.template_id)
     ax.axhline(100 * claim, color=GREY, linestyle=":", linewidth=1.6)
     ax.annotate(f"claimed: {100 * claim:.0f} %", (1, 100 * claim), (4, 4), textcoords="offset points", color=GREY, fontsize=9.5)
     ax.set_ylim(0, 100)

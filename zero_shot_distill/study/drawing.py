@@ -4,25 +4,30 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'METHOD_LOOKS', 'FIGURE_SETTINGS', 'FIGURE_WIDTH', 'NotebookFigure', 'titled',
-           'share_axis', 'whisker', 'trivial_lines', 'upright', 'every_student', 'accuracy_panels', 'save_figure']
+           'share_axis', 'whisker', 'trivial_lines', 'link_replies', 'upright', 'every_student', 'accuracy_panels',
+           'save_figure']
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing03
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
 import matplotlib
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..core.files import replacing
 from ..stats.interval import Interval
 
 if TYPE_CHECKING:
-    from IPython.display import Image
+    from IPython.display import HTML, Image
 
     from zero_shot_distill.study.records import StudentGroup
 
@@ -84,12 +89,12 @@ def whisker(
     looks: tuple[str, str],  # color and marker
     filled: bool = True,  # the marker
     line: str = "-",  # style
-) -> None:
+) -> Line2D:  # the mean, e.g. for `link_replies`
     "Draw a mean and its interval, in per cent."
     color, marker = looks
     if interval.has_ends:
         ax.plot([100 * interval.low, 100 * interval.high], [y, y], line, color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
-    ax.plot(
+    (mean,) = ax.plot(
         100 * interval.value,
         y,
         marker,
@@ -100,6 +105,7 @@ def whisker(
         zorder=5,
         clip_on=False,
     )
+    return mean
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing11
 def trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: bool = True) -> None:
@@ -128,6 +134,15 @@ def trivial_lines(ax: Axes, trivial: Mapping[str, float], along: str, named: boo
                 va="top" if place else "bottom",
                 **looks,
             )
+
+# %% ../../nbs/7_study/00_drawing.ipynb #drawinglink1
+def link_replies(
+    artist: Artist,  # a point or a bar
+    template: str,  # id of the template whose replies it stands for
+    part: str = "",  # of the rows, e.g. "selection"; empty: all
+) -> None:
+    "Make a point lead to the replies behind it, once `save_figure` is given a page with them."
+    artist.set_url("#" + urlencode({"part": part, "template": template} if part else {"template": template}))
 
 # %% ../../nbs/7_study/00_drawing.ipynb #4829b791
 def upright(
@@ -188,13 +203,35 @@ def save_figure(
     folder: Path,  # takes `name`.svg and `name`.png; it is made
     name: str,  # without an ending
     alt: str = "",  # what the figure says, for those who cannot see it
-) -> "Image":  # what a cell shows when it is its last line
+    replies: str = "",  # name of an explorer's page in `folder`, to which points of `link_replies` lead; empty: there is none, and they lead nowhere
+) -> "Image | HTML":  # what a cell shows when it is its last line
     "Write a figure as SVG and PNG, always the same bytes, and return it as a notebook shows it."
-    from IPython.display import Image
+    from IPython.display import HTML, Image
+
+    links = {artist: artist.get_url() for artist in figure.findobj(lambda artist: artist.get_url() is not None)}
+    for artist, link in links.items():
+        artist.set_url(replies + link if replies else None)
 
     # PNG first: the layout depends, in its last digits, on how the figure was drawn before.
     with replacing(folder / f"{name}.png") as partial:
         figure.savefig(partial, format="png", dpi=FIGURE_SETTINGS["savefig.dpi"])
     with matplotlib.rc_context({"svg.hashsalt": name}), replacing(folder / f"{name}.svg") as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None, **({"Title": alt} if alt else {})})
-    return Image(filename=str(folder / f"{name}.png"), width=round(100 * FIGURE_WIDTH), alt=alt)
+    for artist, link in links.items():
+        artist.set_url(link)
+    if not (replies and links):
+        return Image(filename=str(folder / f"{name}.png"), width=round(100 * FIGURE_WIDTH), alt=alt)
+    drawing = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    drawing = drawing[drawing.index("<svg ") :].replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
+    return HTML(f'<figure style="margin: 0.8em 0">{drawing}<figcaption>{_links_text(replies, links.values())}</figcaption></figure>')
+
+
+def _links_text(replies: str, links: Iterable[str]) -> str:  # HTML
+    "List the links of a figure as words, for those who do not click on points."
+    found = {
+        link: " on ".join(filter(None, [known["template"], known.get("part", "") and f"the {known['part']} rows"]))
+        for link in links
+        if (known := dict(parse_qsl(link[1:])))
+    }
+    listed = ", ".join(f'<a href="{escape(replies + link)}">{escape(words)}</a>' for link, words in found.items())
+    return f"Each point leads to the replies behind it: {listed}."

@@ -21,7 +21,18 @@ from ..prompt.score import EntityFigures, PromptScore
 from ..stats.interval import Interval
 from ..stats.paired import paired_shares
 from ..student.record import NoRecords, as_record, read_json_file
-from .drawing import BLUE, FIGURE_SETTINGS, FIGURE_WIDTH, GREY, ORANGE, NotebookFigure, share_axis, titled, whisker
+from zero_shot_distill.study.drawing import (
+    BLUE,
+    FIGURE_SETTINGS,
+    FIGURE_WIDTH,
+    GREY,
+    ORANGE,
+    NotebookFigure,
+    link_replies,
+    share_axis,
+    titled,
+    whisker,
+)
 from .records import write_points
 from ..teacher.price import Price, format_usd
 
@@ -171,12 +182,16 @@ def entity_prompt_figure(
         left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[1.5, 1, 1])
         share_axis(left, (0, 25, 50, 75, 100))
         for y, one in zip(rows, found.prompts, strict=True):
-            whisker(left, one.f1, y, (GREY, "s") if one is found.base else (BLUE, "o"))
+            link_replies(whisker(left, one.f1, y, (GREY, "s") if one is found.base else (BLUE, "o")), one.template)
         share_axis(middle, (0, 50, 100))
         invented, others = ([100 * one.share_refused(is_invented) for one in found.prompts] for is_invented in (True, False))
-        middle.barh(rows, invented, height=0.55, color=ORANGE, label="not in the text")
-        middle.barh(rows, others, left=invented, height=0.55, color="#E6C700", label="otherwise")
-        right.barh(rows, [one.usd(price) for one in found.prompts], height=0.55, color=BLUE)
+        for bars in (
+            middle.barh(rows, invented, height=0.55, color=ORANGE, label="not in the text"),
+            middle.barh(rows, others, left=invented, height=0.55, color="#E6C700", label="otherwise"),
+            right.barh(rows, [one.usd(price) for one in found.prompts], height=0.55, color=BLUE),
+        ):
+            for bar, one in zip(bars, found.prompts, strict=True):
+                link_replies(bar, one.template)
         share_axis(right, ())
         right.set_xlim(0, 1.15 * max(one.usd(price) for one in found.prompts))
         right.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))

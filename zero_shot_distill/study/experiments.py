@@ -32,7 +32,7 @@ from ..core.definition import DefinitionError, read_yaml
 from ..core.files import definitions_dir, file_sha256, fingerprint, write_text
 from ..prompt.trajectory import NoSearch
 from ..student.record import NoRecords
-from .notebook import NotebookError, execute_notebook, experiments_dir, write_page
+from .notebook import NotebookError, execute_notebook, experiments_dir, place_links, write_page
 
 # %% ../../nbs/7_study/06_experiments.ipynb #96e7eaa9
 def find_notebooks(
@@ -123,6 +123,7 @@ class MadeFigures(BaseModel):
     question: str
     answer: str
     figures: tuple[str, ...]  # file names without an ending
+    replies: tuple[str, ...] = ()  # names of pages with the replies behind the figures; none: they rest on records without replies
     parameters: dict[str, Any]  # that it was run with; what is not named is the notebook's own
     made_at: str  # ISO 8601, UTC
     fingerprint: str  # of what it was made from
@@ -180,6 +181,7 @@ class Experiment:
         if made is None or made.fingerprint != self.fingerprint or self.fault or self.left_out:
             return False
         files = [self.folder / f"{figure}{ending}" for figure in made.figures for ending in (".svg", ".png")]
+        files += [self.folder / page for page in made.replies]
         return all(path.is_file() for path in (*files, self.executed(".ipynb"), self.executed(".html")))
 
 # %% ../../nbs/7_study/06_experiments.ipynb #7133421d
@@ -269,19 +271,26 @@ def _make(experiment: Experiment) -> None:
     parameters = {name: str(drawn) if name == "figures_dir" else value for name, value in experiment.parameters.items()}
     execute_notebook(experiment.notebook, experiment.executed(".ipynb"), parameters)
     told = _told(experiment.executed(".ipynb"))
+    place_links(experiment.executed(".ipynb"), experiment.folder)
     write_page(experiment.executed(".ipynb"), experiment.executed(".html"), told["title"])
     before = MadeFigures.read(experiment.executed(".json"))
     files = sorted(drawn.iterdir()) if drawn.is_dir() else []
     for path in files:
         os.replace(path, experiment.folder / path.name)
     shutil.rmtree(drawn, ignore_errors=True)
-    figures = sorted({path.stem for path in files})
+    figures, replies = (
+        sorted({path.stem for path in files if path.suffix in (".svg", ".png")}),
+        sorted(path.name for path in files if path.suffix == ".html"),
+    )
     for figure in set(before.figures if before else ()).difference(figures):
         for ending in (".svg", ".png"):
             (experiment.folder / f"{figure}{ending}").unlink(missing_ok=True)
+    for page in set(before.replies if before else ()).difference(replies):
+        (experiment.folder / page).unlink(missing_ok=True)
     made = MadeFigures(
         name=experiment.name,
         figures=tuple(figures),
+        replies=tuple(replies),
         parameters={name: value for name, value in experiment.parameters.items() if name != "figures_dir"},
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=experiment.fingerprint,

@@ -116,6 +116,7 @@ class ExploredReplies:
     price: Price | None = None  # None: no costs are shown
     said: Mapping[str, "PredictedRow"] = field(default_factory=dict)  # row id -> what a student said
     confidence: Mapping[str, float] = field(default_factory=dict)  # row id -> how sure the teacher was
+    parts: Mapping[str, str] = field(default_factory=dict)  # row id -> the part of the rows that it is of, e.g. "selection"
     tags_file: Path | None = None  # where tags are kept; None: nowhere, they last as long as what shows them
 
     @cached_property
@@ -148,7 +149,7 @@ class ExploredReplies:
         }
 
     def _row(self, example: Example) -> dict[str, Any]:
-        row = {"fields": dict(example.fields), "gold": self._readable(example.label)}
+        row = {"fields": dict(example.fields), "gold": self._readable(example.label), "part": self.parts.get(example.id)}
         return row | {"entities": gold_entities(example)} if self.task.types else row
 
     def _readable(self, label: str | None) -> str | None:

@@ -29,6 +29,7 @@ from zero_shot_distill.study.drawing import (
     METHOD_LOOKS,
     ORANGE,
     NotebookFigure,
+    link_replies,
     share_axis,
     titled,
     trivial_lines,
@@ -121,7 +122,8 @@ def prompt_figure(
             for y, (_, score) in enumerate(rows):
                 interval, confirmed = getattr(score, name), y == len(rows) - 1
                 if interval.n:
-                    whisker(ax, interval, y, (color, marker), filled=not confirmed)
+                    mean = whisker(ax, interval, y, (color, marker), filled=not confirmed)
+                    link_replies(mean, score.template_id, "confirmation" if confirmed else "selection")
                     ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:.0f}", ha="center", va="bottom", fontsize=10)
             ax.axhline(len(rows) - 1.55, color="#bbbbbb", linewidth=0.8)
             if name != "explanation_rate":

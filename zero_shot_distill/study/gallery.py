@@ -63,6 +63,11 @@ def _section(folder: Path, name: str, page: str, base: str) -> str:
             for figure in made.figures
         ]
         lines += images
+        if made.replies:
+            pages = ", ".join(f'<a href="{base}{escape(page)}">{escape(page)}</a>' for page in made.replies)
+            lines.append(
+                f"<p>The replies behind the figures: {pages}. A figure that is opened by itself has points that lead to theirs.</p>"
+            )
         asked = ", ".join(f"{key} = {value}" for key, value in made.parameters.items() if value != "")
         when = f"{datetime.fromisoformat(made.made_at):%Y-%m-%d %H:%M} UTC"
         rests = f"with {escape(asked)}" if asked else "with the parameters that the notebook itself sets"

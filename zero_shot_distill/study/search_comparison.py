@@ -15,6 +15,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..prompt.display import percent_text, points_text
 from ..prompt.headroom import GainSplit, Headroom
@@ -29,6 +30,7 @@ from zero_shot_distill.study.drawing import (
     GREY,
     ORANGE,
     NotebookFigure,
+    link_replies,
     share_axis,
     titled,
     whisker,
@@ -99,11 +101,13 @@ def trajectory_figure(
         # The first line is the widest, so that equal ones are all seen.
         for (name, search), (color, marker), width in zip(searches.items(), _LOOKS, (5, 3.8, 2.6, 1.4), strict=False):
             asked = list(accumulate(step.n_questions for step in search.steps))
-            values = [[100 * search.objective.value(one.score) for one in step.tried] for step in search.steps]
-            best = list(accumulate((max(found, default=0.0) for found in values), max))
+            values = [{one.id: 100 * search.objective.value(one.score) for one in step.tried} for step in search.steps]
+            best = list(accumulate((max(found.values(), default=0.0) for found in values), max))
             ax.plot(asked, best, drawstyle="steps-post", color=color, linewidth=width, marker=marker, markersize=width + 3, label=name)
             for n, found in zip(asked[1:], values[1:], strict=True):
-                ax.plot([n] * len(found), found, marker, color=color, markersize=5, markerfacecolor="none", alpha=0.6)
+                for id, value in found.items():
+                    (point,) = ax.plot(n, value, marker, color=color, markersize=5, markerfacecolor="none", alpha=0.6)
+                    link_replies(point, id)
         start = 100 * chosen_by(first, first.incumbent)
         ax.axhline(start, color=GREY, linestyle=":", linewidth=1.4)
         ax.annotate(
@@ -151,7 +155,8 @@ def confirmation_figure(
         for y, (_, search, id, color, marker) in enumerate(rows):
             before = 100 * chosen_by(search, id)
             confirmed = getattr(search.confirmation.scores[id], goal)
-            ax.plot(before, y - 0.2, marker, color=color, markersize=8, markerfacecolor="white", clip_on=False, zorder=4)
+            (point,) = ax.plot(before, y - 0.2, marker, color=color, markersize=8, markerfacecolor="white", clip_on=False, zorder=4)
+            link_replies(point, id)
             side = 2.2 if before < 85 else -2.2  # where there is room
             ax.text(before + side, y - 0.2, f"{before:.0f}", ha="left" if side > 0 else "right", va="center", fontsize=10, color=GREY)
             whisker(ax, confirmed, y + 0.12, (color, marker))
@@ -180,7 +185,8 @@ def headroom_figure(
         figure = NotebookFigure(figsize=(FIGURE_WIDTH, 2.0 + 0.5 * len(found)), layout="constrained")
         ax = figure.subplots()
         for y, one in enumerate(found.values()):
-            _parts(ax, y, one)
+            for bar in _parts(ax, y, one):
+                link_replies(bar, one.incumbent)
             ax.text(1.015, y, f"in reach: {percent_text(one.in_reach)}", transform=ax.get_yaxis_transform(), va="center", fontsize=10)
         ax.set_yticks(range(len(found)), list(found))
         ax.set_ylim(len(found) - 0.5, -0.5)
@@ -197,8 +203,8 @@ def headroom_figure(
     return figure
 
 
-def _parts(ax: Axes, y: float, one: Headroom) -> None:
-    "Draw one bar."
+def _parts(ax: Axes, y: float, one: Headroom) -> list[Rectangle]:
+    "Draw one bar in parts."
     n_out = one.n_wrong / one.right.n - one.label.value
     parts = {
         "right": (one.right.value, GREEN, "white"),
@@ -206,12 +212,13 @@ def _parts(ax: Axes, y: float, one: Headroom) -> None:
         "label, in reach": (one.label.value, ORANGE, "white"),
         "label, out of reach": (n_out, "#d0d0d0", "black"),
     }
-    left = 0.0
+    left, bars = 0.0, []
     for name, (share, color, ink) in parts.items():
-        ax.barh(y, 100 * share, left=left, color=color, height=0.6, label=name)
+        bars += ax.barh(y, 100 * share, left=left, color=color, height=0.6, label=name)
         if share >= 0.04:
             ax.text(left + 50 * share, y, f"{100 * share:.0f}", ha="center", va="center", color=ink, fontsize=10)
         left += 100 * share
+    return bars
 
 # %% ../../nbs/7_study/02_search_comparison.ipynb #adc1d5a6
 def gain_figure(

@@ -1,0 +1,127 @@
+"The points of figures lead to the replies behind them, as a reader has it: a page, a click in Chromium, the explorer."
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import yaml
+
+from zero_shot_distill.core.files import definitions_dir
+from zero_shot_distill.project import recorded_project
+from zero_shot_distill.study.experiments import Experiment, MadeFigures, _make
+from zero_shot_distill.study.gallery import write_index
+from zero_shot_distill.study.notebook import execute_notebook, experiments_dir, place_links, write_page
+from zero_shot_distill.study.records import read_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory) -> Path:
+    "A folder of figures of `ner_prompts`, made from recorded replies of a work directory."
+    work_dir, folder = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("figures")
+    recorded_project(work_dir, "entities").close()
+    # A definition with the prompts that were asked, which are not those of today.
+    data = definitions_dir()
+    (work_dir / "tasks").mkdir()
+    shutil.copyfile(data / "tasks" / "pocket_names.yaml", work_dir / "tasks" / "pocket_names.yaml")
+    prompts = yaml.safe_load((data / "recorded_runs" / "entities" / "prompts.yaml").read_text(encoding="utf-8"))
+    prompts["templates"] = [one for one in prompts["templates"] if one["id"] != "candidates-nearest"]  # it takes an encoder
+    (work_dir / "tasks" / "pocket_names-prompts.yaml").write_text(yaml.safe_dump(prompts, allow_unicode=True), encoding="utf-8")
+    shutil.copytree(data / "pocket_names", work_dir / "pocket_names")
+    teacher = definitions_dir() / "recorded_runs" / "entities" / "teacher.yaml"
+    asked = {
+        "work_dir": str(work_dir),
+        "task_name": str(work_dir / "tasks" / "pocket_names.yaml"),
+        "teacher_file": str(teacher),
+        "n_rows": 16,
+        "seed": 0,
+        "figures_dir": "",
+    }
+    (folder / "executed").mkdir()
+    _make(Experiment(experiments_dir() / "ner_prompts.ipynb", asked, folder))
+    write_index(folder)
+    return folder
+
+
+def follow(page, link) -> str:
+    "Open what a link leads to in the same tab; what the explorer counts."
+    page.goto(link.evaluate("(one) => new URL(one.getAttribute('xlink:href') ?? one.getAttribute('href'), document.baseURI).href"))
+    page.wait_for_selector(".count:not(:empty)")
+    return page.inner_text(".count")
+
+
+@needs_browser
+def test_points_of_a_page_an_index_and_a_figure_lead_to_their_replies(browser, names):
+    made = MadeFigures.read(names / "executed" / "ner_prompts.json")
+    assert made.figures == ("ner_prompts_pocket_names",)
+    assert made.replies == ("ner_prompts.replies.html",)
+    page = browser.new_page()
+    for start in (names / "executed" / "ner_prompts.html", names / "ner_prompts_pocket_names.svg"):
+        page.goto(start.as_uri())
+        points = page.locator("svg a")
+        found = {dict(parse_qsl(urlsplit(points.nth(n).get_attribute("xlink:href")).fragment))["template"] for n in range(points.count())}
+        assert len(found) == 3  # of each template on whose replies the figure rests
+        assert points.count() == 4 * len(found)  # F1, two shares of refused mentions, the cost
+        points.first.click(trial=True)  # nothing lies above it
+        assert follow(page, points.first).startswith("16 of ")
+    page.goto((names / "executed" / "ner_prompts.html").as_uri())
+    assert follow(page, page.locator("figcaption a").first).startswith("16 of ")
+    page.goto((names / "index.html").as_uri())
+    assert "48 replies" in follow(page, page.get_by_text("ner_prompts.replies.html"))
+    page.close()
+
+
+def test_replies_of_before_go_with_a_run_that_has_none(names, tmp_path):
+    folder = tmp_path / "figures"
+    shutil.copytree(names, folder)
+    experiment = Experiment(experiments_dir() / "ner_prompts.ipynb", {"work_dir": "", "task_name": "wnut17", "figures_dir": ""}, folder)
+    assert Experiment(experiment.notebook, {}, folder).is_done
+    (folder / "ner_prompts.replies.html").rename(tmp_path / "away.html")
+    assert not Experiment(experiment.notebook, {}, folder).is_done  # points would lead nowhere
+    (tmp_path / "away.html").rename(folder / "ner_prompts.replies.html")
+    _make(experiment)
+    assert MadeFigures.read(experiment.executed(".json")).replies == ()
+    assert not list(folder.glob("*.replies.html"))
+    assert ".replies.html" not in (folder / "ner_prompts_wnut17.svg").read_text()
+    assert "recorded without their replies" in experiment.executed(".html").read_text()
+
+
+@needs_browser
+def test_the_report_of_a_run_leads_to_the_rows_of_each_point(browser, tmp_path):
+    "Those of the selection and those of the confirmation are told apart."
+    project = recorded_project(tmp_path)
+    run_dir = tmp_path / "mine"
+    shutil.copytree(definitions_dir() / "recorded_runs" / "demo", run_dir)
+    winner = read_run(run_dir).prompts.winner
+    explorer = project.explore(n=12)
+    replies = [replace(read, template_id=winner) for read in explorer.replies if read.template_id == "one-sentence"]
+    ids = [read.example.id for read in replies]
+    parts = dict.fromkeys(ids[:8], "selection") | dict.fromkeys(ids[8:], "confirmation")
+    replace(explorer, replies=replies, parts=parts, tags_file=None).write(run_dir / "replies.html")
+    project.close()
+    executed, page_path = run_dir / "report" / "first_look.ipynb", run_dir / "report" / "first_look.html"
+    execute_notebook(experiments_dir() / "first_look.ipynb", executed, {"run_dir": str(run_dir)})
+    place_links(executed, run_dir / "figures")
+    write_page(executed, page_path, "mine")
+    assert str(tmp_path) not in page_path.read_text()
+    page = browser.new_page()
+    for part, n in (("selection", 8), ("confirmation", 4)):
+        page.goto(page_path.as_uri())
+        links = page.locator(f"svg a[*|href*='part={part}&template={winner}']")
+        assert links.count() == 3  # accuracy, explanation rate, both
+        assert follow(page, links.first).startswith(f"{n} of 12 replies")
+    page.close()
