@@ -53,7 +53,7 @@ class PublishOptions:
         bool,
         typer.Option(
             "--dry-run",
-            help="With --push-to-hub: list what would be uploaded, send nothing and ask no teacher; the result is made from what is stored.",
+            help="With --push-to-hub: list what would be uploaded, and send nothing. zsd annotate then asks no teacher, as with --offline; zsd train trains.",
         ),
     ] = False
 
