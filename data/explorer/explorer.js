@@ -263,10 +263,12 @@ export function explore(root, data, { tags: saved = {}, onTags = () => {}, saved
       data.is_long ? null : pick("gold", "gold", data.replies.map((reply) => reply.about.gold).filter((gold) => gold !== null)),
       data.is_long ? null : pick("label", "label", data.replies.map((reply) => reply.label).filter((label) => label !== null)),
       pick("reason", "why", data.replies.map((reply) => reply.why).filter(Boolean)),
-      pick("entities", "entity", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map((one) => one.kind).filter(Boolean))]), KINDS),
-      pick("type", "type", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map(typeOf))])),
-      pick("refused", "refused", data.replies.flatMap((reply) => [...new Set((reply.refused ?? []).map(([, , fault]) => fault))])),
-      pick("tag", "tag", data.replies.flatMap((reply) => tags[reply.key] ?? [])),
+      ...(types.length ? [
+        pick("entities", "entity", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map((one) => one.kind).filter(Boolean))]), KINDS),
+        pick("type", "type", data.replies.flatMap((reply) => [...new Set((reply.entities ?? []).map(typeOf))])),
+        pick("refused", "refused", data.replies.flatMap((reply) => [...new Set((reply.refused ?? []).map(([, , fault]) => fault))])),
+      ] : []),
+      pick("tag", "tag", Object.values(tags).flat()),
       ["search", "template", "part", "row", "outcome", "gold", "label", "why", "entity", "type", "refused", "tag"].some((key) => state[key])
         ? make("button", { type: "button", onclick: () => set({ search: "", template: "", part: "", row: "", outcome: "", gold: "", label: "", why: "", entity: "", type: "", refused: "", tag: "" }) }, "show all")
         : null,
