@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,18 +67,46 @@ def test_each_command_has_a_page(pages):
             option for parameter in command.params for option in parameter.opts if option.startswith("--") and f">{option}<" not in page
         ]
         assert lacking == [], name
-    index = (pages / "index.html").read_text(encoding="utf-8")
-    assert index.index(">Tutorials<") < index.index(">Commands<") < index.index(">Experiments<")
 
 
-def look_at(paths: list[Path]) -> None:
-    "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
+def test_the_sidebar_keeps_the_kinds_apart(pages):
+    "Seen from each folder: in one order, with the page itself marked and what it stands below unfolded."
+    kinds = [
+        ">Getting started<",
+        ">Tutorials<",
+        ">How-to<",
+        ">Explanations<",
+        ">Reference<",
+        ">Commands<",
+        ">Experiments<",
+        ">Modules<",
+        ">core<",
+    ]
+    for name in ("index", "howto/own_data", "commands/annotate", "0_stats/00_interval", "80_pipeline"):
+        page = (pages / f"{name}.html").read_text(encoding="utf-8")
+        places = [page.index(kind, page.index('class="sidebar-tree"')) for kind in kinds]
+        assert places == sorted(places), name
+        if name != "index":
+            (mine,) = re.findall(r'<li class="[^"]*current-page[^"]*"><a class="current reference internal" href="([^"]*)"', page)
+            assert mine == name.rpartition("/")[2] + ".html"
+        assert page.count('checked=""') == (name in ("commands/annotate", "0_stats/00_interval")), name
+
+
+@contextmanager
+def browser_page():
+    "An empty page of Chromium."
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        page = browser.new_page()
+        yield browser.new_page()
+        browser.close()
+
+
+def look_at(paths: list[Path]) -> None:
+    "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
+    with browser_page() as page:
         asked: list[str] = []
         broken: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -91,7 +120,6 @@ def look_at(paths: list[Path]) -> None:
                     page.goto(path.as_uri())
                 too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 assert too_wide <= 0, f"{path.name} is {too_wide} pixels wider than a {width}-pixel window"
-        browser.close()
     assert broken == []
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
@@ -106,6 +134,94 @@ def test_pages_fit_and_ask_nothing_of_other_machines(pages):
     kinds = {*largest, *(pages / name for name in ("index.html", "search.html", "experiments/first_look.html", "experiments/figures.html"))}
     assert len(kinds) >= 25
     look_at(sorted(kinds))
+
+
+SEARCHES = [  # what is asked, the page that is found first, what its excerpt says
+    ("--budget-usd", "commands/", "never spend more"),
+    ("getting started", "getting_started.html", ""),
+    ("cost", "howto/cost.html", "cost"),
+    ("interval", "explanations/intervals.html", ""),
+    ("hosted teacher", "howto/hosted_teacher.html", ""),
+    ("vllm", "howto/own_server.html", "vllm"),
+    ("explanation_rate", "", "explanation"),
+    ("the teacher's price is not known, so a budget cannot be kept", "commands/messages.html", "--price-in"),
+    ("annotation reviews-0123: no rows of split tset; it has train and valid", "commands/messages.html", "no rows of split"),
+    ("ResponseStore", "1_store/01_store.html", ""),
+]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to search with")
+def test_search_finds_options_words_and_messages_and_shows_where(pages):
+    with browser_page() as page:
+        found = {}
+        page.goto((pages / "search.html").as_uri() + "?q=nothingofthekind")
+        assert "Nothing is found" in page.text_content("#search-count")
+        for words, _, _ in SEARCHES:
+            page.fill("#search-words", words)
+            first = page.locator("#search-results li").first
+            found[words] = (first.locator("a").get_attribute("href"), first.locator("p.context").text_content())
+            place, _, anchor = found[words][0].partition("#")
+            target = (pages / place).read_text(encoding="utf-8")
+            assert not anchor or f'id="{anchor}"' in target, found[words]
+        wrong = {
+            words: found[words]
+            for words, address, said in SEARCHES
+            if address not in found[words][0] or said not in found[words][1].lower()
+        }
+        assert wrong == {}
+        page.fill("#search-words", "<img src=x onerror=alert(1)> budget")
+        assert page.locator("#search-results img").count() == 0
+
+
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
+def test_pages_keep_to_wcag_aa_as_far_as_axe_can_tell(pages):
+    """One page of each kind, light on a wide window and dark on a narrow one, the home page in all four ways. The sidebar is the same on all pages;
+    what frames of the explorer hold is not looked at here.
+    """
+    axe = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+    names = [
+        "index",
+        "getting_started",
+        "search",
+        "tutorials/explore_replies",
+        "tutorials/find_a_prompt",
+        "howto/own_data",
+        "explanations/intervals",
+    ]
+    names += ["commands/annotate", "experiments/figures", "experiments/first_look", "modules/stats", "0_stats/00_interval"]
+    found = set()
+    with browser_page() as page:
+        for name in names:
+            page.goto((pages / f"{name}.html").as_uri() + "?q=budget" * (name == "search"))
+            page.evaluate(axe)
+            for width, colours in ((1280, "light"), (390, "dark"), *[(1280, "dark"), (390, "light")] * (name == "index")):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.emulate_media(color_scheme=colours)
+                left_out = ["iframe", *[".sidebar-drawer"] * (name != "index")]
+                told = page.evaluate(
+                    "([left, tags]) => axe.run({exclude: left}, {runOnly: tags, resultTypes: ['violations']})", [left_out, WCAG]
+                )
+                found |= {
+                    (name, width, colours, rule["id"], node["html"][:200], node["failureSummary"].splitlines()[-1].strip())
+                    for rule in told["violations"]
+                    for node in rule["nodes"]
+                }
+        page.set_content("<html lang=en><title>t</title><main><p style='color:#999;background:#fff'>pale</p>")
+        page.evaluate(axe)
+        told = page.evaluate("tags => axe.run({runOnly: tags})", WCAG)
+    assert [rule["id"] for rule in told["violations"]] == ["color-contrast"], "axe sees what is pale"
+    assert sorted(found) == []
+
+
+def test_figures_have_a_text(pages):
+    "Of their own: not the name of a file, as Sphinx writes it where there is none."
+    for path in pages.rglob("*.html"):
+        for image in re.findall(r"<img [^>]*>", path.read_text(encoding="utf-8")):
+            alt = re.search(r'alt="([^"]*)"', image)
+            assert (alt and len(alt[1].split()) > 2) or "toggler" in image, f"{path.relative_to(pages)}: {image[:200]}"
 
 
 def test_no_page_names_a_file_of_another_machine(pages):

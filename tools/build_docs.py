@@ -24,8 +24,17 @@ from scratch import scratch_notebooks, skipped_names
 
 PACKAGE_DIR = ROOT / "zero_shot_distill"
 PROJECT_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
-ABOUT = "About this project"
-COMMANDS = "Commands"
+# The sidebar: four kinds of pages kept apart, the reference last, since it is long. What no caption names is a module.
+START, TUTORIALS, HOW_TO, EXPLANATIONS, REFERENCE, MODULES, ABOUT = (
+    "",
+    "Tutorials",
+    "How-to",
+    "Explanations",
+    "Reference",
+    "Modules",
+    "About this project",
+)
+CAPTIONS = {"getting_started.ipynb": START, "tutorials": TUTORIALS, "howto": HOW_TO, "explanations": EXPLANATIONS, "experiments": REFERENCE}
 FIGURES = ROOT / "build" / "figures"  # of the experiments; a later build runs again only what has changed
 Cell = dict  # a notebook cell as JSON
 
@@ -46,7 +55,10 @@ class Site:
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
         self.targets = {name: found[0] for name, found in owners.items() if len(found) == 1}
         self.ambiguous = {name for name, found in owners.items() if len(found) > 1}
-        self.pages: dict[str, list[str]] = {caption: [] for caption in ("Tutorials", COMMANDS, "Experiments", *_wings_in_order(), ABOUT)}
+        self.pages: dict[str, list[str]] = {caption: [] for caption in (START, TUTORIALS, HOW_TO, EXPLANATIONS, REFERENCE, MODULES, ABOUT)}
+        self.folders: dict[str, list[str]] = {}  # page that lists a folder -> the folder's pages, which the sidebar shows below it
+        self.heads: dict[str, tuple[str, str]] = {}  # page -> title, what it says of itself
+        self.without_alt: list[str] = []  # pages with a figure that says nothing to those who cannot see it
 
     def add_notebook(
         self,
@@ -71,8 +83,14 @@ class Site:
         cells += self._entries(module, waiting)
         if name == "index.ipynb":
             cells.append(_markdown("TOCTREE"))  # filled in when every page is known
+        elif name.startswith("experiments/"):
+            self.folders.setdefault("experiments/figures.md", []).append(name)
+        elif (caption := CAPTIONS.get(name.partition("/")[0])) is not None:
+            self.pages[caption].append(name)
+        elif "/" in name:
+            self.folders.setdefault(f"modules/{_wing(name)}.md", []).append(name)
         else:
-            self.pages[_caption(name)].append(name)
+            self.pages[MODULES].append(name)
         self._write(name, cells)
 
     def add_text(self, path: Path) -> None:
@@ -86,34 +104,51 @@ class Site:
     def add_commands(self) -> None:
         "Make a page of each command, and one that lists them."
         found = list(command_pages.commands())
-        texts = {"index.md": command_pages.overview(found)} | {
-            command_pages.file_name(name): command_pages.page(name, one) for name, one in found
-        }
-        for name, text in texts.items():
-            target = self.source_dir / "commands" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
-            self.pages[COMMANDS].append(f"commands/{name}")
+        for name, one in found:
+            self._add("commands/" + command_pages.file_name(name), command_pages.page(name, one))
+        self._list("commands/index.md", command_pages.overview(found), ["commands/" + command_pages.file_name(name) for name, _ in found])
+        self._add("commands/messages.md", command_pages.messages(PACKAGE_DIR))
+        self.pages[REFERENCE] += ["commands/index.md", "experiments/figures.md", "commands/messages.md"]
 
     def add_figures(self) -> None:
-        "Show the figures of all experiments on a page, the first of theirs."
+        "Show the figures of all experiments on a page, which also lists them."
         from zero_shot_distill.study.gallery import index_html
 
-        self.pages["Experiments"].insert(0, "experiments/figures.md")
-        target = self.source_dir / "experiments" / "figures.md"
-        target.parent.mkdir(parents=True, exist_ok=True)
         body = index_html(FIGURES, "{}.html".format, "../figures/")
-        target.write_text(
-            f"# Figures\n\n{{.lead}}\nWhat each experiment asks, and what it found.\n\n```{{raw}} html\n{body}\n```\n", encoding="utf-8"
-        )
+        names = self.folders["experiments/figures.md"]
+        head = f"# Experiments\n\n{{.lead}}\nWhat each experiment asks, and what it found.\n\n{self._table('question', names)}"
+        self._list("experiments/figures.md", f"{head}\n\n## Figures\n\n```{{raw}} html\n{body}\n```\n", names)
+
+    def add_modules(self) -> None:
+        "List the modules of each folder on a page."
+        told = _told_of_wings()
+        for page, names in self.folders.items():
+            if page.startswith("modules/"):
+                wing = posixpath.basename(page).removesuffix(".md")
+                self._list(page, f"# {wing}\n\n{{.lead}}\n{told.get(wing, '').capitalize()}\n\n{self._table('what it does', names)}", names)
+                self.pages[MODULES].append(page)
+
+    def _table(self, what: str, names: list[str]) -> str:
+        rows = (f"| [{self.heads[name][0]}](/{name}) | {self.heads[name][1].replace('|', chr(92) + '|')} |" for name in names)
+        return "\n".join([f"| page | {what} |", "|---|---|", *rows])
+
+    def _list(self, page: str, text: str, names: list[str]) -> None:
+        self._add(page, f"{text}\n\n{_toctree('', ['/' + name for name in names])}\n")
+
+    def _add(self, page: str, text: str) -> None:
+        target = self.source_dir / page
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
 
     def finish(self) -> None:
-        "Write the table of contents into the home page."
-        trees = []
-        for caption, names in self.pages.items():
-            if names:
-                documents = "\n".join(posixpath.splitext(name)[0] for name in names)
-                trees.append(f":::{{toctree}}\n:hidden:\n:caption: {caption}\n\n{documents}\n:::")
+        "Write the table of contents into the home page, in the order in which that links to the pages."
+        order = {name: place for place, name in enumerate(_links_of_the_home_page())}
+        wings = {_wing(name): place for name, place in reversed(order.items()) if "/" in name}
+        place_of = lambda name: order.get(name, wings.get(_wing(name) if name[0].isdigit() else posixpath.basename(name)[:-3], len(order)))  # noqa: E731
+        in_order = {
+            caption: names if caption in (REFERENCE, ABOUT) else sorted(names, key=place_of) for caption, names in self.pages.items()
+        }
+        trees = [_toctree(caption, names) for caption, names in in_order.items() if names]
         index = self.source_dir / "index.ipynb"
         index.write_text(index.read_text(encoding="utf-8").replace('"TOCTREE"', json.dumps("\n\n".join(trees))), encoding="utf-8")
 
@@ -132,16 +167,24 @@ class Site:
         if not source.strip() or source.startswith("<!-- WARNING"):
             return []
         if cell["cell_type"] == "raw":
-            return [_markdown(_head(yaml.safe_load(source.strip().strip("-")), module))]
+            front_matter = yaml.safe_load(source.strip().strip("-"))
+            self.heads[name] = (front_matter["title"], front_matter.get("description") or "")
+            return [_markdown(_head(front_matter, module))]
         if cell["cell_type"] == "markdown":
             return [_markdown(self._with_references(self._with_links(source, posixpath.dirname(posixpath.join("nbs", name)))))]
-        directives = dict(re.findall(r"^#\|\s*(\w+):\s*(\w+)", source, re.MULTILINE))
+        directives = dict(re.findall(r"^#\|\s*([\w-]+):\s*(.+)", source, re.MULTILINE))
         source = re.sub(r"^#\|.*\n?", "", source, flags=re.MULTILINE).strip()
         tags = cell["metadata"].get("tags", [])
         tags += ["remove-input"] if directives.get("echo") == "false" or not source else []
         tags += ["remove-output"] if directives.get("output") == "false" else []
         tags += ["hide-input"] if name.startswith("experiments/") else []  # the results are the page, the code is a click away
-        return [cell | {"source": source, "metadata": {"tags": tags}}]
+        alt = directives.get("fig-alt", "")
+        for output in cell.get("outputs", []):
+            for kind in ("image/png", "image/svg+xml"):
+                if kind in output.get("data", {}):
+                    alt = alt or output.get("metadata", {}).get(kind, {}).get("alt", "")
+                    self.without_alt += [name] * (not alt)
+        return [cell | {"source": source, "metadata": {"tags": tags, **({"mystnb": {"image": {"alt": alt}}} if alt else {})}}]
 
     def _with_links(
         self,
@@ -216,19 +259,32 @@ def _after_name(head: str, name: str, whole: str) -> str:
     return head[:start] + re.sub(rf"(?<![\w.'\"]){name}\b(?!=)(?!: )", whole, head[start:])
 
 
-def _caption(
-    notebook: str,  # path below nbs/
+def _toctree(caption: str, names: list[str]) -> str:
+    documents = "\n".join(posixpath.splitext(name)[0] for name in names)
+    options = ":hidden:" + f"\n:caption: {caption}" * bool(caption)
+    return f":::{{toctree}}\n{options}\n\n{documents}\n:::"
+
+
+def _wing(
+    notebook: str,  # path below nbs/, e.g. 0_core/01_files.ipynb
 ) -> str:
-    "The part of the sidebar that a page stands in: its folder, or itself where it lies in none."
-    return re.sub(r"^\d+_", "", notebook.partition("/")[0].removesuffix(".ipynb")).capitalize()
+    "The sub-package that a notebook belongs to."
+    return re.sub(r"^\d+_", "", notebook.partition("/")[0])
 
 
-def _wings_in_order() -> list[str]:
-    "The captions of the library's parts, in the order of the home page's table; one that it does not list comes last."
+def _home_page() -> str:
     index = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
-    listed = re.findall(r"\]\((\d+_[^)]+\.ipynb)\)", "".join("".join(cell["source"]) for cell in index["cells"]))
-    there = sorted(path.relative_to(ROOT / "nbs").as_posix() for path in (ROOT / "nbs").glob("**/[0-9]*_*.ipynb"))
-    return list(dict.fromkeys(map(_caption, listed + there)))
+    return "\n\n".join("".join(cell["source"]) for cell in index["cells"])
+
+
+def _links_of_the_home_page() -> list[str]:
+    "The notebooks that the home page links to, in its order."
+    return re.findall(r"\]\(([^)#:]+\.ipynb)[)#]", _home_page())
+
+
+def _told_of_wings() -> dict[str, str]:  # wing -> what it holds
+    "What the home page's table says of each sub-package."
+    return {_wing(name): text for name, text in re.findall(r"(?m)^\| \[[^]]+\]\((\d_[^)]+)\) \| (.+) \|$", _home_page())}
 
 
 def _place(repository_path: str) -> str:
@@ -276,7 +332,14 @@ def with_sphinx(experiments: list[str]) -> int:
         original = ROOT / "nbs" / prepared.relative_to(prepared_dir)
         if original not in own:
             site.add_notebook(prepared, original)
+    if site.without_alt:
+        sys.exit(
+            "figures without a text for those who cannot see them: "
+            + ", ".join(sorted(set(site.without_alt)))
+            + "; begin the cell with `#| fig-alt: what it shows`, or end it with `save_figure(..., alt=...)`"
+        )
     site.add_figures()
+    site.add_modules()
     site.add_commands()
     site.finish()
     status = sphinx_build(

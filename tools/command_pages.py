@@ -1,8 +1,10 @@
 "The commands as pages: what each does, its arguments and options, an example; from the commands themselves."
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def commands() -> Iterator[tuple[str, object]]:
@@ -47,6 +49,46 @@ def overview(found: list[tuple[str, object]]) -> str:
 def file_name(name: str) -> str:
     "The page's file, below `commands/`."
     return f"{name.replace(' ', '-')}.md"
+
+
+_SAYING = {"BadParameter", "on_message", "say", "tell", "warn", "exit"}  # functions whose texts a user reads, besides what is raised
+_LEAST_WORDS = 5
+
+
+def messages(package: Path) -> str:
+    "The texts of errors and warnings, so that a search finds them by their words; what varies is `…`."
+    parts = ["# Messages", "{.lead}\nWhat an error or a warning says, and how to fix it. Parts that vary are shown as `…`."]
+    for path in sorted(package.rglob("*.py")):
+        found = sorted(set(_messages_of(ast.parse(path.read_text(encoding="utf-8")))))
+        name = ".".join(path.relative_to(package).with_suffix("").parts)
+        parts += [f"## {name}\n\n" + "\n".join(f"- {_code(text)}" for text in found)] * bool(found)
+    return "\n\n".join(parts) + "\n"
+
+
+def _messages_of(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        says = isinstance(node, ast.Raise) or (
+            isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _SAYING
+        )
+        for text in _texts_in(node) if says else ():
+            if len(re.findall(r"[A-Za-z]{2,}", text)) >= _LEAST_WORDS:
+                yield text
+
+
+def _texts_in(node: ast.AST) -> Iterator[str]:  # whole texts, not the parts between what varies
+    if text := _text_of(node):
+        yield text
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _texts_in(child)
+
+
+def _text_of(node: ast.AST) -> str:  # empty: no text
+    if isinstance(node, ast.JoinedStr):
+        text = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+    else:
+        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+    return " ".join(text.replace("`", "'").split())
 
 
 _KINDS = {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "Path": "PATH"}

@@ -38,7 +38,7 @@ class Interval:
     def _repr_html_(self) -> str:
         reach = f"95 % interval {self.low:.4g} to {self.high:.4g}" if self.has_ends else "no interval"
         reach = f"{reach}, n = {self.n:,}"
-        return f'<b>{self.value:.4g}</b> <span style="color: gray">({reach})</span>'
+        return f'<b>{self.value:.4g}</b> <span style="opacity: 0.75">({reach})</span>'
 
 
 _NAN = float("nan")

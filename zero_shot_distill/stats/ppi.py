@@ -102,7 +102,7 @@ class PoweredShare(Interval):
         return f"PoweredShare({self}, n={self.n:,} gold of {self.n_rows:,} rows, {self.gain})"
 
     def _repr_html_(self) -> str:
-        return f'{super()._repr_html_()} <span style="color: gray">gold of {self.n_rows:,} rows, {self.gain}</span>'
+        return f'{super()._repr_html_()} <span style="opacity: 0.75">gold of {self.n_rows:,} rows, {self.gain}</span>'
 
 
 def powered_share(

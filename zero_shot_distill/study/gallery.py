@@ -24,7 +24,7 @@ _INDEX_STYLE = """<style>
 .experiment .answer, .experiment .fault { border-left: 4px solid #0072b2; padding-left: 0.8em; overflow-wrap: anywhere; }
 .experiment .answer { white-space: pre-line; }
 .experiment .fault { border-color: #d55e00; }
-.experiment .about { opacity: 0.75; font-size: 0.88em; max-width: none; }
+.experiment .about { opacity: 0.85; font-size: 0.88em; max-width: none; }
 @media (max-width: 600px) { .experiments { grid-template-columns: 1fr; } .experiments span { margin-bottom: 0.6em; } }
 </style>"""
 
