@@ -1,4 +1,4 @@
-"The README's five commands for one's own data, as they stand there, against a scripted teacher."
+"The five commands for one's own data, as they stand on the page *Getting started*, against a scripted teacher."
 
 import json
 import re
@@ -45,8 +45,9 @@ def knows_reviews(body: dict, n: int) -> Scripted:
 
 
 def section() -> str:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.search(r"^## Your own data in five commands\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)[1]
+    cells = json.loads((ROOT / "nbs" / "getting_started.ipynb").read_text(encoding="utf-8"))["cells"]
+    page = "\n\n".join("".join(cell["source"]) for cell in cells)
+    return re.search(r"^## Your own data in five commands\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
 
 
 def files_of(text: str) -> dict[str, str]:

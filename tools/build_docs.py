@@ -227,6 +227,7 @@ class Site:
         kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}, "language_info": {"name": "python"}}
         target = self.source_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        cells = [{key: value for key, value in cell.items() if key != "id"} for cell in cells]  # those that are made here have none
         notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
         target.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 

@@ -81,6 +81,7 @@ def _share_sidebar(app, pagename, templatename, context, doctree):
     if folder not in _sidebars:
         seen = make(collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
         seen = seen.replace('<a class="current reference internal" href="#">', f'<a class="reference internal" href="{name}.html">')
+        seen = seen.replace('role="heading"', 'role="heading" aria-level="2"')
         _sidebars[folder] = get_navigation_tree(seen.replace('<ul class="current">', "<ul>").replace(' current">', '">'))
     context["furo_navigation_tree"] = _marked(_sidebars[folder], f'<a class="reference internal" href="{name}.html">')
 
