@@ -1,7 +1,12 @@
 "The points of figures lead to the replies behind them, as a reader has it: a page, a click in Chromium, the explorer."
 
+import gzip
+import json
+import re
 import shutil
+from base64 import b64decode
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -125,3 +130,21 @@ def test_the_report_of_a_run_leads_to_the_rows_of_each_point(browser, tmp_path):
         assert links.count() == 3  # accuracy, explanation rate, both
         assert follow(page, links.first).startswith(f"{n} of 12 replies")
     page.close()
+
+
+def test_points_of_a_search_lead_to_replies_or_nowhere(tmp_path):
+    recorded_project(tmp_path, "search").close()
+    executed, figures = tmp_path / "figures" / "executed" / "prompt_search.ipynb", tmp_path / "figures"
+    execute_notebook(experiments_dir() / "prompt_search.ipynb", executed, {"work_dir": str(tmp_path)})
+    place_links(executed, figures)
+    page = figures / "prompt_search.replies.html"
+    data = json.loads(gzip.decompress(b64decode(re.search(r'type="text/plain">([^<]+)<', page.read_text())[1])))
+    answered = {line[data["columns"].index("template")] for line in data["replies"]}
+    outputs = [output for cell in json.loads(executed.read_text())["cells"] for output in cell.get("outputs", ())]
+    shown = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    linked = [
+        dict(parse_qsl(urlsplit(unescape(link)).fragment))["template"]
+        for link in re.findall(r'xlink:href="\.\./prompt_search([^"]*)"', shown)
+    ]
+    assert len(set(linked)) > 3
+    assert set(linked) <= answered

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'METHOD_LOOKS', 'FIGURE_SETTINGS', 'FIGURE_WIDTH', 'NotebookFigure', 'titled',
-           'share_axis', 'whisker', 'trivial_lines', 'link_replies', 'upright', 'every_student', 'accuracy_panels',
-           'save_figure']
+           'share_axis', 'whisker', 'trivial_lines', 'link_replies', 'keep_links', 'upright', 'every_student',
+           'accuracy_panels', 'save_figure']
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing03
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -143,6 +143,17 @@ def link_replies(
 ) -> None:
     "Make a point lead to the replies behind it, once `save_figure` is given a page with them."
     artist.set_url("#" + urlencode({"part": part, "template": template} if part else {"template": template}))
+
+
+def keep_links(
+    figure: Figure,
+    templates: Collection[str],  # ids of those whose replies are there
+) -> Figure:  # the same
+    "Take the links off the points of other templates: they would lead to nothing."
+    for artist in figure.findobj(lambda artist: artist.get_url() is not None):
+        if dict(parse_qsl(artist.get_url()[1:])).get("template") not in templates:
+            artist.set_url(None)
+    return figure
 
 # %% ../../nbs/7_study/00_drawing.ipynb #4829b791
 def upright(
