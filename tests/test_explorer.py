@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from accessibility import violations
 
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import definitions_dir
@@ -225,8 +226,10 @@ def test_no_wider_than_the_screen(opened):
     page = opened(explorer_of(replied(4, lambda place: f"Neutral. {'x' * 900}", (TELL, GUESS))))
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 800})
-        for view in ("Replies", "Side by side", "Not read", "Words and errors", "Tags"):
-            page.click(f"button:text-is('{view}')")
+        views = page.locator(".tabs button").all_inner_texts()
+        assert len(views) == 5
+        for view in views:
+            page.click(f".tabs button:text-is('{view}')")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
@@ -461,6 +464,26 @@ def test_hostile_words_of_entities_are_text(opened):
     assert hostile_type in page.locator("dialog").inner_text()
     assert not page.query_selector("img, script[src], .sentence b")
     assert page.title() != "run"
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize(("shown", "width", "colours"), [("texts", 1280, "light"), ("names", 390, "dark")])
+def test_each_view_keeps_to_wcag_aa_as_far_as_axe_can_tell(opened, names, shown, width, colours):
+    says = ["👍 Neutral. It is not said there at all.", "Contradiction, since nobody waits there today.", "Hard to say."]
+    texts = explorer_of(replied(9, lambda place: says[place % 3], (TELL, GUESS), lambda place: "neutral" if place % 2 else "entailment"))
+    page = opened({"texts": texts, "names": names}[shown])
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=colours)
+    views, found = page.locator(".tabs button").all_inner_texts(), set()
+    assert len(views) == 5
+    for view in views:
+        page.click(f".tabs button:text-is('{view}')")
+        found |= {(view, *fault) for fault in violations(page)}
+    page.click("button:text-is('Replies')")
+    page.keyboard.press("Enter")
+    found |= {("one reply", *fault) for fault in violations(page)}
+    assert sorted(found) == []
 
 
 def contrast(one: str, other: str) -> float:

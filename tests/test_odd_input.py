@@ -299,7 +299,7 @@ def test_a_pipeline_names_no_file_to_be_run(tmp_path, monkeypatch):
 def test_a_notebook_of_ones_own_is_the_report(tmp_path):
     "It is run with the run's folder, as an experiment is, and its page bears its name."
     save_notebook(tmp_path / "own.ipynb", 'run_dir = ""', "print('read', run_dir)")
-    for name in ("run.json", "prompts.json", "train.jsonl", "valid.jsonl"):
+    for name in ("run.json", "prompts.json", "replies.html", "train.jsonl", "valid.jsonl"):
         (tmp_path / name).write_text("{}")
     mine = Pipeline(name="mine", task="pocket_nli")
     run = SimpleNamespace(pipeline=mine, report=tmp_path / "own.ipynb", folder=tmp_path, progress=Progress(quiet=True))
