@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM
 
 # Tests that import nbformat would build a grammar of web addresses for three seconds, in each process; see zero_shot_distill/study/papermill.py.
 sys.modules.setdefault("rfc3987_syntax", None)
@@ -72,3 +73,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "A browser for the tests of a file."
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()

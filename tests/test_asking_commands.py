@@ -83,7 +83,7 @@ def test_an_unknown_price_is_unknown(tmp_path):
         assert "still to be paid: unknown; give --price-in and --price-out" in done.out, done.err
         assert "\nNext: zsd annotate with the same options" in done.out
         done = zsd(tmp_path, "experiment", *MIX[:2], *MODEL, "--samples", "5", "--templates", MIX[3], env=at(server))
-        assert "costs: unknown (give --price-in and --price-out" in done.out, done.err
+        assert "costs: unknown; give --price-in and --price-out (US dollars for a million tokens); figures" in done.out, done.err
         assert f"\nNext: zsd explore {' '.join(MIX[:2])} shows the replies; zsd forecast" in done.out
         done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "5", env=at(server))
         assert "cost unknown" in done.out

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 from accessibility import violations
 from api_entry import Module
+from browser import CHROMIUM, needs_browser
 from repository import ROOT, copy_checkout
 
 OWN_NOTEBOOK = '{"cells": [{"cell_type": "markdown", "metadata": {}, "source": ["[gone](nowhere.md)"]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}'
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def built(checkout: Path, *options: str) -> Path:
@@ -125,7 +124,7 @@ def look_at(paths: list[Path]) -> None:
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
+@needs_browser
 def test_pages_fit_and_ask_nothing_of_other_machines(pages):
     "A browser opens the pages of all kinds: of each folder the three largest, and those with results. All pages are opened by the slow test below."
     folders: dict[Path, list[Path]] = {}
@@ -151,7 +150,7 @@ SEARCHES = [  # what is asked, the page that is found first, what its excerpt sa
 ]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to search with")
+@needs_browser
 def test_search_finds_options_words_and_messages_and_shows_where(pages):
     with browser_page() as page:
         found = {}
@@ -174,7 +173,7 @@ def test_search_finds_options_words_and_messages_and_shows_where(pages):
         assert page.locator("#search-results img").count() == 0
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to look at the pages with")
+@needs_browser
 def test_pages_keep_to_wcag_aa_as_far_as_axe_can_tell(pages):
     """One page of each kind, light on a wide window and dark on a narrow one, the home page in all four ways. The sidebar is the same on all pages;
     what frames of the explorer hold is looked at by test_explorer.py.

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from accessibility import violations
+from browser import needs_browser
 
 from zero_shot_distill.core.definition import DataError
 from zero_shot_distill.core.files import definitions_dir
@@ -24,8 +24,6 @@ from zero_shot_distill.store.request import Request, Response
 from zero_shot_distill.study.explore import Explorer, explore_stored, read_tags, serve_explorer, tags_path, write_tag
 from zero_shot_distill.task.task import Example, load_task
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
 TASK = load_task("pocket_nli")
 TELL = PromptTemplate(id="tell", user_message="{premise}\n{hypothesis}", read="label-first")
 GUESS = PromptTemplate(id="guess", user_message="Guess: {hypothesis}", read="label-first")
@@ -68,16 +66,6 @@ def replied(n: int, says=lambda place: "Neutral. It is not said there at all.", 
 def explorer_of(replies: list, **changes: object) -> Explorer:
     templates = {template.id: template for template in (TELL, GUESS)}
     return Explorer(**{"title": "Replies", "about": "some-model", "task": TASK, "replies": replies, "templates": templates} | changes)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

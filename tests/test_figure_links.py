@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
+from browser import needs_browser
 
 from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.project import recorded_project
@@ -19,19 +20,6 @@ from zero_shot_distill.study.experiments import Experiment, MadeFigures, _make
 from zero_shot_distill.study.gallery import write_index
 from zero_shot_distill.study.notebook import execute_notebook, experiments_dir, place_links, write_page
 from zero_shot_distill.study.records import read_run
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the page with")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,11 @@ class Site:
         "Write the table of contents into the home page, in the order in which that links to the pages."
         order = {name: place for place, name in enumerate(_links_of_the_home_page())}
         wings = {_wing(name): place for name, place in reversed(order.items()) if "/" in name}
-        place_of = lambda name: order.get(name, wings.get(_wing(name) if name[0].isdigit() else posixpath.basename(name)[:-3], len(order)))  # noqa: E731
+
+        def place_of(name: str) -> int:
+            wing = _wing(name) if name[0].isdigit() else posixpath.basename(name).removesuffix(".md")
+            return order.get(name, wings.get(wing, len(order)))
+
         in_order = {
             caption: names if caption in (REFERENCE, ABOUT) else sorted(names, key=place_of) for caption, names in self.pages.items()
         }

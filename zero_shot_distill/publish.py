@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .annotate.release import Release
 from .core.definition import ZsdError
+from .core.display import size_text
 from .core.progress import Progress
 from .teacher.secrecy import hide
 
@@ -97,24 +98,15 @@ def _files_in(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
 
 # %% ../nbs/83_publish.ipynb #83a0c1d20012
-def _size_text(n_bytes: int) -> str:
-    "Write a size with three digits that count."
-    size, units = float(n_bytes), iter(("bytes", "kB", "MB", "GB"))
-    unit = next(units)
-    while size >= 999.5 and unit != "GB":
-        size, unit = size / 1000, next(units)
-    return f"{size:.3g} {unit}" if size < 1000 else f"{size:,.0f} {unit}"
-
-
 def listing(
     parcel: Parcel,
     repository: HubRepository,
 ) -> str:  # a line for each file, and one above them
     "List what would be uploaded, and where to; nothing is sent, and the hub is not asked."
     sizes = parcel.sizes
-    total = f"{len(sizes)} files, {_size_text(sum(sizes.values()))}"
+    total = f"{len(sizes)} files, {size_text(sum(sizes.values()))}"
     head = f"Would be uploaded from {parcel.folder} to the {repository}, which is made private where it is new: {total}. Nothing was sent."
-    return "\n".join([head, *(f"{_size_text(size):>10}  {name}" for name, size in sizes.items())])
+    return "\n".join([head, *(f"{size_text(size):>10}  {name}" for name, size in sizes.items())])
 
 # %% ../nbs/83_publish.ipynb #83a0c1d20015
 _LOGIN = "log in with `hf auth login` (a token in HF_TOKEN goes before it)"

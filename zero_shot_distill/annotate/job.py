@@ -311,7 +311,8 @@ def run_annotation(
         for split in job.rows:
             path = folder / f"{split}.jsonl"
             if split not in versions or _version(path) != versions[split]:
-                write_annotations(annotated_rows(job, split, read[split]), path)
+                rows = annotated_rows(job, split, read[split])  # made anew: of all splits they are not kept in memory meanwhile
+                write_annotations(rows, path)
         write_json(folder / "report.json", report.to_dict())
         lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
         write_text(folder / "unanswered.jsonl", "".join(lines))

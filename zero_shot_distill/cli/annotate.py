@@ -147,7 +147,7 @@ def forecast(
     from zero_shot_distill.annotate.forecast import forecast_table
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
-    from zero_shot_distill.teacher.price import format_usd
+    from zero_shot_distill.teacher.price import PRICE_OPTIONS, format_usd
 
     job = chosen.job(settings, common)
     if len(job.rows) > 1:
@@ -178,7 +178,7 @@ def forecast(
         source = opened.price.source if opened.price else "unknown, but all replies are stored"
         print(f"still to be paid: {format_usd(made.open_usd.value)} [{low}, {high}] (prices: {source})")
     else:
-        print("still to be paid: unknown; give --price-in and --price-out (US dollars for a million tokens)")
+        print(f"still to be paid: unknown; give {PRICE_OPTIONS}")
     print("Next: zsd annotate with the same options, and --budget-usd for a cap; the replies of the pilot count")
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #7ca3a8f3

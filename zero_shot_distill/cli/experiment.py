@@ -91,6 +91,7 @@ def _show(
     "Score, leave the prompt metadata, print: JSON by one set of rules, the table of a task of the thesis by both."
     from zero_shot_distill.prompt.by_label import by_label_rows
     from zero_shot_distill.prompt.score import UNEQUAL_ROWS, merit
+    from zero_shot_distill.teacher.price import PRICE_OPTIONS
     from zero_shot_distill.thesis.evaluation import THESIS_TASKS, figures_of_replies, json_figures, write_prompt_metadata
 
     def figures(name: str) -> dict[str, dict[str, Any]]:
@@ -124,9 +125,8 @@ def _show(
         print(UNEQUAL_ROWS)
     if silent := [id for id in templates if id not in replies]:
         print(f"no replies to {', '.join(silent)}")
-    costs_from = asked_for[ids[0]]["costs_from"].replace(
-        "unknown", "unknown (give --price-in and --price-out, US dollars for a million tokens)"
-    )
+    costs_from = asked_for[ids[0]]["costs_from"]
+    costs_from += f"; give {PRICE_OPTIONS}" * (costs_from == "unknown")
     print(f"costs: {costs_from}; figures {rules}: {path}")
 
 

@@ -15,6 +15,7 @@ import typer
 
 from .options import CommonOptions, PromptsFile, Seed, TaskName, TeacherOptions, TemplateIds, names_in, with_options
 from ..core.definition import DataError
+from ..core.display import size_text
 from ..core.printable import json_text
 from ..task.load import load_examples, sample_examples
 from ..task.task import Example, Task, load_task
@@ -65,7 +66,7 @@ def explore(
         return
     if html is not None:
         made.write(html)
-        print(f"{html}: {len(made.replies):,} replies, {html.stat().st_size / 1000:,.0f} kB; open it in a browser")
+        print(f"{html}: {len(made.replies):,} replies, {size_text(html.stat().st_size)}; open it in a browser")
         return
     serve_explorer(made, lambda address: print(f"{made.about}\nOpen {address} (Ctrl-C ends it; tags go to {made.tags_file})", flush=True))
     print("ended", file=sys.stderr)

@@ -16,6 +16,7 @@ import typer
 
 from .options import DEFAULT_WORK_DIR, AsJson, Quiet
 from .tables import show_rows
+from ..core.display import size_text
 from ..core.printable import json_text
 from ..core.progress import Progress
 from ..store.maintenance import ModelUse, StoreInfo, merge_stores, n_replies, store_info, verify_store
@@ -51,7 +52,7 @@ def _model_row(use: ModelUse) -> dict[str, Any]:
 def _about(found: StoreInfo) -> str:
     "List what the table does not say."
     dates = f", replies from {found.first_at[:10]} to {found.last_at[:10]}" if found.first_at and found.last_at else ""
-    lines = [f"{found.path}: {found.n_bytes / 1e6:,.1f} MB, schema {found.schema_version}{dates}"]
+    lines = [f"{found.path}: {size_text(found.n_bytes)}, schema {found.schema_version}{dates}"]
     lines += [
         f"{found.n_attempts:,} attempts; {found.n_open_attempts:,} of them brought nothing and may have been charged, or are under way"
     ]

@@ -19,7 +19,7 @@ from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 
-from ..core.display import result_html
+from ..core.display import result_html, size_text
 from ..core.progress import OnProgress
 from .database import StoreError, log_path
 from .read_only import NoStoreError, ReadOnlyStore
@@ -82,8 +82,7 @@ class StoreInfo:
             for use in uses
         ]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        size = f"{self.n_bytes / 1e6:,.1f} MB" if self.n_bytes >= 1e6 else f"{self.n_bytes / 1e3:,.0f} kB"
-        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply; {size} in {Path(self.path).name}"
+        sent = f"{self.n_attempts:,} requests sent, {self.n_open_attempts:,} without a reply; {size_text(self.n_bytes)} in {Path(self.path).name}"
         return result_html(sent, [{name: row.get(name, 0) for name in columns} for row in rows])
 
 # %% ../../nbs/1_store/02_maintenance.ipynb #0e1695ef

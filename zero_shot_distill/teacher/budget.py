@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..core.definition import ZsdError
 from ..store.request import Request, Response
 from ..store.store import ResponseStore, Spending
-from .price import Price
+from .price import PRICE_OPTIONS, Price
 
 # %% ../../nbs/2_teacher/03_budget.ipynb #c1a106e9
 class BudgetError(ZsdError):
@@ -219,9 +219,7 @@ class _Costs:
         if not cap_usd >= 0:
             raise BudgetError(f"a budget is a number of US dollars from 0 up, not {cap_usd}")
         if price is None:
-            raise BudgetError(
-                "the teacher's price is not known, so a budget cannot be kept; give it with --price-in and --price-out (US dollars for a million tokens)"
-            )
+            raise BudgetError(f"the teacher's price is not known, so a budget cannot be kept; give it with {PRICE_OPTIONS}")
         self.cap_usd = cap_usd
         self._rates = (_Rates(price), _Rates(price.batch or price))  # by chat, in a batch
         self._in_batch = batch
