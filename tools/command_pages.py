@@ -58,34 +58,48 @@ _LEAST_WORDS = 5
 def messages(package: Path) -> str:
     "The texts of errors and warnings, so that a search finds them by their words; what varies is `…`."
     parts = ["# Messages", "{.lead}\nWhat an error or a warning says, and how to fix it. Parts that vary are shown as `…`."]
-    for path in sorted(package.rglob("*.py")):
-        found = sorted(set(_messages_of(ast.parse(path.read_text(encoding="utf-8")))))
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(package.rglob("*.py"))}
+    public = {name: text for tree in trees.values() for name, text in _constants(tree).items() if not name.startswith("_")}
+    for path, tree in trees.items():
+        found = sorted(set(_messages_of(tree, public | _constants(tree))))
         name = ".".join(path.relative_to(package).with_suffix("").parts)
         parts += [f"## {name}\n\n" + "\n".join(f"- {_code(text)}" for text in found)] * bool(found)
     return "\n\n".join(parts) + "\n"
 
 
-def _messages_of(tree: ast.AST) -> Iterator[str]:
+def _constants(tree: ast.Module) -> dict[str, str]:
+    "The texts that a module gives a name to."
+    return {node.targets[0].id: text for node in tree.body if _is_named(node) and (text := _text_of(node.value, {}))}
+
+
+def _is_named(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Constant)
+
+
+def _messages_of(
+    tree: ast.AST,
+    known: dict[str, str],  # name -> the text that it stands for
+) -> Iterator[str]:
     for node in ast.walk(tree):
         says = isinstance(node, ast.Raise) or (
             isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in _SAYING
         )
-        for text in _texts_in(node) if says else ():
+        for text in _texts_in(node, known) if says else ():
             if len(re.findall(r"[A-Za-z]{2,}", text)) >= _LEAST_WORDS:
                 yield text
 
 
-def _texts_in(node: ast.AST) -> Iterator[str]:  # whole texts, not the parts between what varies
-    if text := _text_of(node):
+def _texts_in(node: ast.AST, known: dict[str, str]) -> Iterator[str]:  # whole texts, not the parts between what varies
+    if text := _text_of(node, known):
         yield text
     else:
         for child in ast.iter_child_nodes(node):
-            yield from _texts_in(child)
+            yield from _texts_in(child, known)
 
 
-def _text_of(node: ast.AST) -> str:  # empty: no text
+def _text_of(node: ast.AST, known: dict[str, str]) -> str:  # empty: no text
     if isinstance(node, ast.JoinedStr):
-        text = "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        text = "".join(part.value if isinstance(part, ast.Constant) else known.get(ast.unparse(part.value), "…") for part in node.values)
     else:
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
     return " ".join(text.replace("`", "'").split())
