@@ -15,7 +15,7 @@ from zsd_command import Project, environment, interrupt, is_one_line, zsd
 
 from zero_shot_distill.prompt.candidate import Refusal, ReplyForm, normal_text, read_candidate, refusal_of
 from zero_shot_distill.prompt.objective import SearchObjective, SearchScore, pareto_front
-from zero_shot_distill.prompt.propose import SearchState, meta_prompt, reflect_prompt
+from zero_shot_distill.prompt.propose import SearchState, meta_prompt, paraphrase_prompt, reflect_prompt
 from zero_shot_distill.prompt.search_result import PromptSearch
 from zero_shot_distill.prompt.starter import starter_templates
 from zero_shot_distill.prompt.template import load_templates
@@ -273,7 +273,7 @@ def test_another_optimiser_and_other_proposers(tmp_path):
         (("--meta-prompt", "meta.txt"), ["meta.txt: the meta-prompt lacks $placeholders"]),
         (("--meta-prompt", "none.txt"), ["none.txt: the meta-prompt cannot be read"]),
         (("--base", "one-sentence-more"), ["no template 'one-sentence-more'"]),
-        (("--base", "can-we-tell", "--templates", "can-we-tell"), ["candidates keep the last paragraph"]),
+        (("--base", "can-we-tell", "--templates", "can-we-tell"), ["candidates keep the paragraph that says how to reply"]),
         (("--usd-price", "1", "--confirm-rows", "1000"), ["rows"]),
     ],
 )
@@ -305,11 +305,64 @@ def test_the_starter_templates_of_every_task_pass_and_keep_their_form(name):
     task = load_task(name)
     for template in starter_templates(task).values():
         form = ReplyForm.of(template)
-        text = form.text_of(template)
-        assert refusal_of(text, task, []) is None
+        text, below = form.text_of(template), form.placeholders_below()
+        assert refusal_of(text, task, [], below=below) is None
+        # Each placeholder of the row stands once: above the way to reply, or below it.
+        assert refusal_of(text, task, []) is (Refusal.MISSING if set(below) & set(task.fields) else None)
+        assert all(refusal_of(f"{text} {{{name}}}", task, [], below=below) is Refusal.DOUBLED for name in task.fields)
         made = form.template("mine", text)
         assert (made.user_message, made.reading) == (template.user_message, template.reading)
         assert form.cut(f"{text}\n\n{form.words}") == text
+
+
+ROW_LAST = """Is the hypothesis so?
+
+Say why in one short sentence. Then write a last line that reads "Answer: " and the label.
+
+Premise: {premise}
+Hypothesis: {hypothesis}"""
+
+
+def test_what_follows_the_way_to_reply_stays_with_it():
+    "A template whose row ends the message: candidates are the words above, and the optimiser is told that the row stands there."
+    form = ReplyForm.of(starter_templates(TASK)["reason-first"].model_copy(update={"id": "row-last", "user_message": ROW_LAST}))
+    assert (form.text_of(form.base), form.row, form.placeholders_below()) == ("Is the hypothesis so?", "", ("premise", "hypothesis"))
+    assert form.complete("Read both.") == "Read both."
+    assert form.template("mine", "Read both.").user_message == ROW_LAST.replace("Is the hypothesis so?", "Read both.")
+    for text, refusal in {
+        "Read both. {premise}": Refusal.DOUBLED,
+        "Read both. {label}": Refusal.UNKNOWN,
+        "Read both. {": Refusal.BRACES,
+        "Read both.": None,
+    }.items():
+        assert refusal_of(text, TASK, [], below=form.placeholders_below()) is refusal
+    state = SearchState(TASK, form, 1, 8, [("Is the hypothesis so?", 0.5)], ROWS[:2])
+    for text in (meta_prompt(state), paraphrase_prompt(state), reflect_prompt(state)):
+        assert "The row stands below already: write no placeholder." in text
+        assert "The row is put below" not in text
+    # A template with a way to reply of its own is checked as it stands, whatever the search keeps.
+    whole = starter_templates(TASK)["label-first"]
+    assert form.placeholders_below(whole) == ()
+    assert refusal_of(form.text_of(whole), TASK, [], below=form.placeholders_below(whole)) is None
+
+
+def test_a_search_keeps_a_row_that_ends_the_message(tmp_path):
+    def row_last(body: dict[str, Any], n: int) -> Scripted:
+        if not is_proposal(body):
+            return answers(body)
+        assert "The row stands below already" in body["messages"][-1]["content"]
+        return Scripted(text=f"<prompt>Scripted {body['seed']}: read both with care.</prompt>", prompt_tokens=400, completion_tokens=60)
+
+    template = {"id": "row-last", "user_message": ROW_LAST, "read": "label-last", "after": "Answer:"}
+    (tmp_path / "prompts.yaml").write_text(json.dumps({"task": "pocket_nli", "templates": [template]}))
+    small = [*SMALL[:-1], "row-last", "--prompts", "prompts.yaml", "--base", "row-last", "--iterations", "1"]
+    with ScriptedServer(row_last) as server:
+        done = zsd(tmp_path, "opro", *small, *MODEL, "--json", env=at(server))
+    assert done.status == 0, done.err
+    report = json.loads(done.out)
+    assert report["refused"] == {}
+    assert len(report["tried"]) == 5
+    assert re.fullmatch(r"Scripted \d+: read both with care\.", report["chosen"]["user_message"].removesuffix(ROW_LAST.partition("?")[2]))
 
 
 def test_no_text_slips_through_with_a_fault():

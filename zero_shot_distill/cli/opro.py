@@ -90,7 +90,12 @@ def opro(
     word_price: Annotated[float, typer.Option("--word-price", min=0, help="Points a word of a rationale outside 20 to 40.")] = 0.0,
     optimiser: Annotated[Path | None, typer.Option("--optimiser", help="Another teacher's YAML file, which proposes.")] = None,
     meta_prompt: Annotated[Path | None, typer.Option("--meta-prompt", help="A text file of your own for opro.")] = None,
-    base: Annotated[str, typer.Option("--base", help="Candidates keep the last paragraph of this template.")] = "reason-first",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base", help="Candidates keep how this template asks for a reply: its last paragraph without a placeholder, and what follows."
+        ),
+    ] = "reason-first",
     templates: TemplateIds = "",
     prompts: PromptsFile = None,
     split: OneSplit = "train",

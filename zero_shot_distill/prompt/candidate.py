@@ -23,21 +23,23 @@ from ..task.task import Example, Task
 class ReplyForm:
     "Hold what stays below every candidate of a search: how to reply, and how that is read."
 
-    base: PromptTemplate  # whose rule of reading and last paragraph candidates keep
-    words: str  # the last paragraph, as it stands in the template
+    base: PromptTemplate  # whose rule of reading and last paragraphs candidates keep
+    words: str  # from the last paragraph without a placeholder to the end, as it stands in the template
 
     @classmethod
     def of(
         cls,
-        base: PromptTemplate,  # its last paragraph says how to reply and shows nothing of the row
-    ) -> "ReplyForm":  # `PromptError` where the last paragraph shows a placeholder, or is the only one
+        base: PromptTemplate,  # the last of its paragraphs without a placeholder says how to reply; the row may follow
+    ) -> "ReplyForm":  # `PromptError` where no paragraph is without a placeholder, or nothing stands above it
         "Take the form of a template."
-        body, _, words = base.user_message.rstrip().rpartition("\n\n")
-        if not body.strip() or _names(words):
+        paragraphs = base.user_message.rstrip().split("\n\n")
+        plain = [place for place, paragraph in enumerate(paragraphs) if paragraph.strip() and not _names(paragraph)]
+        body = "\n\n".join(paragraphs[: plain[-1]]) if plain else ""
+        if not body.strip():
             raise PromptError(
-                f"template {base.id!r}: candidates keep the last paragraph, which says how to reply; put that below an empty line, without a placeholder"
+                f"template {base.id!r}: candidates keep the paragraph that says how to reply, and what follows it; put it below an empty line, without a placeholder"
             )
-        return cls(base, words)
+        return cls(base, "\n\n".join(paragraphs[plain[-1] :]))
 
     def text_of(
         self,
@@ -54,9 +56,17 @@ class ReplyForm:
         plain = self.words.replace("{{", "{").replace("}}", "}")
         return text.rstrip().removesuffix(self.words).removesuffix(plain).rstrip()
 
+    def placeholders_below(
+        self,
+        template: PromptTemplate | None = None,  # a template of its own that is proposed whole; None: a text
+    ) -> tuple[str, ...]:  # empty where the way to reply ends the message
+        "List the placeholders that stand below what a candidate says."
+        is_of_form = template is None or template.user_message.rstrip().endswith(self.words)
+        return tuple(_names(self.words)) if is_of_form else ()
+
     @property
     def row(self) -> str:
-        "Return the paragraphs of the base template that show the row."
+        "Return the paragraphs of the base template above those kept that show the row, or what belongs to it."
         paragraphs = self.base.user_message.rstrip().removesuffix(self.words).split("\n\n")
         return "\n\n".join(paragraph.strip() for paragraph in paragraphs if _names(paragraph))
 
@@ -66,9 +76,9 @@ class ReplyForm:
     ) -> str:  # a text without any placeholder gets the row below it; all else stays and may be refused
         "Put the row below words that show nothing of it: a small optimiser writes an instruction and leaves the rest out."
         # A line such as "premise: A dog sleeps." is a row that the optimiser has made up in the place of the placeholders.
-        makes_up_a_row = any(re.search(rf"(?im)^\W*{name}\s*:", text) for name in _names(self.row))
+        makes_up_a_row = any(re.search(rf"(?im)^\W*{name}\s*:", text) for name in [*_names(self.row), *self.placeholders_below()])
         is_instruction = bool(text) and "{" not in text and "}" not in text and not makes_up_a_row
-        return f"{text}\n\n{self.row}" if is_instruction else text
+        return f"{text}\n\n{self.row}" if is_instruction and self.row else text
 
     def template(
         self,
@@ -176,10 +186,11 @@ def refusal_of(
     examples: Sequence[Example],  # rows that the optimiser was shown, with their gold labels
     seen: Collection[str] = (),  # earlier candidates, each as `normal_text` writes it
     most_characters: int = 1500,  # a longer one is refused
+    below: Collection[str] = (),  # placeholders that stand below the candidate (`ReplyForm.placeholders_below`)
 ) -> Refusal | None:  # None: it may be tried
     "Say why a candidate may not be tried."
     try:
-        names = _names(text)
+        names = [*_names(text), *below]
     except ValueError:
         return Refusal.BRACES
     words = [word for word in _words(text) if not word.startswith("{")]

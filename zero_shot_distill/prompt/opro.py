@@ -135,7 +135,8 @@ def _checked(job: SearchJob, proposals: Sequence[Proposal], state: SearchState, 
     found = []
     for place, proposal in enumerate(proposals, 1):
         id = f"{job.proposer}-{state.step}-{place}"
-        refusal = proposal.refusal or refusal_of(proposal.text, job.task, state.shown, seen, job.settings.most_characters)
+        below = job.form.placeholders_below(proposal.template)
+        refusal = proposal.refusal or refusal_of(proposal.text, job.task, state.shown, seen, job.settings.most_characters, below)
         template = None
         if refusal is None:
             seen.add(normal_text(proposal.text))

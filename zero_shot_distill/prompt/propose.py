@@ -80,16 +80,16 @@ $history
 
 Below every prompt this stands already, so leave it out: $form
 
-Write one new prompt that scores higher than all of these. Say in your own words what the model is to look at. It is used for other rows than those above, so it must not quote them, and it must not give an answer away. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write nothing but the prompt, in this form:
+Write one new prompt that scores higher than all of these. Say in your own words what the model is to look at. It is used for other rows than those above, so it must not quote them, and it must not give an answer away. $place Write nothing but the prompt, in this form:
 
 $skeleton"""
 
-_PARTS = ("task", "placeholders", "examples", "history", "form", "top", "skeleton")
+_PARTS = ("task", "placeholders", "place", "examples", "history", "form", "top", "skeleton")
 _NEEDED = ("$history", "$placeholders", *MARKS)
 
 
 def load_meta_prompt(
-    path: Path,  # a text file with $history, $placeholders and the marks <prompt> and </prompt>; may have $task, $examples, $form, $top, $skeleton
+    path: Path,  # a text file with $history, $placeholders (or $place, a sentence with them) and the marks <prompt> and </prompt>; may have $task, $examples, $form, $top, $skeleton
 ) -> str:  # `DefinitionError` names what is missing, or not known
     "Read a meta-prompt of the user's own."
     try:
@@ -100,7 +100,7 @@ def load_meta_prompt(
     if not meta.is_valid():
         raise DefinitionError(f"{path}: a $ that begins no name; write $$ for a plain one")
     names = set(meta.get_identifiers())
-    if missing := [mark for mark in _NEEDED if mark not in text]:
+    if missing := [mark for mark in _NEEDED if mark not in text and (mark, "place" in names) != ("$placeholders", True)]:
         raise DefinitionError(f"{path}: the meta-prompt lacks {missing[0]}; it needs {', '.join(_NEEDED)}")
     if strays := sorted(names - set(_PARTS)):
         raise DefinitionError(
@@ -121,8 +121,22 @@ def _task_text(task: Task) -> str:
     return " ".join(filter(None, [task.description.strip(), answers]))
 
 
-def _placeholders_text(task: Task) -> str:
-    return ", ".join(f"{{{name}}}" for name in task.fields)
+def _placeholders_text(state: SearchState) -> str:
+    "Name the placeholders of the row that a candidate may show; none where the row stands below it."
+    below = state.form.placeholders_below()
+    return ", ".join(f"{{{name}}}" for name in state.task.fields if name not in below)
+
+
+def _row_words(state: SearchState) -> dict[str, str]:
+    "Say where the row stands: in the prompts that were tried, and in the one that is wanted."
+    if names := _placeholders_text(state):
+        place = f"The row is put below your words; to place it yourself, write {names}, with the braces, each once."
+        return {"placeholders": names, "place": place, "row": f"{names} stand for the texts of the row."}
+    return {
+        "placeholders": "no placeholder",
+        "place": "The row stands below already: write no placeholder.",
+        "row": "The row stands below it.",
+    }
 
 
 _SKELETON = "\n".join([MARKS[0], OWN_WORDS, MARKS[1]])
@@ -151,7 +165,7 @@ def meta_prompt(
     "Write what OPRO asks the optimiser."
     parts = {
         "task": _task_text(state.task),
-        "placeholders": _placeholders_text(state.task),
+        **_row_words(state),
         "examples": "\n\n".join(_row_text(state.task, example) for example in state.examples),
         "history": _history_text(state),
         "form": state.form.words.replace("{{", "{").replace("}}", "}"),
@@ -162,18 +176,18 @@ def meta_prompt(
 
 # %% ../../nbs/3_prompt/11_propose.ipynb #4f99bbf9
 _PARAPHRASE = """\
-A language model is asked this prompt about each row of a data set. $placeholders stand for the texts of the row.
+A language model is asked this prompt about each row of a data set. $row
 
 <prompt>
 $best
 </prompt>
 
-Write the prompt anew in other words, so that it asks the same; do not say how to reply. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write nothing but the prompt, in this form:
+Write the prompt anew in other words, so that it asks the same; do not say how to reply. $place Write nothing but the prompt, in this form:
 
 $skeleton"""
 
 _REFLECT = """\
-A language model is asked this prompt about each row of a data set. $placeholders stand for the texts of the row.
+A language model is asked this prompt about each row of a data set. $row
 
 <prompt>
 $best
@@ -186,7 +200,7 @@ Rows for which the model's reply was wrong:
 
 $mistakes
 
-First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. The row is put below your words; to place it yourself, write $placeholders, with the braces, each once. Write the prompt in this form:
+First say in two sentences why the prompt leads to such mistakes. Then write a better prompt that avoids them. It is used for other rows, too: it must not quote the rows above, and it must not give an answer away. $place Write the prompt in this form:
 
 $skeleton"""
 
@@ -197,7 +211,7 @@ def paraphrase_prompt(
     state: SearchState,
 ) -> str:
     "Ask for the best prompt in other words."
-    return Template(_PARAPHRASE).substitute(best=state.best, placeholders=_placeholders_text(state.task), skeleton=_SKELETON)
+    return Template(_PARAPHRASE).substitute(_row_words(state), best=state.best, skeleton=_SKELETON)
 
 
 def reflect_prompt(
@@ -213,7 +227,7 @@ def reflect_prompt(
     form = state.form.words.replace("{{", "{").replace("}}", "}")
     words = {
         "task": _task_text(state.task),
-        "placeholders": _placeholders_text(state.task),
+        **_row_words(state),
         "form": form,
         "skeleton": _SKELETON,
     }

@@ -145,6 +145,13 @@ _ENTITY_FORMS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (  # id, note,
 )
 
 
+_WITH_EXAMPLES = (  # the form of it, how the examples are chosen, note
+    ("candidates", "fixed", "the same three examples for all rows"),
+    ("candidates", "nearest", "the three labelled rows that are most like the row"),
+    ("list", "nearest", "the entities alone, with the three labelled rows that are most like the row"),
+)
+
+
 def _entity_starters(task: Task) -> Templates:
     "Write the templates of a task of entities; {types} and {guidelines} stay in them."
     ((name, _),) = task.fields.items()
@@ -157,13 +164,10 @@ def _entity_starters(task: Task) -> Templates:
     for id, note, asked, reading in _ENTITY_FORMS:
         message = "\n\n".join(filter(None, (*parts, f"Text: {{{name}}}", asked)))
         found[id] = PromptTemplate(id=id, note=note, user_message=message, **reading)
-    id, _, asked, reading = _ENTITY_FORMS[0]
-    for choose, note in (
-        ("fixed", "the same three examples for all rows"),
-        ("nearest", "the three labelled rows that are most like the row"),
-    ):
-        # A small teacher names entities of the examples less often where the row ends the message, but a search (`candidate.ReplyForm`) keeps the last paragraph.
-        message = "\n\n".join(filter(None, (*parts, "Examples:\n\n{examples}", f"Text: {{{name}}}", asked)))
+    # The row ends the message: a small teacher that has it above names entities of the examples instead (tests/benchmarks/README.md).
+    for id, choose, note in _WITH_EXAMPLES:
+        _, _, asked, reading = next(form for form in _ENTITY_FORMS if form[0] == id)
+        message = "\n\n".join(filter(None, (*parts, asked, "{examples}", f"Text: {{{name}}}")))
         examples = ShownExamples(choose=choose)
         found[f"{id}-{choose}"] = PromptTemplate(id=f"{id}-{choose}", note=note, user_message=message, examples=examples, **reading)
     return found
@@ -197,7 +201,7 @@ def _forms(words: _Words) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def starter_templates(
     task: Task,  # of any kind: labels, choices of the row, numbers, or entities
-) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest
+) -> Templates:  # by id: label-first, reason-first, json, few-words, label-only, step-by-step; of entities candidates, reason-then-list, list, by-type, inline, candidates-fixed, candidates-nearest, list-nearest
     "Write the templates of a task that has none of its own, from its fields, labels, their meanings and its description."
     if task.metric == "entities":
         return _entity_starters(task)
