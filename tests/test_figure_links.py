@@ -16,6 +16,7 @@ from browser import needs_browser
 
 from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.project import recorded_project
+from zero_shot_distill.study.comparable import recorded_students_dir
 from zero_shot_distill.study.experiments import Experiment, MadeFigures, _make
 from zero_shot_distill.study.gallery import write_index
 from zero_shot_distill.study.notebook import execute_notebook, experiments_dir, place_links, write_page
@@ -48,6 +49,13 @@ def names(tmp_path_factory) -> Path:
     _make(Experiment(experiments_dir() / "ner_prompts.ipynb", asked, folder))
     write_index(folder)
     return folder
+
+
+def replies_in(page: Path) -> list[dict[str, str]]:
+    "Read which replies the page of an explorer shows: template, row, and the part of the rows that it is of."
+    data = json.loads(gzip.decompress(b64decode(re.search(r'type="text/plain">([^<]+)<', page.read_text())[1])))
+    lines = [dict(zip(data["columns"], line, strict=True)) for line in data["replies"]]
+    return [{"template": line["template"], "row": line["row"], "part": data["rows"][line["row"]]["part"]} for line in lines]
 
 
 def follow(page, link) -> str:
@@ -125,9 +133,7 @@ def test_points_of_a_search_lead_to_replies_or_nowhere(tmp_path):
     executed, figures = tmp_path / "figures" / "executed" / "prompt_search.ipynb", tmp_path / "figures"
     execute_notebook(experiments_dir() / "prompt_search.ipynb", executed, {"work_dir": str(tmp_path)})
     place_links(executed, figures)
-    page = figures / "prompt_search.replies.html"
-    data = json.loads(gzip.decompress(b64decode(re.search(r'type="text/plain">([^<]+)<', page.read_text())[1])))
-    answered = {line[data["columns"].index("template")] for line in data["replies"]}
+    answered = {one["template"] for one in replies_in(figures / "prompt_search.replies.html")}
     outputs = [output for cell in json.loads(executed.read_text())["cells"] for output in cell.get("outputs", ())]
     shown = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
     linked = [
@@ -136,3 +142,24 @@ def test_points_of_a_search_lead_to_replies_or_nowhere(tmp_path):
     ]
     assert len(set(linked)) > 3
     assert set(linked) <= answered
+
+
+def test_points_of_students_lead_to_the_replies_that_they_learned(tmp_path):
+    project = recorded_project(tmp_path)
+    made = project.annotate("one-sentence", rows={"train": 12})
+    project.close()
+    (tmp_path / "runs").mkdir()
+    for path in recorded_students_dir().glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["annotation"] in ("pocket_nli-09861c0963a3", "shared-svamp"):  # with other answers, for one page each
+            (tmp_path / "runs" / path.name).write_text(json.dumps(record | {"annotation": made.id}))
+    for name in ("pareto", "explanation_rate"):
+        execute_notebook(experiments_dir() / f"{name}.ipynb", tmp_path / "executed.ipynb", {"work_dir": str(tmp_path)})
+        drawn = (tmp_path / "figures" / f"{name}.svg").read_text()
+        points = re.findall(r'xlink:href="([^"#]+\.html[^"]*)"', drawn)
+        assert set(points) == {f"{name}.{made.id}.replies.html"}
+        assert len(points) > 10  # means, students, and differences
+        behind = replies_in(tmp_path / "figures" / points[0])
+        assert {one["row"] for one in behind} == {row.id for row in made.rows["train"]}
+        assert {one["part"] for one in behind} == {"train"}
+        assert "also where they learned a share" in (tmp_path / "executed.ipynb").read_text()

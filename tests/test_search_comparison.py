@@ -1,11 +1,19 @@
 "Searches of several proposers beside each other: what is read, what is said, what is drawn. The scripted teacher and optimiser are those of `test_opro`."
 
+import re
+import shutil
+from collections import Counter
+from html import unescape
+from urllib.parse import parse_qsl, urlsplit
+
 import pytest
 from scripted_server import ScriptedServer
+from test_figure_links import replies_in
 from test_opro import script
 
 from zero_shot_distill import Project, ZsdError
 from zero_shot_distill.prompt.search_job import OproSettings
+from zero_shot_distill.study.notebook import execute_notebook, experiments_dir
 from zero_shot_distill.study.search_comparison import (
     comparison_sentence,
     confirmation_figure,
@@ -49,11 +57,10 @@ def test_one_search_of_each_proposer_is_read_and_compared(work_dir):
 def test_figures_are_drawn(work_dir):
     searches = read_searches(work_dir, "pocket_nli")
     zsd = Project("pocket_nli", model="scripted-teacher", work_dir=work_dir, offline=True)
-    gains = {name: search.end.gain for name, search in searches.items()}
     for figure in (
         trajectory_figure(searches),
         confirmation_figure(searches),
-        gain_figure(gains),
+        gain_figure(searches),
         headroom_figure({"one-sentence": zsd.headroom("one-sentence", "can-we-tell", n=12)}),
     ):
         assert figure._repr_png_().startswith(b"\x89PNG")
@@ -62,3 +69,23 @@ def test_figures_are_drawn(work_dir):
         ", ".join(n for n, s in searches.items() if s.confirmation.is_shown_better) or "none of them"
     )
     zsd.close()
+
+
+def test_each_confirmed_point_leads_to_the_replies_that_it_was_computed_from(work_dir, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(work_dir, mine)
+    execute_notebook(experiments_dir() / "prompt_search.ipynb", tmp_path / "executed.ipynb", {"work_dir": str(mine)})
+    behind = Counter((one["template"], one["part"]) for one in replies_in(mine / "figures" / "prompt_search.replies.html"))
+    searches = read_searches(mine, "pocket_nli")
+    for figure, per_prompt in (("confirmed", 1), ("gain", 3)):
+        drawn = (mine / "figures" / f"prompt_search_{figure}.svg").read_text()
+        led = Counter(
+            known["template"]
+            for link in re.findall(r'xlink:href="(prompt_search[^"]+)"', drawn)
+            if (known := dict(parse_qsl(urlsplit(unescape(link)).fragment)))["part"] == "confirmation"
+        )
+        expected = Counter({search.confirmation.challenger: per_prompt for search in searches.values()})
+        expected += Counter({next(iter(searches.values())).incumbent: 1} if figure == "confirmed" else {})
+        assert led == expected
+        assert {behind[template, "confirmation"] for template in led} == {40}
+    assert {n for (_, part), n in behind.items() if part == "selection"} == {12}

@@ -58,6 +58,7 @@ class Confirmation:
     objective: Objective = "explained_accuracy"  # decides
     in_sample: Mapping[str, PromptScore] = field(default_factory=dict)  # on the selection rows, where they are known: flattered
     n_left_out: int = 0  # rows that some template has no reply to
+    rows: tuple[str, ...] = ()  # id of each row, in the order of `groups`; empty: a confirmation of before
 
     @property
     def n_rows(self) -> int:
@@ -206,6 +207,7 @@ def confirmation_of(
         incumbent=incumbent,
         objective=objective,
         n_left_out=len(columns) - len(common),
+        rows=tuple(reads[0].example.id for reads in common),
     )
 
 

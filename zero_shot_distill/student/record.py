@@ -296,6 +296,12 @@ class RunRecord(TrainingReport):
         return f"{METHODS[self.config.method].title}, {self.config.labels} labels"
 
     @property
+    def learned_from(self) -> str:  # id of an annotation; empty: no reply of a teacher
+        "Name the annotation whose replies it learned: labels, or the rationales beside gold labels."
+        explained = METHODS[self.config.method].explains and self.n_rationales > 0
+        return self.annotation if explained or self.config.labels == "teacher" else ""
+
+    @property
     def notes(self) -> list[str]:  # a line each; empty: nothing
         "Say what a reader of the figures must know of the training, and of the test rows."
         return super().notes + self.test.notes

@@ -27,6 +27,7 @@ from zero_shot_distill.study.drawing import (
     METHOD_LOOKS,
     NotebookFigure,
     every_student,
+    link_annotation,
     titled,
     upright,
 )
@@ -110,7 +111,8 @@ def _draw_accuracy(ax: Axes, axis: _Axis) -> None:
             )
         for x, point in drawn:
             style = "-" if len(point.group.runs) > 1 else ":"
-            upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
+            mean = upright(ax, point.group.accuracy, x, METHOD_LOOKS[point.group.method], filled=point.group.control == "off", line=style)
+            link_annotation(mean, point.group.learned_from)
             every_student(ax, point.group, x + 0.014 * axis.span, 0.006 * axis.span)
         for place, point in places:
             if place is None:
@@ -139,7 +141,8 @@ def _draw_differences(ax: Axes, axis: _Axis) -> None:
         if found.detectable < 1:
             ax.bar(x, 200 * found.detectable, 0.035 * axis.span, -100 * found.detectable, color="#e6e6e6", zorder=1)
         style = ":" if found.reason else looks[line][2] if looks[line][2] != _ACROSS else "-"
-        upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=style)
+        mean = upright(ax, found, x, of_pair, filled=one.contrast.shown != "undetermined", line=style)
+        link_annotation(mean, one.point.group.learned_from)
     if len(bases) > 1:
         handles = [Line2D([], [], color=color, marker=marker) for color, marker in bases.values()]
         ax.legend(handles, [f"less {base}" for base in bases], frameon=False, loc="best", ncols=len(bases), fontsize=9.5)

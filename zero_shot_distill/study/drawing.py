@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'METHOD_LOOKS', 'FIGURE_SETTINGS', 'FIGURE_WIDTH', 'NotebookFigure', 'titled',
-           'share_axis', 'whisker', 'trivial_lines', 'link_replies', 'keep_links', 'upright', 'every_student',
-           'accuracy_panels', 'save_figure']
+           'share_axis', 'whisker', 'trivial_lines', 'link_replies', 'link_annotation', 'keep_links', 'upright',
+           'every_student', 'accuracy_panels', 'save_figure']
 
 # %% ../../nbs/7_study/00_drawing.ipynb #drawing03
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -145,13 +145,33 @@ def link_replies(
     artist.set_url("#" + urlencode({"part": part, "template": template} if part else {"template": template}))
 
 
+def link_annotation(
+    artist: Artist,  # a point
+    annotation: str,  # id of the annotation whose replies it rests on; empty: it leads nowhere
+) -> None:
+    "Make a point lead to the page of an annotation's replies, once `save_figure` is told of one."
+    if annotation:
+        artist.set_url("#" + urlencode({"annotation": annotation}))
+
+
+def _leads_to(
+    link: str,  # as the functions above make it
+    replies: str | Mapping[str, str],  # as `save_figure` takes it
+) -> str | None:  # None: nowhere
+    "Say where a link leads."
+    if isinstance(replies, str):
+        return replies + link if replies else None
+    return replies.get(dict(parse_qsl(link[1:])).get("annotation", ""))
+
+
 def keep_links(
     figure: Figure,
-    templates: Collection[str],  # ids of those whose replies are there
+    there: Collection[tuple[str, str]],  # template and part of the rows of which replies are there
 ) -> Figure:  # the same
-    "Take the links off the points of other templates: they would lead to nothing."
+    "Take the links off other points: they would lead to nothing."
     for artist in figure.findobj(lambda artist: artist.get_url() is not None):
-        if dict(parse_qsl(artist.get_url()[1:])).get("template") not in templates:
+        known = dict(parse_qsl(artist.get_url()[1:]))
+        if (known["template"], known.get("part", "")) not in there:
             artist.set_url(None)
     return figure
 
@@ -163,7 +183,7 @@ def upright(
     looks: tuple[str, str],  # color and marker
     filled: bool = True,  # the marker
     line: Any = "-",  # style
-) -> None:
+) -> Line2D:  # the mean, e.g. for `link_annotation`
     "Draw a mean and its interval upright, in per cent."
     color, marker = looks
     if interval.has_ends:
@@ -171,7 +191,8 @@ def upright(
             [x, x], [100 * interval.low, 100 * interval.high], linestyle=line, color=color, linewidth=2, solid_capstyle="butt", zorder=3
         )
     face = color if filled else "white"
-    ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
+    (mean,) = ax.plot(x, 100 * interval.value, marker, color=color, markersize=8, markerfacecolor=face, zorder=5, clip_on=False)
+    return mean
 
 
 def every_student(
@@ -184,7 +205,10 @@ def every_student(
     color, marker = METHOD_LOOKS[group.method]
     for place, run in enumerate(group.runs):
         looks = {"marker": "x"} if run.at_chance else {"marker": marker, "markerfacecolor": "white"}
-        ax.plot(x + step * place, 100 * run.test.accuracy, color=color, markersize=4, linestyle="none", zorder=4, clip_on=False, **looks)
+        (point,) = ax.plot(
+            x + step * place, 100 * run.test.accuracy, color=color, markersize=4, linestyle="none", zorder=4, clip_on=False, **looks
+        )
+        link_annotation(point, run.learned_from)
 
 
 def accuracy_panels(
@@ -214,14 +238,18 @@ def save_figure(
     folder: Path,  # takes `name`.svg and `name`.png; it is made
     name: str,  # without an ending
     alt: str = "",  # what the figure says, for those who cannot see it
-    replies: str = "",  # name of an explorer's page in `folder`, to which points of `link_replies` lead; empty: there is none, and they lead nowhere
+    replies: str
+    | Mapping[
+        str, str
+    ] = "",  # name of an explorer's page in `folder` for points of `link_replies`, or annotation -> its page for those of `link_annotation`; empty: they lead nowhere
 ) -> "Image | HTML":  # what a cell shows when it is its last line
     "Write a figure as SVG and PNG, always the same bytes, and return it as a notebook shows it."
     from IPython.display import HTML, Image
 
     links = {artist: artist.get_url() for artist in figure.findobj(lambda artist: artist.get_url() is not None)}
     for artist, link in links.items():
-        artist.set_url(replies + link if replies else None)
+        artist.set_url(_leads_to(link, replies))
+    is_linked = any(artist.get_url() for artist in links)
 
     # PNG first: the layout depends, in its last digits, on how the figure was drawn before.
     with replacing(folder / f"{name}.png") as partial:
@@ -230,19 +258,21 @@ def save_figure(
         figure.savefig(partial, format="svg", metadata={"Date": None, **({"Title": alt} if alt else {})})
     for artist, link in links.items():
         artist.set_url(link)
-    if not (replies and links):
+    if not is_linked:
         return Image(filename=str(folder / f"{name}.png"), width=round(100 * FIGURE_WIDTH), alt=alt)
     drawing = (folder / f"{name}.svg").read_text(encoding="utf-8")
     drawing = drawing[drawing.index("<svg ") :].replace("<svg ", '<svg style="max-width: 100%; height: auto" ', 1)
     return HTML(f'<figure style="margin: 0.8em 0">{drawing}<figcaption>{_links_text(replies, links.values())}</figcaption></figure>')
 
 
-def _links_text(replies: str, links: Iterable[str]) -> str:  # HTML
+def _links_text(replies: str | Mapping[str, str], links: Iterable[str]) -> str:  # HTML
     "List the links of a figure as words, for those who do not click on points."
-    found = {
-        link: " on ".join(filter(None, [known["template"], known.get("part", "") and f"the {known['part']} rows"]))
-        for link in links
-        if (known := dict(parse_qsl(link[1:])))
-    }
-    listed = ", ".join(f'<a href="{escape(replies + link)}">{escape(words)}</a>' for link, words in found.items())
+    found = {page: _link_words(dict(parse_qsl(link[1:]))) for link in links if (page := _leads_to(link, replies))}
+    listed = ", ".join(f'<a href="{escape(page)}">{escape(words)}</a>' for page, words in found.items())
     return f"Each point leads to the replies behind it: {listed}."
+
+
+def _link_words(known: Mapping[str, str]) -> str:
+    if "annotation" in known:
+        return f"annotation {known['annotation']}"
+    return " on ".join(filter(None, [known["template"], known.get("part", "") and f"the {known['part']} rows"]))

@@ -17,7 +17,7 @@ from ..prompt.display import percent_text
 from ..student.method import METHODS, OF_SOME_METHODS, own_settings
 from ..student.record import NoRecords, RunRecord
 from .comparable import Contrast, holm_adjusted, short_name
-from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, upright
+from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, link_annotation, upright
 from .records import StudentGroup, write_points
 from .teacher_cost import RowCost, student_usd
 from ..teacher.price import format_usd
@@ -154,7 +154,7 @@ def _draw_study(ax: Axes, study: CostStudy) -> None:
         looks, accuracy = METHOD_LOOKS[way.group.method], way.group.accuracy
         place = seen[way.usd] = seen.get(way.usd, -1) + 1
         x = way.usd + 0.018 * widest * place
-        upright(ax, accuracy, x, looks, filled=way in front)
+        link_annotation(upright(ax, accuracy, x, looks, filled=way in front), way.group.learned_from)
         every_student(ax, way.group, x + 0.008 * widest, 0.002 * widest)
         ax.plot([], [], looks[1], color=looks[0], markersize=8, label=METHODS[way.group.method].title)  # for the legend
         if way.group.labels == "teacher":

@@ -273,6 +273,11 @@ class StudentGroup(SeedGroup):
         "Average the accuracy over seeds, with an interval over seeds and test rows."
         return self.mean
 
+    @property
+    def learned_from(self) -> str:  # id of an annotation; empty: of none, or of several
+        "Name the annotation whose replies all of them learned."
+        return next(iter(found)) if len(found := {run.learned_from for run in self.runs}) == 1 else ""
+
 
 def group_students(
     students: Iterable[RunRecord],  # of one run

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..prompt.display import percent_text, points_text
-from ..prompt.headroom import GainSplit, Headroom
+from ..prompt.headroom import Headroom
 from ..prompt.propose import PROPOSERS
 from ..prompt.search_result import PromptSearch
 from ..prompt.trajectory import NoSearch, tried_by_id
@@ -107,7 +107,7 @@ def trajectory_figure(
             for n, found in zip(asked[1:], values[1:], strict=True):
                 for id, value in found.items():
                     (point,) = ax.plot(n, value, marker, color=color, markersize=5, markerfacecolor="none", alpha=0.6)
-                    link_replies(point, id)
+                    link_replies(point, id, "selection")
         start = 100 * chosen_by(first, first.incumbent)
         ax.axhline(start, color=GREY, linestyle=":", linewidth=1.4)
         ax.annotate(
@@ -156,10 +156,10 @@ def confirmation_figure(
             before = 100 * chosen_by(search, id)
             confirmed = getattr(search.confirmation.scores[id], goal)
             (point,) = ax.plot(before, y - 0.2, marker, color=color, markersize=8, markerfacecolor="white", clip_on=False, zorder=4)
-            link_replies(point, id)
+            link_replies(point, id, "selection")
             side = 2.2 if before < 85 else -2.2  # where there is room
             ax.text(before + side, y - 0.2, f"{before:.0f}", ha="left" if side > 0 else "right", va="center", fontsize=10, color=GREY)
-            whisker(ax, confirmed, y + 0.12, (color, marker))
+            link_replies(whisker(ax, confirmed, y + 0.12, (color, marker)), id, "confirmation")
             more = "" if id == search.incumbent else "\n" + points_text(search.confirmation.difference(id), " ")
             ax.text(1.015, y, percent_text(confirmed) + more, transform=ax.get_yaxis_transform(), va="center", fontsize=10)
         ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
@@ -186,7 +186,7 @@ def headroom_figure(
         ax = figure.subplots()
         for y, one in enumerate(found.values()):
             for bar in _parts(ax, y, one):
-                link_replies(bar, one.incumbent)
+                link_replies(bar, one.incumbent, "selection")
             ax.text(1.015, y, f"in reach: {percent_text(one.in_reach)}", transform=ax.get_yaxis_transform(), va="center", fontsize=10)
         ax.set_yticks(range(len(found)), list(found))
         ax.set_ylim(len(found) - 0.5, -0.5)
@@ -222,10 +222,11 @@ def _parts(ax: Axes, y: float, one: Headroom) -> list[Rectangle]:
 
 # %% ../../nbs/7_study/02_search_comparison.ipynb #adc1d5a6
 def gain_figure(
-    gains: Mapping[str, GainSplit],  # name -> gain over the incumbent
+    searches: Mapping[str, PromptSearch],  # name -> search with a gain over the incumbent, on the same rows
     note: str = "",  # added to the line below
 ) -> Figure:  # 7 inches wide
     "Draw what prompts gained over the incumbent, by format, by label and together."
+    gains = {name: search.end.gain for name, search in searches.items()}
     panels = (("by format", "format", BLUE, "s"), ("by label", "label", ORANGE, "o"), ("together", "total", GREEN, "D"))
     ends = [
         end
@@ -242,9 +243,9 @@ def gain_figure(
         for ax, (title, part, color, marker) in zip(axes, panels, strict=True):
             share_axis(ax, ())
             ax.axvline(0, color=GREY, linewidth=1)
-            for y, gain in enumerate(gains.values()):
-                interval = getattr(gain, part)
-                whisker(ax, interval, y, (color, marker))
+            for y, search in enumerate(searches.values()):
+                interval = getattr(search.end.gain, part)
+                link_replies(whisker(ax, interval, y, (color, marker)), search.confirmation.challenger, "confirmation")
                 ax.text(100 * interval.value, y - 0.2, f"{100 * interval.value:+.0f}", ha="center", va="bottom", fontsize=10, bbox=blank)
             ax.set_title(f"{title}, points")
             ax.set_xlim(-reach, reach)

@@ -311,13 +311,22 @@ class Task(TaskLabels):
     _definition: Path | None = PrivateAttr(None)  # file that it was loaded from
 
     @property
+    def is_built_in(self) -> bool:
+        "Tell whether the definition came with the package."
+        return self._definition is not None and self._definition.resolve().parent == (definitions_dir() / "tasks").resolve()
+
+    @property
+    def source(self) -> str:  # a task that was not loaded from a file: its name
+        "Say by what `load_task` finds the task again, from any folder: a built-in one by its name, another one by its file."
+        return self.name if self.is_built_in or self._definition is None else str(self._definition.resolve())
+
+    @property
     def prompts_path(self) -> Path | None:  # it need not exist; None where the task was not loaded from a file
         "Name the file of the task's own prompt templates: `NAME-prompts.yaml` beside `NAME.yaml`; built-in tasks have a folder for them."
         if self._definition is None:
             return None
-        built_in = definitions_dir()
-        if self._definition.resolve().parent == (built_in / "tasks").resolve():
-            return built_in / "prompts" / self._definition.name
+        if self.is_built_in:
+            return definitions_dir() / "prompts" / self._definition.name
         return self._definition.with_name(f"{self._definition.stem}-prompts.yaml")
 
     @model_validator(mode="after")
