@@ -1,5 +1,6 @@
 "Install zero_shot_distill; every fact comes from settings.ini."
 
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -11,11 +12,24 @@ settings.read(here / "settings.ini", encoding="utf-8")
 cfg = settings["DEFAULT"]
 package = cfg["lib_name"]
 
+
+def absolute(link: re.Match) -> str:
+    "Lead a link of the README into the repository: the page of a file, of a picture the picture itself."
+    kind = "raw" if link[1].endswith((".png", ".svg")) else "blob"
+    return f"]({cfg['git_url']}/{kind}/{cfg['branch']}/{link[1]}{link[2] or ''})"
+
+
+def long_description() -> str:  # Markdown
+    "Take the README with links that lead somewhere from the package index, too."
+    readme = (here / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)", absolute, readme) if cfg.get("git_url") else readme
+
+
 setup(
     name=package,
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     author=cfg["author"],
     license="Apache-2.0",

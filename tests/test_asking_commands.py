@@ -2,11 +2,12 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
-from zsd_command import Project, environment, is_one_line, zsd
+from zsd_command import Done, Project, environment, is_one_line, zsd
 
 MODEL = ("--model", "some-model")
 PRICES = ("--price-in", "2", "--price-out", "8")
@@ -84,7 +85,6 @@ def test_an_unknown_price_is_unknown(tmp_path):
         assert "\nNext: zsd annotate with the same options" in done.out
         done = zsd(tmp_path, "experiment", *MIX[:2], *MODEL, "--samples", "5", "--templates", MIX[3], env=at(server))
         assert "costs: unknown; give --price-in and --price-out (US dollars for a million tokens); figures" in done.out, done.err
-        assert f"\nNext: zsd explore {' '.join(MIX[:2])} shows the replies; zsd forecast" in done.out
         done = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "5", env=at(server))
         assert "cost unknown" in done.out
         refused = zsd(tmp_path, "annotate", *MIX, *MODEL, "--rows", "6", "--budget-usd", "1", env=at(server))
@@ -186,3 +186,32 @@ def test_a_mistake_is_told_before_weights_are_fetched(tmp_path, arguments):
     done = zsd(tmp_path, *arguments, env=environment(ZSD_CACHE=str(tmp_path / "cache")))
     is_one_line(done, 2)
     assert not (tmp_path / "cache").exists()
+
+
+def named_next(done: Done) -> list[str]:
+    "Take the command that the last lines of another one name for reading the replies."
+    (command,) = re.findall(r"(?:Next:|^     ) zsd (explore .*) shows the replies", done.out, re.MULTILINE)
+    return shlex.split(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "n_rows", "n_replies"),
+    [
+        (("experiment", *TASK, "--samples", "5", "--seed", "3", "--templates", "one-sentence,can-we-tell"), 5, 10),
+        (("select", *TASK, "--samples", "4", "--confirm-rows", "20", "--templates", "one-sentence,can-we-tell"), None, None),
+        (("annotate", *MIX, "--splits", "train,valid", "--rows", "6", "--confidence", "agreement", "--votes", "2"), 12, 24),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_the_replies_are_read_by_the_command_that_is_named(tmp_path, command, n_rows, n_replies):
+    "With another model, work directory and seed, and where no two commands draw the same rows."
+    with ScriptedServer(says_neutral) as server:
+        done = zsd(tmp_path, *command, *MODEL, "--work-dir", "my work", env=at(server))
+    assert done.status == 0, done.err
+    explored = zsd(tmp_path, *named_next(done), "--json")
+    assert explored.status == 0, explored.err
+    shown = json.loads(explored.out)
+    n_shown = len({one["row"] for one in shown})
+    assert n_shown == n_rows if n_rows else 20 < n_shown <= 24  # a race may end early
+    assert n_replies in (None, len(shown))
+    assert all(one["text"] for one in shown)

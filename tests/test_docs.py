@@ -210,6 +210,24 @@ def test_figures_have_a_text(pages):
             assert (alt and len(alt[1].split()) > 2) or "toggler" in image, f"{path.relative_to(pages)}: {image[:200]}"
 
 
+def test_figures_of_one_cell_have_each_its_own_text():
+    "Of a cell with a table between two figures, its code once; a text for the whole cell is that of each."
+    from build_docs import Site
+
+    site = object.__new__(Site)
+    site.without_alt = []
+    figures = [{"data": {"image/png": ""}, "metadata": {"image/png": {"alt": alt}}} for alt in ("one line", "two lines")]
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [figures[0], {"data": {"text/html": "<p>"}}, figures[1]]}
+
+    def texts(source: str) -> list[tuple[str, int, bool]]:
+        made = site._page_cell(cell, source, "tutorials/any.ipynb", None)
+        return [(one["metadata"]["mystnb"]["image"]["alt"], len(one["outputs"]), "remove-input" in one["metadata"]["tags"]) for one in made]
+
+    assert texts("draw()") == [("one line", 2, False), ("two lines", 1, True)]
+    assert texts("#| fig-alt: lines\ndraw()") == [("lines", 2, False), ("lines", 1, True)]
+    assert site.without_alt == []
+
+
 def test_no_page_names_a_file_of_another_machine(pages):
     "Neither a script, a picture or a frame, nor a sheet of styles; links to read are another thing."
     for path in pages.rglob("*.html"):

@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from zsd_command import ended, interrupt, is_one_line, zsd
 
+from zero_shot_distill.core.lock import folder_lock
+
 DRAWING = """
 from pathlib import Path
 from IPython.display import HTML
@@ -97,6 +99,15 @@ def test_ctrl_c_ends_what_runs_and_the_same_command_goes_on(tmp_path):
     done = figures(tmp_path, "slow.ipynb")
     assert done.status == 0, done.err
     assert "Done." in done.out
+
+
+def test_a_second_one_into_the_same_folder_is_refused(tmp_path):
+    "They would write into each other's half-executed notebooks; what the other has there stays."
+    write_experiment(tmp_path / "line.ipynb", DRAWING, ANSWER)
+    with folder_lock(tmp_path / "zsd-work" / "figures" / "executed"):
+        done = figures(tmp_path, "line.ipynb", "--quiet")
+    is_one_line(done, 2, "zsd-work/figures/executed: another `zsd figures` writes there; wait until it has ended")
+    assert figures(tmp_path, "line.ipynb", "--work-dir", "elsewhere").status == 0
 
 
 @pytest.mark.parametrize(

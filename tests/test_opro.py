@@ -154,6 +154,7 @@ def test_what_is_printed(tmp_path):
         "--prompts",
         "incumbent",
         "format: ",
+        "\nNext: zsd figures prompt_search --task pocket_nli --runs zsd-work draws the search",
     ):
         assert part in done.out
     search = PromptSearch.read(trajectory(tmp_path).parent)

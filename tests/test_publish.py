@@ -111,7 +111,8 @@ def test_an_annotation_arrives_as_it_is(folder, hub, teacher, run, tmp_path):
     repository = hub.repositories[first_asked]
     assert repository.is_private
     paths = [asked.path for asked in hub.asked]
-    checked = paths.index("/api/datasets/me/reviews")  # the last question of the check, which says whether it is private
+    there = [place for place, path in enumerate(paths) if path == "/api/datasets/me/reviews"]
+    checked = there[1]  # the first asks whether it is there, the second, the last question of the check, whether it is private
     assert {n_asked_of_hub[place] for place in range(checked + 1)} == {before}
     assert len(teacher.bodies) == before + 10
     made = made_by(annotate, folder)
@@ -120,8 +121,8 @@ def test_an_annotation_arrives_as_it_is(folder, hub, teacher, run, tmp_path):
         repository.files
     )
     assert (
-        "report.json" in set(local) - set(repository.files) <= {"report.json", ".lock", "unanswered.jsonl"}
-    )  # it names folders of this machine
+        "report.json" in set(local) - set(repository.files) <= {"report.json", "job.json", ".lock", "unanswered.jsonl"}
+    )  # the first two name folders of this machine
     assert not any(str(folder).encode() in content for content in repository.files.values())
     assert repository.files == {name: local[name] for name in repository.files}
     assert hub.count("PUT", "/lfs/") == len({local[name] for name in local if name.endswith(".arrow")})
@@ -131,6 +132,7 @@ def test_an_annotation_arrives_as_it_is(folder, hub, teacher, run, tmp_path):
     for name, content in repository.files.items():
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "copy" / name).write_bytes(content)
+    assert f'load_dataset("{first_asked[1]}", split="train")' in repository.files["README.md"].decode()  # as who reads it there may run it
     rows = load_dataset(str(tmp_path / "copy"), split="valid", cache_dir=str(tmp_path / "cache"))
     assert [row["label"] for row in rows] == ["entailment"] * 5
 
@@ -257,6 +259,10 @@ def test_a_fault_in_the_middle_and_then_again(folder, hub, run, at, status, said
     assert "the same command sends it without asking or training again" in done.last_line
     assert "Traceback" not in done.err
     assert hub.repositories["model", "me/reviews"].files == {}
+    assert f"An empty private one was made at {hub.address}/me/reviews: the same command fills it" in done.last_line
+    assert "`hf repos delete me/reviews --type model` removes it" in done.last_line
+    once_more = run(*train())  # the same fault, in a repository that is there
+    assert "was made at" not in once_more.last_line
     n_there = len(hub.objects)
     n_puts = hub.count("PUT", "/lfs/")
     hub.fault = lambda asked, n: None
@@ -292,7 +298,9 @@ def test_rows_without_a_reply_are_not_uploaded(folder, hub, run):
     assert run(*annotate(push=())).status == 0
     done = run(*annotate("--offline", rows=8))
     assert done.status == 1
-    assert done.last_line == "nothing is uploaded to the data set me/reviews before each row has a reply; run the same command again"
+    assert done.last_line == "nothing is uploaded to the data set me/reviews before each row has a reply; run the same command again" + (
+        f" (an empty private one was made at {hub.address}/datasets/me/reviews: the same command fills it, `hf repos delete me/reviews --type dataset` removes it)"
+    )
     assert hub.repositories["dataset", "me/reviews"].files == {}
 
 

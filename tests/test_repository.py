@@ -353,6 +353,22 @@ def test_distributions_pass_twine(distributions):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_links_of_the_package_index_lead_into_the_repository(distributions):
+    "Each names a file that git has, and a picture its bytes; the README itself has relative ones."
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        shown = wheel.read(name).decode()
+    links = re.findall(r"\]\(([^)\s]+)\)", shown)
+    site, tracked = settings()["git_url"], {path.relative_to(ROOT).as_posix() for path in tracked_files()}
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    ours = [link.removeprefix(f"{site}/").partition("#")[0].split("/", 2) for link in links if link.startswith(f"{site}/")]
+    assert len(ours) > 20
+    for kind, branch, path in ours:
+        assert branch == settings()["branch"]
+        assert path in tracked
+        assert (kind == "raw") == path.endswith(".png")
+
+
 def run_elsewhere(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run([installed / "bin" / command[0], *command[1:]], cwd=folder, env=environment, capture_output=True, text=True)

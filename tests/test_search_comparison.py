@@ -12,6 +12,7 @@ from test_figure_links import replies_in
 from test_opro import script
 
 from zero_shot_distill import Project, ZsdError
+from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.prompt.search_job import OproSettings
 from zero_shot_distill.study.notebook import execute_notebook, experiments_dir
 from zero_shot_distill.study.search_comparison import (
@@ -74,7 +75,8 @@ def test_figures_are_drawn(work_dir):
 def test_each_confirmed_point_leads_to_the_replies_that_it_was_computed_from(work_dir, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(work_dir, mine)
-    execute_notebook(experiments_dir() / "prompt_search.ipynb", tmp_path / "executed.ipynb", {"work_dir": str(mine)})
+    asked = {"work_dir": str(mine), "task_name": str(definitions_dir() / "tasks" / "pocket_nli.yaml")}  # as a task of one's own is named
+    execute_notebook(experiments_dir() / "prompt_search.ipynb", tmp_path / "executed.ipynb", asked)
     behind = Counter((one["template"], one["part"]) for one in replies_in(mine / "figures" / "prompt_search.replies.html"))
     searches = read_searches(mine, "pocket_nli")
     for figure, per_prompt in (("confirmed", 1), ("gain", 3)):

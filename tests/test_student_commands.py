@@ -90,6 +90,9 @@ def test_train_then_predict(folder):
     rows = list(csv.DictReader(io.StringIO(predicted.out)))
     assert [list(row) for row in rows] == [["text", "predicted_label", "predicted_score", "predicted_rationale"]] * 2
     assert [row["text"] for row in rows] == ["It works well.", "It broke."]
+    (folder / "table.txt").write_text("number\ttext\n7\tIt works well.\n8\tIt broke.\n")  # as `zsd tasks add` reads a .txt file
+    rows = list(csv.DictReader(io.StringIO(zsd(folder, "predict", "--student", student, "--input", "table.txt").out)))
+    assert [(row["number"], row["text"]) for row in rows] == [("7", "It works well."), ("8", "It broke.")]
 
 
 def test_agreement_with_the_teacher_and_gold_accuracy_on_the_test_rows(folder):

@@ -182,13 +182,20 @@ class Site:
         tags += ["remove-input"] if directives.get("echo") == "false" or not source else []
         tags += ["remove-output"] if directives.get("output") == "false" else []
         tags += ["hide-input"] if name.startswith("experiments/") else []  # the results are the page, the code is a click away
-        alt = directives.get("fig-alt", "")
-        for output in cell.get("outputs", []):
-            for kind in ("image/png", "image/svg+xml"):
-                if kind in output.get("data", {}):
-                    alt = alt or output.get("metadata", {}).get(kind, {}).get("alt", "")
-                    self.without_alt += [name] * (not alt)
-        return [cell | {"source": source, "metadata": {"tags": tags, **({"mystnb": {"image": {"alt": alt}}} if alt else {})}}]
+        shown = [(_alt_of(output, directives.get("fig-alt", "")), output) for output in cell.get("outputs", [])]
+        self.without_alt += [name for alt, _ in shown if alt == ""]
+        # Sphinx gives all figures of a cell one alt text: each figure after the first one comes in a cell of its own, without the code.
+        parts: list[tuple[str, list[dict]]] = [("", [])]
+        for alt, output in shown:
+            if alt and parts[-1][0]:
+                parts.append((alt, []))
+            parts[-1] = (parts[-1][0] or alt or "", [*parts[-1][1], output])
+        made = []
+        for place, (alt, outputs) in enumerate(parts):
+            hidden = [*(tag for tag in tags if tag != "hide-input"), "remove-input"] if place else tags
+            of_figure = {"mystnb": {"image": {"alt": alt}}} if alt else {}
+            made.append(cell | {"source": source, "metadata": {"tags": hidden, **of_figure}} | ({"outputs": outputs} if shown else {}))
+        return made
 
     def _with_links(
         self,
@@ -299,6 +306,17 @@ def _place(repository_path: str) -> str:
 
 def _markdown(source: str) -> Cell:
     return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def _alt_of(
+    output: dict,  # of a cell
+    of_cell: str,  # what its figures show; empty: they say it themselves
+) -> str | None:  # None: no figure; empty: one that says nothing to those who cannot see it
+    "Find what a figure says to those who cannot see it."
+    kinds = [kind for kind in ("image/png", "image/svg+xml") if kind in output.get("data", {})]
+    if not kinds:
+        return None
+    return of_cell or next(filter(None, (output.get("metadata", {}).get(kind, {}).get("alt", "") for kind in kinds)), "")
 
 
 def _head(front_matter: dict, module: Module | None) -> str:

@@ -162,6 +162,14 @@ class HubAccess:
     api: "HfApi"
     address: str
     is_private: bool
+    is_new: bool = False  # it was made just now, and is empty until something is sent
+
+    @property
+    def left_empty(self) -> str:  # empty: it was there before
+        "Say what stands at the hub while nothing is sent."
+        name, kind = self.repository.name, self.repository.kind
+        fix = f"the same command fills it, `hf repos delete {name} --type {kind}` removes it"
+        return f"an empty private one was made at {self.address}: {fix}" if self.is_new else ""
 
 
 def open_repository(
@@ -176,6 +184,7 @@ def open_repository(
     name, kind = repository.name, repository.kind
     try:
         api.whoami()
+        is_new = not api.repo_exists(name, repo_type=kind)
         address = str(api.create_repo(name, repo_type=kind, private=True, exist_ok=True))
         api.auth_check(name, repo_type=kind, write=True)  # a repository of others is no fault for `create_repo`
         is_private = bool(api.repo_info(name, repo_type=kind).private)
@@ -184,7 +193,7 @@ def open_repository(
         raise PublishError(f"{repository}: {why}; {fix}. Nothing was begun") from error
     if not is_private:
         progress.message(f"the {repository} is public: what is uploaded there can be read by all")
-    return HubAccess(repository, api, address, is_private)
+    return HubAccess(repository, api, address, is_private, is_new)
 
 # %% ../nbs/83_publish.ipynb #83a0c1d20022
 @contextmanager
@@ -224,7 +233,8 @@ def send(
     except Exception as error:  # of many libraries
         why, fix = _why(error, access.api.endpoint)
         kept = f"what was to be sent is in {parcel.folder}, and the same command sends it without asking or training again"
-        raise PublishError(f"{access.repository}: not uploaded: {why}; {fix}: {kept}") from error
+        left = f". {access.left_empty.capitalize()}" if access.is_new else ""
+        raise PublishError(f"{access.repository}: not uploaded: {why}; {fix}: {kept}{left}") from error
     return access.address
 
 

@@ -189,6 +189,7 @@ def annotation_card(
     report: AnnotationReport,  # of that job
     counts: Mapping[str, SplitCounts],  # by the task's name of the split
     now: datetime,  # when the card is written
+    hub_name: str = "",  # OWNER/NAME of the repository that it is uploaded to; empty: none
 ) -> str:  # Markdown with YAML front matter, as the Hugging Face hub reads it
     "Write the card: what an annotation is, how it was made, what it cost, and what is wrong with it."
     from huggingface_hub import DatasetCard
@@ -206,6 +207,7 @@ def annotation_card(
         cost=report.usage.cost_text,
         date=f"{now:%Y-%m-%d}",
         folder=Path(report.folder).name,
+        hub_name=hub_name,
         first_split=first_split,
         first_name=first.name,
     )

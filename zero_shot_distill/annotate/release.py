@@ -12,10 +12,11 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def write_release(
     job: AnnotationJob,
     report: AnnotationReport,  # of that job; its folder holds the rows
     now: datetime | None = None,  # with a time zone; None: the present
+    hub_name: str = "",  # OWNER/NAME of the repository that it is uploaded to, for the card; empty: none
 ) -> Release:  # `DataError` or `ReleaseError` where the rows are not those of the report, or nothing can be written
     """Write an annotation as others read it, beside its rows: `dataset/`, `<split>_CoT.json` and the card `README.md`.
 
@@ -148,7 +150,8 @@ def write_release(
     names = check_split_names(job.rows)
     try:
         with _quiet_datasets(), folder_lock(folder):
-            return _write_all(job, _report_there(report), folder, names, now or datetime.now(UTC))
+            card = partial(annotation_card, now=now or datetime.now(UTC), hub_name=hub_name)
+            return _write_all(job, _report_there(report), folder, names, card)
     except OSError as error:
         why = error.strerror or str(error).partition("\n")[0]
         mend = "make room or give write access there, and run the same command again: nothing is asked twice"
@@ -165,7 +168,7 @@ def _report_there(report: AnnotationReport) -> AnnotationReport:
 
 
 def _write_all(
-    job: AnnotationJob, report: AnnotationReport, folder: Path, names: Mapping[str, str], now: datetime
+    job: AnnotationJob, report: AnnotationReport, folder: Path, names: Mapping[str, str], card: Callable[..., str]
 ) -> Release:  # `OSError` where the disk is full
     "Write all parts into a folder of their own, then put them in place."
     making = folder / "release.partial"
@@ -178,7 +181,7 @@ def _write_all(
             rows_path, cot_path = folder / f"{split}.jsonl", making / f"{split}_CoT.json"
             counts[split] = _write_split(rows_path, name, report.splits[split], columns_of(job), cot_path, arrow_paths[name])
         _save_dataset(arrow_paths, making / "dataset")
-        (making / "README.md").write_text(annotation_card(job, report, counts, now), encoding="utf-8")
+        (making / "README.md").write_text(card(job, report, counts), encoding="utf-8")
         paths = [folder / name for name in ("dataset", *(f"{split}_CoT.json" for split in names), "README.md")]
         for path in paths:
             _put(making / path.name, path)

@@ -29,6 +29,7 @@ from zero_shot_distill.cli.options import (
     TaskName,
     TeacherOptions,
     check_profile,
+    command_text,
     names_in,
     with_options,
 )
@@ -267,12 +268,13 @@ def annotate(
         _show_report(report, budget_usd, offline)
         for note in report.notes if common.quiet else ():  # others have read them while the run went
             print(note)
-        _say_next(report, chosen.task)
-    release = write_release(job, report)
+        _say_next(report, chosen.task, common)
+    release = write_release(job, report, hub_name=destination.repository.name if destination else "")
     if report.n_rows_left:
         if destination:
+            left = destination.left_empty and f" ({destination.left_empty})"
             print(
-                f"nothing is uploaded to the {destination.repository} before each row has a reply; run the same command again",
+                f"nothing is uploaded to the {destination.repository} before each row has a reply; run the same command again{left}",
                 file=sys.stderr,
             )
         raise typer.Exit(1)
@@ -280,12 +282,16 @@ def annotate(
         destination.take(annotation_parcel(release), progress)
 
 # %% ../../nbs/9_cli/02_annotate.ipynb #08c373ff
-def _say_next(report: "AnnotationReport", task: str) -> None:
-    "Say how a student is trained on an annotation."
+def _say_next(report: "AnnotationReport", task: str, common: CommonOptions) -> None:
+    "Say how a student is trained on an annotation, and how its replies are read."
+    what = {"--task": task, "--annotations": report.id}
+    explored = f"{command_text('explore', what, common=common)} shows the replies"
     if {"train", "valid"} <= report.splits.keys():
-        print(f"Next: zsd train --task {task} --annotations {report.id}")
-    elif "train" in report.splits:
+        print(f"Next: {command_text('train', what, common=common)}\n      {explored}")
+        return
+    if "train" in report.splits:
         print("To train a student on it, annotate validation rows, too: --splits train,valid (what is stored is not asked again)")
+    print(f"Next: {explored}")
 
 
 def _show_report(report: "AnnotationReport", budget_usd: float | None, offline: bool) -> None:

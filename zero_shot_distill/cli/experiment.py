@@ -25,6 +25,7 @@ from zero_shot_distill.cli.options import (
     TeacherOptions,
     TemplateIds,
     check_profile,
+    explore_text,
     names_in,
     with_options,
 )
@@ -202,9 +203,8 @@ def experiment(
         print(f"{len(reasons)} questions have no reply ({reasons[0]}); the same command goes on", file=sys.stderr)
         raise typer.Exit(1)
     if not common.as_json:
-        print(
-            f"Next: zsd explore --task {task} shows the replies; zsd forecast --task {task} --mix TEMPLATE says what annotating will cost"
-        )
+        explored = explore_text(task, (templates, split, len(rows), seed, prompts), asked, common)
+        print(f"Next: {explored} shows the replies\n      zsd forecast --task {task} --mix TEMPLATE says what annotating will cost")
 
 # %% ../../nbs/9_cli/01_experiment.ipynb #899d99ae
 @with_options

@@ -17,7 +17,7 @@ from .options import CommonOptions, PromptsFile, Seed, TaskName, TeacherOptions,
 from ..core.definition import DataError
 from ..core.display import size_text
 from ..core.printable import json_text
-from ..task.load import load_examples, sample_examples
+from ..task.load import draw_order, load_examples
 from ..task.task import Example, Task, load_task
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -80,8 +80,9 @@ def _gather(
     common: CommonOptions,
 ) -> "Explorer":
     "Find the replies, and what belongs to them."
+    from zero_shot_distill.prompt.collect import draw_samples, published_rows
     from zero_shot_distill.prompt.library import find_templates, pick_templates
-    from zero_shot_distill.prompt.stored import with_stored_sampling
+    from zero_shot_distill.prompt.stored import rows_begun_with, with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.study.explore import NothingToExplore, explore_stored
     from zero_shot_distill.teacher.client import AskOptions, TeacherClient
@@ -90,6 +91,8 @@ def _gather(
 
     names, split, n_rows, seed, prompts = what
     annotations, run = made
+    if annotations and what == ("", None, None, seed, None) and not run and (whole := _whole(annotations, task, common)):
+        return whole
     chosen = pick_templates(find_templates(task, prompts, common.work_dir), names_in(names), task)
     said = _said(run, common.work_dir) if run else []
     rows: Sequence[Example] = load_examples(task, split or ("test" if run else "train"))
@@ -99,16 +102,36 @@ def _gather(
     if run:
         answered = {row.id for row in said}
         rows = [row for row in rows if row.id in answered]
-    rows = rows if n_rows is None else sample_examples(rows, min(n_rows, len(rows)), seed)
+    earlier: Sequence[Example] = ()
+    if n_rows is not None:  # an experiment measures on rows with a label: they come first
+        rows = sorted(draw_order(rows, seed), key=lambda row: row.label is None)[:n_rows]
+        published = published_rows(task, split or "train") if not (annotations or run) else ()
+        earlier = draw_samples(published, min(n_rows, len(published)), seed) if published else ()
     settings = asked.settings()
     if not common.store_path.is_file():  # before one is made for nothing
         raise NothingToExplore(f"no replies in {common.work_dir}; ask first (zsd experiment), or name another --work-dir")
     opened = open_teacher(settings, common.progress, offline=True, store_path=common.store_path)
     with ResponseStore(common.store_path) as store:
         client = TeacherClient(StoredTeacher(opened.teacher.model), store, settings.sampling, AskOptions(opened.price))
+        if earlier:
+            rows = rows_begun_with(rows, earlier, chosen.values(), client, task, common.progress.message)
         pairs = [(template, row) for row in rows for template in chosen.values()]
         client = with_stored_sampling(pairs, task, client, not settings.has_own_sampling, common.progress.message)
         return explore_stored(task, chosen, rows, client, said, confidence)
+
+
+def _whole(name: str, task: Task, common: CommonOptions) -> "Explorer | None":  # None: it is not known any more what was asked
+    "Gather all replies of an annotation, as it has kept what was asked."
+    from zero_shot_distill.annotate.job import JOB_FILE, find_annotation
+    from zero_shot_distill.store.store import ResponseStore
+    from zero_shot_distill.study.behind import explore_annotation
+
+    found = find_annotation(name, common.work_dir)
+    found.load_task(task.source)
+    if not ((found.folder / JOB_FILE).is_file() and common.store_path.is_file()):
+        return None
+    with ResponseStore(common.store_path) as store:
+        return explore_annotation(found, store)
 
 
 def _annotated(

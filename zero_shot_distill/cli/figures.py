@@ -7,6 +7,8 @@ __all__ = ['figures']
 
 # %% ../../nbs/9_cli/05_figures.ipynb #932dfb1d
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,8 @@ import typer
 
 from .options import CommonOptions, with_options
 from .tables import show_rows
+from ..core.definition import DataError
+from ..core.lock import LockError, folder_lock
 from ..core.printable import json_text
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
@@ -61,7 +65,8 @@ def figures(
             progress.message(f"  {end.experiment.name}: {end.fault or (end.left_out and f'left out; {end.left_out}') or 'done'}")
             on_progress(n_done, len(planned))
 
-        ends = make_figures(to_do, workers, on_end)
+        with _alone(folder / "executed"):
+            ends = make_figures(to_do, workers, on_end)
     if all(one.left_out for one in planned):
         first, reason = next(iter(({one.name: one.left_out for one in planned} | left_out).items()))
         if not has_any(folder):
@@ -80,6 +85,18 @@ def figures(
         sys.exit(1)
 
 # %% ../../nbs/9_cli/05_figures.ipynb #7e560fd3
+@contextmanager
+def _alone(executed: Path) -> Iterator[None]:  # `DataError` where another process makes figures there
+    "Hold the folder in which notebooks are executed: two runs would write into each other's."
+    try:
+        with folder_lock(executed, timeout_s=0):
+            yield
+    except LockError:
+        raise DataError(
+            f"{executed}: another `zsd figures` writes there; wait until it has ended, then run the same command again"
+        ) from None
+
+
 def _show(planned: "list[Experiment]", index: Path, as_json: bool) -> None:
     "Print what each experiment answers, and where the page is."
     from zero_shot_distill.study.experiments import MadeFigures

@@ -22,6 +22,7 @@ from zero_shot_distill.cli.options import (
     TaskName,
     TeacherOptions,
     TemplateIds,
+    command_text,
     names_in,
     with_options,
 )
@@ -153,3 +154,6 @@ def opro(
         progress.message(f"  {plan_search(job, client, proposals)}. Ctrl-C is safe: the same command goes on")
         search = search_prompt(job, client, proposals, common.work_dir, progress)
     _show(search, common.as_json)
+    if search.end and split == "train" and not common.as_json:
+        drawn = command_text("figures prompt_search", {"--task": task, "--runs": common.work_dir})
+        print(f"Next: {drawn} draws the search; a click on a point shows the replies behind it")

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['TaskName', 'TaskArgument', 'PromptsFile', 'TemplateIds', 'MixName', 'SplitNames', 'OneSplit', 'Seed', 'Published',
            'NRows', 'BudgetUsd', 'ProfileName', 'Offline', 'DEFAULT_WORK_DIR', 'WorkDir', 'AsJson', 'Quiet',
-           'check_profile', 'names_in', 'CommonOptions', 'TeacherOptions', 'with_options']
+           'check_profile', 'names_in', 'CommonOptions', 'TeacherOptions', 'command_text', 'explore_text',
+           'with_options']
 
 # %% ../../nbs/9_cli/00_options.ipynb #699197f6
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -131,6 +133,31 @@ class TeacherOptions:
         if self.price_in is not None and self.price_out is not None:
             changes["price"] = PriceSettings(input=self.price_in, output=self.price_out)
         return settings.model_copy(update=changes)
+
+# %% ../../nbs/9_cli/00_options.ipynb #nextcmd2
+def command_text(
+    command: str,  # e.g. "figures pareto"
+    options: Mapping[str, object],  # option -> value; None and "" are left out
+    asked: TeacherOptions | None = None,  # None: the command has no such options
+    common: CommonOptions = CommonOptions(),
+) -> str:
+    "Write a command of `zsd` as a user types it, with what was named of teacher and work directory."
+    of_teacher = {f"--{field.name.replace('_', '-')}": getattr(asked, field.name) for field in fields(asked)} if asked else {}
+    where = {"--work-dir": None if common.work_dir == DEFAULT_WORK_DIR else common.work_dir}
+    given = {name: value for name, value in {**options, **of_teacher, **where}.items() if value not in (None, "")}
+    return f"zsd {command}" + "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items())
+
+
+def explore_text(
+    task: str,  # --task
+    what: tuple[str, str, int, int, Path | None],  # --templates, --split, --rows, --seed, --prompts
+    asked: TeacherOptions,
+    common: CommonOptions,
+) -> str:
+    "Write the command that shows the replies to some templates on rows that were drawn."
+    templates, split, n_rows, seed, prompts = what
+    drawn = {"--split": "" if split == "train" else split, "--rows": n_rows, "--seed": "" if seed == 42 else seed}
+    return command_text("explore", {"--task": task, "--templates": templates, **drawn, "--prompts": prompts}, asked, common)
 
 # %% ../../nbs/9_cli/00_options.ipynb #5f3f829d
 def with_options(

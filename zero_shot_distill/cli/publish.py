@@ -25,6 +25,11 @@ class Destination:
     repository: "HubRepository"
     access: "HubAccess | None"  # None: what would be sent is only listed
 
+    @property
+    def left_empty(self) -> str:  # empty: nothing was made
+        "Say what was made at the hub, and is empty while nothing is sent."
+        return self.access.left_empty if self.access else ""
+
     def take(
         self,
         parcel: "Parcel",

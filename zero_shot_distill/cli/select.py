@@ -21,6 +21,7 @@ from zero_shot_distill.cli.options import (
     TaskName,
     TeacherOptions,
     TemplateIds,
+    explore_text,
     names_in,
     with_options,
 )
@@ -29,6 +30,7 @@ from ..core.files import without_nan
 from ..core.printable import json_text
 from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
+from ..task.load import load_examples, sample_labelled
 from ..task.task import load_task
 from ..teacher.settings import open_teacher
 
@@ -147,3 +149,8 @@ def select(
     if choice.n_open:
         print(f"{choice.n_open} questions have no reply; the same command goes on", file=sys.stderr)
         raise typer.Exit(1)
+    if not common.as_json:
+        drawn = [row.id for row in sample_labelled(load_examples(loaded, split), None, seed)]
+        n_rows = 1 + max(drawn.index(row.id) for row in (*rows.selection, *rows.confirmation))
+        explored = explore_text(task, (templates, split, n_rows, seed, prompts), asked, common)
+        print(f"Next: {explored} shows the replies\n      zsd forecast --task {task} --mix {choice.chosen} says what annotating will cost")

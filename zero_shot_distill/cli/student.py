@@ -276,7 +276,10 @@ def predict(
     student: Annotated[Path, typer.Option("--student", help="Folder of a trained student.")],
     input_file: Annotated[
         Path,
-        typer.Option("--input", help="A .csv, .tsv, .jsonl, .json or .parquet file with the task's columns; .txt or -: lines of text."),
+        typer.Option(
+            "--input",
+            help="A .csv, .tsv, .txt, .jsonl, .json or .parquet file with the task's columns; - or a .txt file without a line of column names: lines of text.",
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -298,8 +301,9 @@ def predict(
 
     Example: `zsd predict --student zsd-work/demo/students/ID --input reviews.csv --output labelled.csv`
     """
-    from zero_shot_distill.ner.tagger import is_tagger, predict_entity_rows
-    from zero_shot_distill.student.predict_rows import output_form, predict_rows, write_rows
+    from zero_shot_distill.ner.tagger import is_tagger, load_tagger, predict_entity_rows
+    from zero_shot_distill.student.predict_rows import is_lines, output_form, predict_rows, write_rows
+    from zero_shot_distill.student.student import load_student
     from zero_shot_distill.task.text_file import how_written
 
     form = "json" if as_json else output_form(input_file, output)
@@ -310,8 +314,10 @@ def predict(
             windows = predict_entity_rows(student, input_file, on_progress)
         else:
             windows = predict_rows(student, input_file, explain, read, on_progress)
-        if str(input_file) != "-" and (how := how_written(input_file, input_file.suffix.lower() == ".txt")):
-            print(f"{input_file.name} was read {how}", file=sys.stderr)
+        if str(input_file) != "-":
+            task = (load_tagger if is_tagger(student) else load_student)(student).task
+            if how := how_written(input_file, is_lines(task, input_file)):
+                print(f"{input_file.name} was read {how}", file=sys.stderr)
         written = write_rows(windows, form, output)
     if output is not None:
         why = "a field is empty or the answer is no label of the task"

@@ -18,7 +18,7 @@ from ..core.definition import DataError
 from .columns import ColumnOptions, listed, name_words, set_of
 from .entity_labels import listed_cell
 from .inspect import Finding
-from .numbers import numeric_value
+from .numbers import is_date, numeric_value
 from .rows import Row, is_empty
 from .table import Column, Table
 from .task import COLUMN, choose, normal_words
@@ -219,7 +219,7 @@ def read_answers(
     cells = (
         [str(row[filled.name]) for row in table.sample if not is_empty(row.get(filled.name))] + [*(filled.values or ())] if filled else []
     )
-    odd = [value for value in cells if numeric_value(value) is None]
+    odd = cells if cells and all(map(is_date, cells)) else [value for value in cells if numeric_value(value) is None]
     if odd and not options.labels and options.metric != "exact" and all(map(_amount_at_end, cells)):
         return Answers({"metric": "numeric", "label_pattern": AT_END}, findings=(_about_ends(filled),))
     if options.metric == "numeric" and odd:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..core.definition import DataError
 from ..core.display import result_html
 from ..core.progress import OnProgress
-from .numbers import numeric_value, whole_number
+from .numbers import is_date, numeric_value, whole_number
 from .rows import Row, is_empty, limited, n_rows_told, read_rows
 from .task import normal_words
 from .text_file import how_written, open_bytes
@@ -38,7 +38,7 @@ class Column:
     "Describe what a column of some files holds."
 
     name: str  # name of the column
-    kind: str  # text, words (one each, or few different ones), number, yes/no, list, empty or other
+    kind: str  # text, words (one each, or few different ones), number, date, yes/no, list, empty or other
     n_empty: int  # empty cells
     n_distinct: int  # different values, as they are written
     longest: int  # characters of the longest value
@@ -185,6 +185,8 @@ def _kind(types: set[type], sample: list[Any], n_distinct: int, n_filled: int) -
     if not types <= {str, int, float, bool}:
         return "other"
     texts = [str(value) for value in sample]
+    if texts and all(map(is_date, texts)):
+        return "date"
     if texts and all(numeric_value(text) is not None for text in texts):
         return "number"
     n_words = sum(len(text.split()) for text in texts) / max(len(texts), 1)
