@@ -429,7 +429,7 @@ def test_doctor_says_what_is_missing_and_what_works_without(tmp_path):
         OPENAI_API_KEY="sk-very-secret-0123456789",
         OPENAI_BASE_URL="http://teacher.example/v1",
     )
-    done = zsd(tmp_path, "doctor", "--json", env=env)
+    done = zsd(tmp_path, "doctor", "--json", env=env, preload="none")
     found = {finding["about"]: finding for finding in json.loads(done.out)}
     assert (done.status, found["model hub"]["state"], found["hosted teacher"]["state"]) == (0, "missing", "ok")
     assert "package index" in found["model hub"]["advice"]

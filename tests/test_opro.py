@@ -164,7 +164,7 @@ def test_what_is_printed(tmp_path):
     assert [len(figure.axes) for figure in figures] == [1, 1]
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_anywhere_it_goes_on_with_the_same_trajectory(tmp_path, by):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):

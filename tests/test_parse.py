@@ -72,7 +72,9 @@ def small():
         yield teacher
 
 
-@pytest.mark.parametrize("template", [BY_SCHEMA, LABEL_FIRST, LABEL_ONLY], ids=lambda template: template.id)
+@pytest.mark.parametrize(
+    "template", [BY_SCHEMA, pytest.param(LABEL_FIRST, marks=pytest.mark.slow), LABEL_ONLY], ids=lambda template: template.id
+)
 def test_a_real_teacher_keeps_to_the_schema(template, small, store):
     read = collect_replies(each_with(template, rows=ROWS[:4]), TASK, TeacherClient(small, store, SAMPLING))
     for one in read:

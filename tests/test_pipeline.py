@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from scripted_server import Scripted, ScriptedServer
+from scripted_server import Latency, Scripted, ScriptedServer
 from zsd_command import SMALL, Done, Project, ended, environment, interrupt, runs, said, start, stored, wait_until, zsd
 
 from zero_shot_distill.student.student import predict
@@ -289,35 +290,45 @@ def serve(folder: Path) -> tuple[subprocess.Popen, str, str]:
     return process, settings["OPENAI_BASE_URL"].rstrip("/"), settings["OPENAI_API_KEY"]
 
 
-def test_a_hosted_teacher(tmp_path):
-    "The same file with a model's name: key and address once from the environment, stopped, then from .env; nothing asked twice."
-    folder = tmp_path / "mine"
+def hosted(folder: Path) -> Project:
+    "A project with a model's name in place of weights, and two students of two steps."
     folder.mkdir()
     project = Project(folder)
     project.pipeline["teacher"] |= {"model": SMALL}
     project.pipeline["students"] |= {"steps": 2, "gold_seeds": []}
     project.write().make_student()
-    server, address, key = serve(tmp_path / "server")
-    children = psutil.Process(server.pid).children(recursive=True)
-    try:
-        with CountingProxy(address) as proxy:
-            env = environment(OPENAI_BASE_URL=proxy.base_url, OPENAI_API_KEY=key)
-            stopped = interrupt(folder, lambda _: len(stored(folder)) >= 2, *RUN, env=env)
-            assert (stopped.status, stopped.last_line) == (1, HOW_TO_GO_ON), stopped.err
-            assert stopped.children == ()
-            (folder / ".env").write_text(f"OPENAI_BASE_URL={proxy.base_url}\nOPENAI_API_KEY={key}\n")
-            done = zsd(folder, *RUN, "--json", "--quiet")
-            assert (done.status, done.err) == (0, "")
-            assert len(proxy.asked) == len(stored(folder)) == N_QUESTIONS
-            # The one reply that was under way may have come too late to be kept.
-            assert proxy.asked.total() <= N_QUESTIONS + 1
-            assert proxy.authorizations == {f"Bearer {key}"}
-    finally:
-        server.send_signal(signal.SIGINT)
-    assert server.wait(60) == 0
-    assert said(tmp_path / "server") == ""
-    assert children
-    assert ended(children)
+    return project
+
+
+def run_hosted(folder: Path, address: str, key: str) -> Done:
+    "Key and address once from the environment, stopped, then from .env."
+    stopped = interrupt(folder, lambda _: len(stored(folder)) >= 2, *RUN, env=environment(OPENAI_BASE_URL=address, OPENAI_API_KEY=key))
+    assert (stopped.status, stopped.last_line) == (1, HOW_TO_GO_ON), stopped.err
+    assert stopped.children == ()
+    assert key not in stopped.err
+    (folder / ".env").write_text(f"OPENAI_BASE_URL={address}\nOPENAI_API_KEY={key}\n")
+    done = zsd(folder, *RUN, "--json", "--quiet")
+    assert (done.status, done.err) == (0, "")
+    return done
+
+
+def says_a_letter(body: dict, n: int) -> Scripted:
+    "Letters that stand for two labels, by the words that were asked."
+    letter = "ab"[zlib.crc32(body["messages"][-1]["content"].encode()) % 2]
+    return Scripted(text=f"a reason of more than five words is given here {letter}")
+
+
+def test_a_hosted_teacher(tmp_path):
+    "The same file with a model's name: nothing asked twice, no price made up, and the key in no file."
+    folder, key = tmp_path / "mine", "sk-hosted-0123456789"
+    hosted(folder)
+    with ScriptedServer(says_a_letter, latency=Latency(0.15)) as server:
+        done = run_hosted(folder, server.base_url, key)
+    asked = Counter(json.dumps(body, sort_keys=True) for body in server.bodies)
+    assert len(asked) == len(stored(folder)) == N_QUESTIONS
+    # The one reply that was under way may have come too late to be kept.
+    assert asked.total() <= N_QUESTIONS + 1
+    assert {*server.authorizations} == {f"Bearer {key}"}
 
     printed = json.loads(done.out)
     assert [student["method"] for student in printed["students"]] == ["standard", "step-by-step"]
@@ -333,7 +344,28 @@ def test_a_hosted_teacher(tmp_path):
     written = [path for path in folder.rglob("*") if path.is_file() and path.name != ".env"]
     assert len(written) > 20
     assert not [path for path in written if key.encode() in path.read_bytes()]
-    assert key not in stopped.err + done.err + done.out
+    assert key not in done.out + done.err
+
+
+@pytest.mark.slow
+def test_a_teacher_that_zsd_serves(tmp_path):
+    "The small teacher behind its own address, as another program would use it; its server ends with the command."
+    folder = tmp_path / "mine"
+    hosted(folder)
+    server, address, key = serve(tmp_path / "server")
+    children = psutil.Process(server.pid).children(recursive=True)
+    try:
+        with CountingProxy(address) as proxy:
+            run_hosted(folder, proxy.base_url, key)
+            assert len(proxy.asked) == len(stored(folder)) == N_QUESTIONS
+            assert proxy.asked.total() <= N_QUESTIONS + 1
+            assert proxy.authorizations == {f"Bearer {key}"}
+    finally:
+        server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 0
+    assert said(tmp_path / "server") == ""
+    assert children
+    assert ended(children)
 
 
 # Answers without a list of labels, from a scripted teacher that is always right
@@ -441,6 +473,7 @@ def test_answers_that_are_numbers(tmp_path):
     assert "split rows with a label with a rationale gold accuracy train 36 " + " ".join(shares) in ran.page
 
 
+@pytest.mark.slow  # test_student.py has such students, test_thesis_commands.py such annotations
 def test_answers_that_are_choices_of_the_row(tmp_path):
     project = free_answers(
         tmp_path,

@@ -36,8 +36,8 @@ def test_hypotheses_are_distinct_and_every_row_has_a_rationale_of_one_sentence()
         assert not re.search(r"\b(entail|contradict|neutral|premise|hypothes)", row.rationale.lower()), row
 
 
-def hypothesis_only_accuracies() -> dict[str, float]:
-    "Accuracy of bag-of-words classifiers that see the hypothesis alone: 8 folds by premise, mean of 5 foldings."
+def hypothesis_only_accuracies(n_foldings: int) -> dict[str, float]:
+    "Accuracy of bag-of-words classifiers that see the hypothesis alone: 8 folds by premise, mean of some foldings."
     texts = [row.fields["hypothesis"] for row in ROWS]
     labels = np.array([row.label for row in ROWS])
     premises = np.unique([row.fields["premise"] for row in ROWS], return_inverse=True)[1]
@@ -47,14 +47,14 @@ def hypothesis_only_accuracies() -> dict[str, float]:
             model = make_pipeline(CountVectorizer(ngram_range=(1, ngrams), binary=True), classifier)
             scores = [
                 cross_val_score(model, texts, labels, groups=premises, cv=StratifiedGroupKFold(8, shuffle=True, random_state=seed)).mean()
-                for seed in range(5)
+                for seed in range(n_foldings)
             ]
             found[f"{type(classifier).__name__}, up to {ngrams}-grams"] = float(np.mean(scores))
     return found
 
 
 def test_the_hypothesis_alone_does_not_give_the_class_away():
-    accuracies = hypothesis_only_accuracies()
+    accuracies = hypothesis_only_accuracies(5)
     print(json.dumps(accuracies, indent=1))
     assert max(accuracies.values()) < 0.45
 
@@ -67,7 +67,7 @@ def test_that_check_finds_a_give_away(monkeypatch):
         for row in ROWS
     ]
     monkeypatch.setitem(globals(), "ROWS", leaky)
-    assert max(hypothesis_only_accuracies().values()) > 0.45
+    assert max(hypothesis_only_accuracies(1).values()) > 0.45
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

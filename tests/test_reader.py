@@ -193,12 +193,13 @@ FORMS = (
 BEFORE = ("", "The text has a few words on this.\n", "<think>It may be {other}.</think>\n", "It is not {other}.\n")
 
 
+@pytest.mark.parametrize("n_tasks", [40, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("read_as", ["label-first", "label-last", "json"])
-def test_any_label_in_a_plain_sentence_reads_back(read_as):
+def test_any_label_in_a_plain_sentence_reads_back(read_as, n_tasks):
     "For any task and any of its labels: what is read is that label; nearly always it is read."
     draw = random.Random(read_as)
     unread, n = [], 0
-    for _ in range(150):
+    for _ in range(n_tasks):
         labels = draw.sample(LABELS, draw.randint(2, 6))
         label = draw.choice(labels)
         other = draw.choice([one for one in labels if one != label])

@@ -111,6 +111,7 @@ def test_the_worse_template_goes_first():
 # The replay benchmark, on a small folder laid out as the thesis's
 
 
+@pytest.mark.slow  # of a program that is run by hand
 def test_the_benchmark_copes_with_few_templates_ties_and_gaps(tmp_path):
     generator = np.random.default_rng(0)
     templates = {

@@ -353,7 +353,7 @@ def test_the_code_of_the_card_runs_as_it_stands(folder, student):
     assert answers[1].strip() == row["predicted_rationale"]
 
 
-@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.slow), "onnx-int8"])  # nbs/5_student/07_export compares the first
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-int8", marks=pytest.mark.slow)])
 def test_an_exported_student_is_asked_like_any_other(folder, student, form):
     "It is written with its figures beside the original's, and says the same where nothing was rounded."
     for name in ("onnxruntime", "onnxscript"):

@@ -69,8 +69,9 @@ def test_a_sweep_trains_what_is_not_there_and_compares(folder):
     assert not list((folder / "zsd-work" / "students").iterdir())
     # Another machine finds them at the address, and trains none of them again.
     other = ("--records", "shared", "--work-dir", "elsewhere", "--dry-run")
-    assert "4 records fetched from shared" in sweep(folder, *other, seeds=[0, 1]).err
-    assert "4 students, 4 trained already" in sweep(folder, *other, seeds=[0, 1]).err
+    elsewhere = sweep(folder, *other, seeds=[0, 1])
+    assert "4 records fetched from shared" in elsewhere.err
+    assert "4 students, 4 trained already" in elsewhere.err
     # What zsd train has trained is not trained again.
     how = ("--preset", "quick", "--method", "standard", "--steps", "6", "--set", "eval_every=3", "--seed", "2", "--quiet")
     trained = zsd(folder, "train", "--annotations", "rows.jsonl", "--student", "./tiny", *how)

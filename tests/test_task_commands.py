@@ -13,8 +13,10 @@ from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import Done, environment, is_one_line, rows_of, zsd
 
+from zero_shot_distill.task import no_label
 from zero_shot_distill.task.inspect import CHARACTERS_READ
 from zero_shot_distill.task.load import load_examples
+from zero_shot_distill.task.numbers import numeric_value
 from zero_shot_distill.task.task import load_task
 
 SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or ROOT.parent / "shared" / "data")
@@ -493,6 +495,14 @@ def test_svamp(tmp_path):
     assert definition["fields"] == {"Body": "Body", "Question": "Question"}
     assert report["n_rows"] == {"train": 800, "valid": 100, "test": 100}
     assert add(tmp_path, "equations", shared("svamp/SVAMP.json"), "--label", "Equation")["definition"]["label_column"] == "Equation"
+
+
+def test_answers_that_are_numbers_are_each_read_a_few_times(monkeypatch):
+    "And not once for each other one: a thousand took twenty seconds."
+    read = []
+    monkeypatch.setattr(no_label, "numeric_value", lambda text: read.append(text) or numeric_value(text))
+    assert no_label.no_label_values({"NA": 1, "n/a": 1} | {str(n): 1 for n in range(500)}, ()) == ["NA", "n/a"]
+    assert len(read) < 10 * 502
 
 
 def test_pocket_nli(tmp_path):

@@ -189,6 +189,7 @@ def ended(pid: int, within_s: float = 60.0) -> bool:
     return False
 
 
+@pytest.mark.slow  # test_pipeline.py stops `zsd run` while the same teacher is asked
 def test_ctrl_c_keeps_what_arrived_and_the_next_run_goes_on(small, tmp_path):
     "SIGINT to the whole foreground group, as a terminal sends it."
     path = tmp_path / "responses.sqlite"
@@ -208,6 +209,7 @@ def test_ctrl_c_keeps_what_arrived_and_the_next_run_goes_on(small, tmp_path):
         assert (asked.n_asked, asked.failures, len(asked.responses)) == (12 - known, {}, 12)
 
 
+@pytest.mark.slow  # and kills it
 def test_a_killed_parent_leaves_no_server_behind(tmp_path):
     "SIGKILL gives us no chance to tidy up; the server must notice by itself."
     process, child = start_asking(tmp_path / "responses.sqlite")

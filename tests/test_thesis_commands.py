@@ -142,21 +142,21 @@ def test_an_imported_mix_by_its_number(shared, folder):
     assert report["n_rows_left"] > 0
 
 
-@pytest.mark.parametrize("option", ["--explanation-rate", "--explanation-rate-of-existing"])
-def test_explanation_rates(shared, folder, option):
+def test_explanation_rates(shared, folder):
     "Labels by template 2, rationales by template 1, which was asked on 222 of 800 rows; the rate is of the rows, or of the rationales there are."
-    mix = own_mix(folder, explanation={1: 1.0})
-    existing = [row["id"] for row in annotated(folder, with_data(shared), "--mix", mix, "--published")[1]["train"] if row["rationale"]]
+    how = ("--mix", own_mix(folder, explanation={1: 1.0}), "--published")
+    existing = [row["id"] for row in annotated(folder, with_data(shared), *how)[1]["train"] if row["rationale"]]
     assert 200 < len(existing) <= 222
-    kept = {}
-    for rate in (0.1, 0.2):
-        _, rows = annotated(folder, with_data(shared), "--mix", mix, "--published", option, str(rate))
-        kept[rate] = {row["id"] for row in rows["train"] if row["rationale"]}
-        assert all(row["label"] for row in rows["train"])
-        if option == "--explanation-rate-of-existing":
-            assert len(kept[rate]) == round(rate * len(existing))
-    assert kept[0.1] < kept[0.2] < set(existing)
-    assert annotated(folder, with_data(shared), "--mix", mix, "--published", option, "0.2")[1]["train"] == rows["train"]
+    for option in ("--explanation-rate", "--explanation-rate-of-existing"):
+        kept = {}
+        for rate in (0.1, 0.2):
+            _, rows = annotated(folder, with_data(shared), *how, option, str(rate))
+            kept[rate] = {row["id"] for row in rows["train"] if row["rationale"]}
+            assert all(row["label"] for row in rows["train"])
+            if option == "--explanation-rate-of-existing":
+                assert len(kept[rate]) == round(rate * len(existing))
+        assert kept[0.1] < kept[0.2] < set(existing)
+    assert annotated(folder, with_data(shared), *how, option, "0.2")[1]["train"] == rows["train"]
 
 
 def test_the_true_explanation_rate(shared, folder):

@@ -234,7 +234,11 @@ def test_training_does_without_the_attention_of_cudnn(tiny, tmp_path):
 # --- methods
 
 
-@pytest.mark.parametrize("method", METHODS)
+# Of the others there are quick tests of one kind each: those of a label that comes first, of a shared encoder, and of one answer in test_student_measure.py.
+QUICK_METHODS = ("standard", "step-by-step", "mutual-information")
+
+
+@pytest.mark.parametrize("method", [pytest.param(name, marks=() if name in QUICK_METHODS else pytest.mark.slow) for name in METHODS])
 def test_each_method_learns_by_heart_and_is_read_again(tiny, tmp_path, method):
     config = TrainingConfig(method, "teacher", steps=90, eval_every=90, batch_size=12, learning_rate=1e-2)
     learned = train_student(tiny, "tiny T5", ROWS, VALID, TASK, config, tmp_path / "student")

@@ -1,4 +1,5 @@
 # Sphinx's settings for `make docs` where Quarto is missing. Pages must open from file:// and ask nothing of any other machine.
+import posixpath
 import re
 import sys
 from configparser import ConfigParser
@@ -66,7 +67,7 @@ def _visit_math(translator, node):
     raise SkipNode
 
 
-_sidebars = {}  # folder of pages -> the list of all pages as seen from there
+_sidebars = {}  # "": the list of all pages as seen from the home page; folder of pages -> as seen from there
 
 
 def _hold_sidebar(app, pagename, templatename, context, doctree):
@@ -75,15 +76,22 @@ def _hold_sidebar(app, pagename, templatename, context, doctree):
 
 
 def _share_sidebar(app, pagename, templatename, context, doctree):
-    "Make the list of all pages once a folder, and mark the page itself in it."
+    "Make the list of all pages once, write its links as seen from the page's folder, and mark the page itself in it."
     make = context["toctree"] = context.pop("toctree_of_all")
     folder, _, name = pagename.rpartition("/")
-    if folder not in _sidebars:
+    if not _sidebars:
         seen = make(collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
         seen = seen.replace('<a class="current reference internal" href="#">', f'<a class="reference internal" href="{name}.html">')
         seen = seen.replace('role="heading"', 'role="heading" aria-level="2"')
-        _sidebars[folder] = get_navigation_tree(seen.replace('<ul class="current">', "<ul>").replace(' current">', '">'))
+        tree = get_navigation_tree(seen.replace('<ul class="current">', "<ul>").replace(' current">', '">'))
+        _sidebars[""] = _with_links(tree, lambda link: posixpath.normpath(posixpath.join(folder, link)))
+    if folder not in _sidebars:
+        _sidebars[folder] = _with_links(_sidebars[""], lambda link: posixpath.relpath(link, folder))
     context["furo_navigation_tree"] = _marked(_sidebars[folder], f'<a class="reference internal" href="{name}.html">')
+
+
+def _with_links(tree, change):
+    return re.sub(r'(?<=<a class="reference internal" href=")[^"]+', lambda found: change(found[0]), tree)
 
 
 def _marked(tree, link):

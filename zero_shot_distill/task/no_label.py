@@ -53,9 +53,10 @@ def _no_word(value: str) -> bool:  # but an emoji is one
 
 def _says_missing(value: str, values: Collection[str]) -> bool:
     "Tell whether a word stands for a missing value; NA among EU and AS is a label as they are."
+    if value.lower() not in _NOTHING:
+        return False
     others = [other for other in values if _is_word(other) and other.lower() not in _NOTHING and numeric_value(other) is None]
-    is_code = value.isalpha() and value.isupper() and bool(others) and all(map(str.isupper, others))
-    return value.lower() in _NOTHING and not is_code
+    return not (value.isalpha() and value.isupper() and others and all(map(str.isupper, others)))
 
 
 def _is_missing(minus: list[str], counts: Mapping[str, int], alone: Collection[str]) -> bool:
