@@ -916,13 +916,14 @@ def test_killed_at_a_step(tmp_path, step, when):
             assert {response.attempts for response in store.get_many(r.key for r in requests).values()} == {1}
 
 
-def test_killed_at_random_moments(tmp_path):
-    "Forty times, with two batches at a time and lines that fail and come twice: nothing lost, nothing paid twice."
+@pytest.mark.parametrize("n_rounds", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tmp_path, n_rounds):
+    "Ten times a round, with two batches at a time and lines that fail and come twice: nothing lost, nothing paid twice."
     path = tmp_path / "responses.sqlite"
     rng = random.Random(7)
     n_killed = 0
     with serve(in_progress_s=0.15, faults={"500": 0.1}, share_duplicated=0.1, n_cut_downloads=2) as server:
-        for start in range(0, 400, 100):
+        for start in range(0, 100 * n_rounds, 100):
             for _ in range(10):
                 process = start_run(server, path, 90, start=start, n_a_batch=50)
                 process.join(rng.random() * 0.5)
@@ -938,8 +939,8 @@ def test_killed_at_random_moments(tmp_path):
             by_batch(server, requests_for(1, start=1000), store)
             # A process that is killed as it begins or ends a batch may leave an empty lock file.
             assert [left for left in left_over(store) if not left.endswith(".lock")] == []
-        assert paid_once(server, 361)
-        assert n_killed > 15
+        assert paid_once(server, 90 * n_rounds + 1)
+        assert n_killed > 4 * n_rounds - 1
 
 
 def test_four_processes_share_a_store(tmp_path):

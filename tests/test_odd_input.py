@@ -393,7 +393,7 @@ def load_one(name: str, templates) -> None:
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_every_value_of_every_definition_by_every_odd_value(name, every, tmp_path, monkeypatch):
-    "What is read is read; all else is one line and the exit status of the user's own input, whatever stands where. Of each place some odd values are quick."
+    "What is read is read; all else is one line and the exit status of the user's own input, whatever stands where; in the quick test, where places are many, each by some of the values."
     assert len(ODD_VALUES) % 7  # so that each of them has its turn
     monkeypatch.chdir(tmp_path)
     for file, content in (("task_of_the_templates.yaml", TASK), ("t.yaml", TASK), ("p.yaml", TEMPLATES)):
@@ -404,7 +404,8 @@ def test_every_value_of_every_definition_by_every_odd_value(name, every, tmp_pat
     (tmp_path / name).write_text(yaml.dump(content))
     load_one(name, templates)
     statuses = defaultdict(list)
-    n_refused, tried = 0, [(at, what) for at in (*places(content), *further) for what in ODD_VALUES][::every]
+    n_refused, tried = 0, [(at, what) for at in (*places(content), *further) for what in ODD_VALUES]
+    tried = tried[::every] if len(tried) > 500 else tried
     for at, what in tried:
         changed = inside = copy.deepcopy(content)
         for key in at[:-1]:

@@ -175,7 +175,9 @@ def repeating(kind: str, share: float, delay_s: tuple[float, float]) -> Callable
 
 
 @pytest.mark.parametrize("kind", ["an id each", "one id for all", "yes or no"])
-@pytest.mark.parametrize(("share", "delay_s"), [(1.0, (0.002, 0.03)), (1.0, (0.002, 0.002)), (0.1, (0.01, 0.02))])
+@pytest.mark.parametrize(
+    ("share", "delay_s"), [(1.0, (0.002, 0.03)), pytest.param(1.0, (0.002, 0.002), marks=pytest.mark.slow), (0.1, (0.01, 0.02))]
+)
 def test_no_row_holds_another_rows_reply(kind, share, delay_s):
     run = Run(repeating(kind, share, delay_s), 300, latency=Latency(0.01))
     held = {request.key: run.stored[request.key].text for request in run.requests}
