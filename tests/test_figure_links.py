@@ -86,6 +86,7 @@ def test_points_of_a_page_an_index_and_a_figure_lead_to_their_replies(browser, n
     page.close()
 
 
+@pytest.mark.slow  # test_the_report_of_a_run_leads_to_the_rows_of_each_point has those of today
 def test_replies_of_before_go_with_a_run_that_has_none(names, tmp_path):
     folder = tmp_path / "figures"
     shutil.copytree(names, folder)

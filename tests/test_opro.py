@@ -241,6 +241,7 @@ def test_it_goes_on_while_the_optimiser_is_useless_and_stops_after_three_steps(t
     assert (report["end"]["why"], report["refused"], report["n_steps"]) == ("UNUSABLE", {"repeated": 15}, 4)
 
 
+@pytest.mark.slow  # test_opro_peers.py has the other proposers
 def test_another_optimiser_and_other_proposers(tmp_path):
     (tmp_path / "other.yaml").write_text("model: other-model\nsampling: {max_completion_tokens: 900}\nprice: {input: 1, output: 1}\n")
     with ScriptedServer(script) as server:

@@ -91,6 +91,7 @@ def test_the_five_commands(tmp_path: Path):
     assert list(tmp_path.glob("zsd-work/reviews/report/*.html"))
 
 
+@pytest.mark.slow  # test_few_gold.py has such rows
 def test_few_labelled_rows_among_many(tmp_path: Path):
     "Prompts are chosen and students measured on the rows with a label; all rows are annotated."
     without = ({}, {"label": None}, {"label": "-"})  # ways to have none

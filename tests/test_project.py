@@ -220,6 +220,7 @@ def test_annotating_by_batch(server, tmp_path):
     zsd.close()
 
 
+@pytest.mark.slow  # the tutorials ask the same teacher in several cells; test_progress.py has the bar
 def test_in_a_notebook_the_embedded_teacher_stays_open_and_shows_a_bar(tmp_path):
     "It is loaded once for all cells; a bar says so and then how far it is, and nothing of it is left in the saved notebook."
     cells = [

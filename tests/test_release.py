@@ -473,7 +473,7 @@ def test_again(pocket):
     assert {Path(name).name for name in changed} <= {"state.json"}  # `datasets` gives it another fingerprint
 
 
-@pytest.mark.parametrize("limit", [2_000, 6_000])
+@pytest.mark.parametrize("limit", [2_000, pytest.param(6_000, marks=pytest.mark.slow)])
 def test_a_full_disk(pocket, tmp_path, limit):
     "A limit on the size of files stands for it. One line; what was there before stays, whole, and nothing else."
     job, report = pocket

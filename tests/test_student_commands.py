@@ -219,6 +219,7 @@ def test_files_that_cannot_be_trained_on(folder, content, more, parts):
     is_one_line(train_on_file(folder, *more, name="mine.csv"), 2, *parts)
 
 
+@pytest.mark.slow  # nbs/1_weights/04_hub_model asks such a hub and hears the same
 def test_a_model_of_the_hub_that_cannot_be_reached(folder, own_file):
     "Nothing listens at this address; it is said at once."
     env = environment(HF_ENDPOINT="http://127.0.0.1:9")
@@ -332,6 +333,10 @@ def test_folders_that_are_no_student(folder, student):
 
 def test_what_cannot_be_uploaded_is_said_before_training(folder, own_file):
     is_one_line(train_on_file(folder, "--push-to-hub", "me/reviews", "--seeds", "0,1"), 2, "--push-to-hub takes one student; give one seed")
+
+
+@pytest.mark.slow  # test_publish.py asks such a hub in its own process, and test_tasks.py by a command
+def test_a_hub_that_cannot_be_reached_is_said_before_training(folder, own_file):
     env = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_none")
     done = zsd(folder, "train", "--annotations", "reviews.csv", "--student", "./tiny", "--push-to-hub", "me/reviews", env=env)
     is_one_line(
@@ -339,6 +344,7 @@ def test_what_cannot_be_uploaded_is_said_before_training(folder, own_file):
     )
 
 
+@pytest.mark.slow  # test_release.py runs the code of the other card, test_student_models.py reads such folders
 def test_the_code_of_the_card_runs_as_it_stands(folder, student):
     "In another process, with transformers alone; it says what `predict` says."
     card = (folder / student / "README.md").read_text()

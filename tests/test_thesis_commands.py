@@ -60,6 +60,7 @@ def own_mix(folder: Path, **content) -> str:
     return str(path)
 
 
+@pytest.mark.slow  # test_thesis.py compares the same figures in its own process, test_svamp_as_published those of this command
 def test_cqa_as_published(shared, folder):
     "Six counts of 84 templates, right and wrong of 82, the costs of all: without the data set, from what was imported."
     figures = evaluated(folder, environment(), "--task", "cqa", "--profile", "thesis")
@@ -229,6 +230,7 @@ def test_a_split_that_the_task_does_not_know(shared, tmp_path):
     assert {id: one["performance"] for id, one in figures.items()} == {"3": None}
 
 
+@pytest.mark.slow  # test_at_once.py and test_store.py have processes that write at once
 def test_two_imports_at_once(shared, tmp_path):
     "Neither loses what the other has brought."
     part = str(shared / "thesis" / "query-results" / "cqa")

@@ -168,7 +168,7 @@ def test_a_training_that_never_gets_a_checkpoint_still_ends(tiny, unbroken, tmp_
     assert "no checkpoint at step 1 (No space left on device); there is none before it; free some space" in caplog.text
 
 
-@pytest.mark.parametrize("began", ["fp32", "bf16"])
+@pytest.mark.parametrize("began", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_training_goes_on_in_the_precision_in_which_it_began(tiny, tmp_path, monkeypatch, began):
     "Also on a machine for which `auto` says another one."
 
