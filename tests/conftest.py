@@ -15,6 +15,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 LONG = (
     "test_docs.py",
     "test_pipeline.py",
+    "test_tutorials.py",
     "test_student_commands.py",
     "test_thesis_commands.py",
     "test_figures_command.py",

@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accessibility import violations
@@ -588,3 +590,23 @@ Object.assign(window, {{ models, removes, widget, place }});
     assert tags("b") == tags("a") == ["odd"]
     page.close()
     assert not faults
+
+
+def test_where_no_widget_is_drawn_the_text_says_what_to_do_and_colab_is_told_to_draw_it(monkeypatch):
+    "Colab is not here: a module in its place, which says that its manager of widgets was switched on."
+    from anywidget import _util
+
+    explorer = explorer_of(replied(2))
+    shown, metadata = explorer._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "text/plain"} == shown.keys()
+    assert ".in_page() shows it where no widget is drawn" in shown["text/plain"]
+    assert metadata == {}
+    switched_on = []
+    colab = SimpleNamespace(
+        enable_custom_widget_manager=lambda: switched_on.append(True), _widgets=SimpleNamespace(_installed_url="https://colab.example/1")
+    )
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
+    _util.enable_custom_widget_manager_once.cache_clear()
+    _, metadata = explorer._repr_mimebundle_()
+    assert switched_on == [True]
+    assert "custom_widget_manager" in str(metadata)

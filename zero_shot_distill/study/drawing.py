@@ -269,6 +269,8 @@ def _links_text(replies: str | Mapping[str, str], links: Iterable[str]) -> str: 
     "List the links of a figure as words, for those who do not click on points."
     found = {page: _link_words(dict(parse_qsl(link[1:]))) for link in links if (page := _leads_to(link, replies))}
     listed = ", ".join(f'<a href="{escape(page)}">{escape(words)}</a>' for page, words in found.items())
+    if not isinstance(replies, str):  # students of gold labels alone have none
+        return f"Points lead to the replies behind them: {listed}."
     return f"Each point leads to the replies behind it: {listed}."
 
 

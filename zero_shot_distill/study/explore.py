@@ -269,11 +269,13 @@ class Explorer(ExploredReplies):
             if change["old"].get(key) != (now := change["new"].get(key, [])) and key in about:
                 write_tag(self.tags_file, {"key": key, "template": about[key][1], "row": about[key][2], "tags": list(now)})
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.widget()._repr_mimebundle_(**options)
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        "Show the widget; where none is drawn, what to do instead. In Colab anywidget switches its manager of widgets on."
+        shown, metadata = self.widget()._repr_mimebundle_(**options)
+        return shown | {"text/plain": repr(self)}, metadata
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}: {self.title}, {len(self.replies)} replies; .write('replies.html') makes a page"
+        return f"{type(self).__name__}: {self.title}, {len(self.replies)} replies; .in_page() shows it where no widget is drawn, .write('replies.html') makes a page"
 
 
 @cache
