@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from zsd_command import environment, is_one_line, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.core.definition import DataError
-from zero_shot_distill.entities.align import Mention, MentionFault, align, occurrences
+from zero_shot_distill.entities.align import Mention, MentionFault, align, occurrences, place_marked
 from zero_shot_distill.entities.compare import compare_entities
 from zero_shot_distill.entities.entity import Entity, read_entities
 from zero_shot_distill.entities.tags import Scheme, TagSpan, scheme_of, tag_spans, write_tags
@@ -219,6 +220,45 @@ def test_where_words_are(mention, found):
     assert [TEXT[slice(*place)] for place in occurrences(TEXT, mention)] == found
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("text", "mention", "found"),
+    [
+        ("We met at Café Müller.", "Cafe Muller", ["Café Müller"]),
+        ("We met at Cafe Muller.", "Café Müller", ["Cafe Muller"]),
+        ("São Paulo, not Sao Tome", "sao paulo", ["São Paulo"]),
+        ("Jose is here, José is not", "Jose", ["Jose"]),  # as it is written, before anything else
+        ("José and Josè left", "Jose", []),  # which of them?
+        ("Cafés are here", "Cafe", []),
+        ("Ελλάδα", "Ελλαδα", ["Ελλάδα"]),
+        ("Фёдор пришёл", "Федор", ["Фёдор"]),
+        ("Маи пришла", "Май", []),  # other letters, not other accents
+        ("Łódź", "Lodz", []),
+        ("ラガ", "ラカ", []),
+        ("パ", "ハ", []),
+        ("パリ", "ハリ", []),
+        ("किला", "कला", []),
+        ("กำ", "กา", []),
+        ("한국", "하국", []),
+        ("أحمد", "احمد", []),
+    ],
+)
+def test_an_accent_that_a_teacher_drops_or_adds(text, mention, found, form):
+    "A mention is found without its accents where there is one place that it can be; in other scripts marks are letters."
+    text, mention = (unicodedata.normalize(form, one) for one in (text, mention))
+    assert [text[slice(*place)] for place in occurrences(text, mention)] == [unicodedata.normalize(form, one) for one in found]
+    made = align(text, [Mention(mention, "a")], split_words(text))
+    assert [one.fault for one in made.refused] == [] if found else [MentionFault.INVENTED]
+    marked = place_marked(text, text, [(0, len(text), Mention(text, "a"))], split_words(text))
+    assert marked is not None
+
+
+def test_marks_in_a_sentence_that_lost_its_accents():
+    text, repeated = "Zoë met José.", "<PER>Zoe</PER> met <PER>Jose</PER>.".replace("<PER>", "").replace("</PER>", "")
+    made, _ = place_marked(text, repeated, [(0, 3, Mention("Zoe", "a")), (8, 12, Mention("Jose", "a"))], split_words(text))
+    assert [one.text for one in made.entities] == ["Zoë", "José"]
+
+
 @pytest.mark.parametrize(
     ("template", "reply", "label"),
     [
@@ -316,6 +356,7 @@ def test_from_a_file_to_an_annotation(folder):
         assert scored.status == 0, scored.err
         found = json.loads(scored.out)["candidates"]["entities"]
         assert (found["f1"]["value"], found["macro_f1"], sum(found["refused"].values())) == (1.0, 1.0, 40)
+        assert {body["max_tokens"] for body in server.bodies} == {400}, "a list is longer than a label"
         arguments = ("annotate", "--task", "names.yaml", "--mix", "candidates", "--splits", "train", *model)
         done = zsd(folder, *arguments, env=env)
         assert done.status == 0, done.err
@@ -370,7 +411,7 @@ def test_a_student_is_trained_and_asked_by_the_usual_commands(folder):
         )
 
 
-def test_a_pipeline_of_entities_is_refused_before_anything_is_paid(folder):
-    (folder / "run.yaml").write_text("name: names\ntask: names.yaml\nteacher: {model: some-model}\n")
+def test_a_pipeline_with_students_of_the_other_kind_is_refused_before_anything_is_paid(folder):
+    (folder / "run.yaml").write_text("name: names\ntask: names.yaml\nteacher: {model: some-model}\nstudents: {seeds: [0]}\n")
     done = zsd(folder, "run", "run.yaml", "--quiet", env=environment(OPENAI_API_KEY="sk-scripted"))
-    is_one_line(done, 2, "task 'names' is one of entities; zsd annotate and zsd train take it, step by step")
+    is_one_line(done, 2, "students: task 'names' is one of entities, whose students tag words; say how under 'taggers'")

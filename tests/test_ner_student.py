@@ -1,6 +1,7 @@
 "Students that tag words: windows, schedules, training that is stopped and goes on, scores, and what is refused, with a BERT of two narrow layers."
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from zero_shot_distill.annotate.rows import AnnotatedRow
 from zero_shot_distill.entities.entity import Entity, entities_text, read_entities
 from zero_shot_distill.entities.words import split_words
 from zero_shot_distill.ner.config import TaggerConfig
+from zero_shot_distill.ner.export import export_tagger
 from zero_shot_distill.ner.job import tag_and_record, tagged_rows, train_tagger
 from zero_shot_distill.ner.learner import plan_steps
 from zero_shot_distill.ner.model import load_tagger_model, make_tiny_bert
@@ -374,3 +376,34 @@ def test_scores_of_sentences_that_belong_together_have_wider_intervals():
     together = EntityScore.of(gold, found, ("city",), [str(n // 4) for n in range(40)]).micro.recall
     assert alone.value == together.value == 0.5
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
+
+
+# --- exported
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+def test_an_exported_student_is_asked_like_any_other(job, unbroken, tmp_path, form):
+    "As it is, logits are those of torch; with 8-bit weights nearly. A text of several windows is read to its end, by the command, too."
+    exported = export_tagger(unbroken.path, form, tmp_path / form, TEST)
+    texts = [" ".join(text_of(n) for n in range(40)), *(row.fields["text"] for row in TEST)]
+    words = list(map(split_words, texts))
+    models = [load_tagger_model(folder) for folder in (unbroken.path, exported.path)]
+    windows = [text_windows(model, texts, words, 10_000) for model in models]
+    assert windows[0] == windows[1]
+    assert len(windows[0][0]) > 1
+    pairs = list(zip(*(score_words(model, windows[0]) for model in models), strict=True))
+    assert max(float((one - other).abs().max()) for one, other in pairs) < (1e-4 if form == "onnx" else 0.2)
+    if form == "onnx":
+        assert exported.score == exported.original_score == evaluate_tagger(unbroken.path, TEST)
+    assert EntityScore.of_dict(json.loads((exported.path / "export.json").read_text())["score"]) == exported.score
+    assert "## This export" in (exported.path / "README.md").read_text()
+    assert {"F1", "precision", "MB"} <= exported.rows[0].keys()
+    (tmp_path / "rows.txt").write_text("\n".join(texts))
+    done = zsd(tmp_path, "predict", "--student", form, "--input", "rows.txt", "--output", "labelled.jsonl")
+    assert done.status == 0, done.err
+    said = [json.loads(line)["predicted_label"] for line in (tmp_path / "labelled.jsonl").read_text().splitlines()]
+    assert said == [one.label for one in predict_entities(exported.path, texts)]
+    with refused(UnusableInput, "an exported student cannot be trained; begin with the one that it was exported from"):
+        train_tagger(replace(job, weights_dir=exported.path), MOIST, tmp_path / "again")
+    with refused(UnusableInput, "is an export; export the student that it was made from"):
+        export_tagger(exported.path, form, tmp_path / "twice")

@@ -153,7 +153,7 @@ def test_sampling_parameters_that_are_numbers(value, tmp_path):
     with pytest.raises(DefinitionError, match=r"teacher\.yaml: sampling: max_tokens .* is no number"):
         load_teacher_settings(tmp_path / "teacher.yaml")
     with pytest.raises(Exception, match=r"--sampling: max_tokens .* is no number"):
-        TeacherOptions(sampling=f"{{max_tokens: {value}}}").settings()
+        TeacherOptions(sampling=f"{{max_tokens: {value}}}").settings(load_task("pocket_nli"))
 
 
 def test_a_number_that_no_float_holds_is_one():

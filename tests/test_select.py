@@ -348,7 +348,7 @@ def one_template(folder: Path) -> Sequence[str]:
         ),
         ((*SELECT, *ROWS, "--budget-queries", "50"), ["50 questions are too few", "takes 16", "the confirmation 90; allow 106"]),
         ((*SELECT, *ROWS, "--incumbent", "old"), ["no template 'old' to compare with; there are first, always, half, never"]),
-        ((*SELECT, *ROWS, "--objective", "beauty"), ["--objective beauty: use explained_accuracy or accuracy"]),
+        ((*SELECT, *ROWS, "--objective", "beauty"), ["no objective 'beauty' for task 'pocket_nli': use explained_accuracy or accuracy"]),
         ((*SELECT, *ROWS, "--templates", "first,nope"), ["no template 'nope'"]),
     ],
 )

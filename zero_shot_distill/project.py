@@ -89,7 +89,7 @@ class Workspace:
         offline: bool = False,  # use stored replies only, ask nothing
     ):
         self.task = load_task(str(task))
-        self.settings = named_teacher(teacher, model)
+        self.settings = named_teacher(teacher, model).for_task(self.task)
         self.work_dir, self.offline = Path(work_dir), offline
         self.templates = Templates(find_templates(self.task, None if prompts is None else Path(prompts), self.work_dir))
         self.progress = progress_here()

@@ -14,6 +14,7 @@ from pathlib import Path
 from zero_shot_distill.annotate.entity_quality import (
     UNSURE_BELOW,
     EntityQuality,
+    Judgement,
     Kept,
     QualityCheck,
     check_entities,
@@ -34,7 +35,7 @@ def annotation_quality(
     task: Task,  # of the annotation; its rows are read only where it names groups
     split: str = "train",
     unsure_below: float = UNSURE_BELOW,  # a label with a lower confidence is unsure
-    student: Mapping[str, str] | None = None,  # id of a row -> in what a student disagrees, as `check_entities` takes it
+    student: Mapping[str, Judgement] | None = None,  # id of a row -> what a student says, as `check_entities` takes it
 ) -> EntityQuality:  # `JobError` where the annotation has no entities, or no such split
     "Look through the entities of one split of an annotation."
     if not task.types:

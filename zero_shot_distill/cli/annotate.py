@@ -141,7 +141,7 @@ def forecast(
 
     Example: `zsd forecast --task pocket_nli --mix one-sentence --rows 200 --pilot 20`
     """
-    settings, progress = asked.settings(), common.progress
+    settings, progress = asked.settings(load_task(chosen.task)), common.progress
 
     from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
     from zero_shot_distill.annotate.forecast import forecast as make_forecast
@@ -230,7 +230,7 @@ def annotate(
     check_profile(profile)
     repository = publish.repository("dataset")
     offline = offline or publish.dry_run
-    settings, progress = asked.settings(), common.progress
+    settings, progress = asked.settings(load_task(chosen.task)), common.progress
     if engine == "ray" and (settings.model is None or via != "chat" or offline):
         raise typer.BadParameter(
             "--engine ray asks a hosted model at once; name it with --model or --teacher, without --via batch, --offline and --dry-run"

@@ -139,7 +139,7 @@ def _verdict(scores: "list[PromptScore]") -> str:
     if not best:
         return f"{nothing_right(scores)}: none is best"
     names = " and ".join(score.template_id for score in best)
-    first, then = ("F1", "accuracy with explanation") if best[0].entities else ("accuracy with explanation", "accuracy")
+    first, then = ("F1", "rows with all entities right") if best[0].entities else ("accuracy with explanation", "accuracy")
     if len(best) > 1:
         return f"a tie: {names} have the same {first} and the same {then}; ask about more rows"
     if len(scores) == 1:
@@ -175,7 +175,7 @@ def experiment(
     Example: `zsd experiment --task pocket_nli --samples 20 --templates one-sentence,can-we-tell`
     """
     check_profile(profile)
-    settings, work_dir = asked.settings(), common.work_dir
+    settings, work_dir = asked.settings(load_task(task)), common.work_dir
 
     from zero_shot_distill.prompt.announce import announce
     from zero_shot_distill.prompt.collect import run_experiment
@@ -229,7 +229,7 @@ def evaluate(
     Example: `zsd evaluate --task cqa --profile thesis --json`, after `zsd import-thesis`
     """
     check_profile(profile)
-    settings, work_dir = asked.settings(), common.work_dir
+    settings, work_dir = asked.settings(load_task(task)), common.work_dir
 
     from zero_shot_distill.prompt.collect import published_rows, stored_replies
     from zero_shot_distill.prompt.stored import rows_begun_with, with_stored_sampling

@@ -107,7 +107,7 @@ def _gather(
         rows = sorted(draw_order(rows, seed), key=lambda row: row.label is None)[:n_rows]
         published = published_rows(task, split or "train") if not (annotations or run) else ()
         earlier = draw_samples(published, min(n_rows, len(published)), seed) if published else ()
-    settings = asked.settings()
+    settings = asked.settings(task)
     if not common.store_path.is_file():  # before one is made for nothing
         raise NothingToExplore(f"no replies in {common.work_dir}; ask first (zsd experiment), or name another --work-dir")
     opened = open_teacher(settings, common.progress, offline=True, store_path=common.store_path)

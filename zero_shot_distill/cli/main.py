@@ -139,9 +139,10 @@ def run(
     # Imported here: the readers need statistics and plotting packages, which would slow every other command down.
     from zero_shot_distill.prompt.score import TIE_RULE
     from zero_shot_distill.study.records import rationale_effects, rationale_sentence, read_run
+    from zero_shot_distill.study.tagger_study import tagger_sentence, tagger_studies
 
     done = read_run(work_dir / loaded.name)
-    sentence = rationale_sentence(rationale_effects(done.students))
+    sentence = tagger_sentence(tagger_studies(done.students)) if done.tags_words else rationale_sentence(rationale_effects(done.students))
     if as_json:
         prompts = {
             "winner": done.prompts.winner,
@@ -161,7 +162,8 @@ def run(
         show_rows(_prompt_rows(done.prompts, n_choices), as_json=False)
         if done.prompts.tied:
             print(f"a tie: {' and '.join(done.prompts.tied)} did equally well; {done.prompts.winner} was used ({TIE_RULE})\n")
-        show_rows(student_rows(done.students, n_choices), as_json=False)
+        rows = [one.as_row() for one in done.students] if done.tags_words else student_rows(done.students, n_choices)
+        show_rows(rows, as_json=False)
         print(f"{sentence}\nReport: {page}")
 
 # %% ../../nbs/9_cli/06_main.ipynb #7d584af1

@@ -86,17 +86,21 @@ def opro(
     plateau: Annotated[int | None, typer.Option("--plateau", min=1, help="Stop after so many steps without a better one; 10.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Whose settings: thesis or paper.")] = "thesis",
     proposer: Annotated[str, typer.Option("--proposer", help="Who proposes: opro, paraphrase, reflect or starters.")] = "opro",
-    objective: Annotated[str, typer.Option("--objective", help="explained_accuracy or accuracy.")] = "explained_accuracy",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="explained_accuracy or accuracy; of entities f1 or accuracy.")
+    ] = None,
     usd_price: Annotated[float, typer.Option("--usd-price", min=0, help="Points that a dollar for 1,000 rows takes away.")] = 0.0,
     word_price: Annotated[float, typer.Option("--word-price", min=0, help="Points a word of a rationale outside 20 to 40.")] = 0.0,
     optimiser: Annotated[Path | None, typer.Option("--optimiser", help="Another teacher's YAML file, which proposes.")] = None,
     meta_prompt: Annotated[Path | None, typer.Option("--meta-prompt", help="A text file of your own for opro.")] = None,
     base: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--base", help="Candidates keep how this template asks for a reply: its last paragraph without a placeholder, and what follows."
+            "--base",
+            help="Candidates keep how this template asks for a reply: its last paragraph without a placeholder, and what follows; "
+            "reason-first, of entities list.",
         ),
-    ] = "reason-first",
+    ] = None,
     templates: TemplateIds = "",
     prompts: PromptsFile = None,
     split: OneSplit = "train",
@@ -114,13 +118,15 @@ def opro(
     from zero_shot_distill.prompt.contest_rows import draw_contest
     from zero_shot_distill.prompt.objective import SearchObjective
     from zero_shot_distill.prompt.opro import search_prompt
+    from zero_shot_distill.prompt.outcome import objective_for
     from zero_shot_distill.prompt.propose import load_meta_prompt
     from zero_shot_distill.prompt.search_job import META_PROMPT_TOKENS, SearchBudget, SearchJob, begin_with, plan_search
     from zero_shot_distill.prompt.stored import with_stored_sampling
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import connect
 
-    loaded, progress, teacher = load_task(task), common.progress, asked.settings()
+    loaded, progress = load_task(task), common.progress
+    teacher = asked.settings(loaded)
     settings = _settings(preset, iterations=iterations, candidates=candidates, rows=samples, plateau=plateau)
     named = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
     begun_with, form = begin_with(loaded, named, base)
@@ -130,7 +136,7 @@ def opro(
         form,
         draw_contest(loaded, settings.rows, confirm_rows, seed, split),
         settings,
-        SearchObjective(objective, usd_price / 100, word_price / 100),
+        SearchObjective(objective_for(loaded, objective), usd_price / 100, word_price / 100),
         proposer,
         meta_prompt and load_meta_prompt(meta_prompt),
         seed,

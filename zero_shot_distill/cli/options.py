@@ -21,6 +21,7 @@ import typer
 
 from ..core.definition import DefinitionError, parse_yaml
 from ..core.progress import Progress
+from ..task.task import Task
 from ..teacher.settings import PriceSettings, TeacherSettings, check_sampling, load_teacher_settings
 
 # %% ../../nbs/9_cli/00_options.ipynb #c6771fd7
@@ -118,11 +119,14 @@ class TeacherOptions:
         "Tell whether the user says who is asked."
         return self.teacher is not None or self.model is not None
 
-    def settings(self) -> TeacherSettings:  # `typer.BadParameter` where one price is given alone
+    def settings(
+        self,
+        task: Task,  # what is asked about: replies that list entities may be longer
+    ) -> TeacherSettings:  # `typer.BadParameter` where one price is given alone
         "Read what the options say of the teacher; without any, it is the embedded one."
         if (self.price_in is None) != (self.price_out is None):
             raise typer.BadParameter("give --price-in and --price-out together")
-        settings = load_teacher_settings(self.teacher) if self.teacher else TeacherSettings()
+        settings = (load_teacher_settings(self.teacher) if self.teacher else TeacherSettings()).for_task(task)
         changes: dict[str, Any] = {"model": self.model} if self.model else {}
         if self.sampling is not None:
             changed = {**settings.sampling, **_mapping_in(self.sampling)}

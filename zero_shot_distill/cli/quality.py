@@ -18,7 +18,7 @@ from ..core.printable import json_text
 from ..student.config import DEFAULT_TAGGER
 
 if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs none
-    from zero_shot_distill.annotate.entity_quality import EntityQuality, QualityCheck
+    from zero_shot_distill.annotate.entity_quality import EntityQuality, Judgement, QualityCheck
     from zero_shot_distill.annotate.job import Annotation
     from zero_shot_distill.task.task import Task
 
@@ -95,7 +95,9 @@ def _checks_in(drop: str) -> "list[QualityCheck]":
     return [QualityCheck(name) for name in names]
 
 
-def _cross_fitted(found: "Annotation", task: "Task", split: str, how: tuple[int, str, int | None], common: CommonOptions) -> dict[str, str]:
+def _cross_fitted(
+    found: "Annotation", task: "Task", split: str, how: tuple[int, str, int | None], common: CommonOptions
+) -> "dict[str, Judgement]":
     "Have students judge the labels of rows that they did not learn."
     from zero_shot_distill.annotate.filter import row_groups
     from zero_shot_distill.ner.config import TaggerConfig
@@ -121,5 +123,5 @@ def _show(made: "EntityQuality") -> None:
     for note in made.notes:
         print(note)
     if examples := example_rows(made):
-        print("\nsome of the rows")
+        print("\nthe rows to look at first")
         show_rows(examples, as_json=False)

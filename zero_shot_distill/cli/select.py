@@ -91,8 +91,11 @@ def select(
         str, typer.Option("--incumbent", help="The template in use, that a better one must beat; the first by default.")
     ] = "",
     objective: Annotated[
-        str, typer.Option("--objective", help="What decides: explained_accuracy (right, with a rationale) or accuracy.")
-    ] = "explained_accuracy",
+        str | None,
+        typer.Option(
+            "--objective", help="What decides: explained_accuracy (right, with a rationale) or accuracy; of entities f1 or accuracy."
+        ),
+    ] = None,
     halving: Annotated[
         bool, typer.Option("--halving", help="Drop the worse half at 8, 16, ... rows: the cost is known beforehand.")
     ] = False,
@@ -115,12 +118,11 @@ def select(
 
     Example: `zsd select --task pocket_nli --samples 24 --incumbent one-sentence`
     """
-    if objective not in ("explained_accuracy", "accuracy"):
-        raise typer.BadParameter(f"--objective {objective}: use explained_accuracy or accuracy")
-    settings, progress = asked.settings(), common.progress
+    settings, progress = asked.settings(load_task(task)), common.progress
 
     from zero_shot_distill.prompt.choose import ContestJob, choose_prompt
     from zero_shot_distill.prompt.contest_rows import draw_contest
+    from zero_shot_distill.prompt.outcome import objective_for
     from zero_shot_distill.prompt.planner import plan_contest
     from zero_shot_distill.prompt.select import SelectionPlan
     from zero_shot_distill.prompt.stored import with_stored_sampling
@@ -128,9 +130,10 @@ def select(
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
     loaded = load_task(task)
+    decides = objective_for(loaded, objective)
     chosen = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
     rows = draw_contest(loaded, samples, confirm_rows, seed, split)
-    job = ContestJob(loaded, chosen, rows, incumbent or next(iter(chosen)), SelectionPlan(objective, halving))
+    job = ContestJob(loaded, chosen, rows, incumbent or next(iter(chosen)), SelectionPlan(decides, halving))
     job = job.within(budget_queries) if budget_queries and not headroom else job
     opened = open_teacher(settings, progress, common.log_path, offline=plan, store_path=common.store_path)
     with ResponseStore(common.store_path) as store, opened.teacher:
@@ -138,7 +141,7 @@ def select(
         pairs = [(template, row) for row in rows.selection for template in chosen.values()]
         client = with_stored_sampling(pairs, loaded, client, not settings.has_own_sampling, progress.message)
         if plan:
-            _show_plan(job, plan_contest(loaded, chosen, [*rows.selection, *rows.confirmation], client, objective), common.as_json)
+            _show_plan(job, plan_contest(loaded, chosen, [*rows.selection, *rows.confirmation], client, decides), common.as_json)
             return
         if headroom:
             found = _headroom(job, client, progress, budget_queries)

@@ -337,11 +337,14 @@ def export(
 
     Example: `zsd export --student zsd-work/students/ID --to onnx-int8`
     """
+    from zero_shot_distill.ner.export import export_tagger
+    from zero_shot_distill.ner.tagger import is_tagger, load_tagger
     from zero_shot_distill.student.export import export_student, labelled_rows_for
     from zero_shot_distill.student.student import load_student
 
-    rows = labelled_rows_for(load_student(student).task, test)
-    exported = export_student(student, to, output or student.with_name(f"{student.name}-{to}"), rows)
+    load, write = (load_tagger, export_tagger) if is_tagger(student) else (load_student, export_student)
+    rows = labelled_rows_for(load(student).task, test)
+    exported = write(student, to, output or student.with_name(f"{student.name}-{to}"), rows)
     show_rows(exported.rows, as_json)
     if not as_json:
         measured = "" if rows else " (no labelled rows to measure on: give --test FILE)"

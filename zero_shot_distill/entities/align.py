@@ -57,9 +57,23 @@ _ALIKE = {
 _WITHOUT_WIDTH = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f")
 
 
-def _plain(text: str, keep_spaces: bool) -> tuple[str, list[int]]:  # the plain text, and for each of its characters the place in the text
+_WITH_ACCENTS = ("LATIN ", "GREEK ", "CYRILLIC ")  # scripts of which a letter without its accent is still read as that letter
+_OF_A_LETTER = {"CYRILLIC ": "\u0306"}  # but for these marks: with a breve it is another letter, as й is and и
+
+
+def _is_accent(sign: str, base: str) -> bool:
+    "Tell whether a sign is an accent of the letter before it. Marks of other scripts are vowels or letters, as the two strokes of が are and か."
+    if not (base and unicodedata.combining(sign)):
+        return False
+    script = next((one for one in _WITH_ACCENTS if unicodedata.name(base, "").startswith(one)), "")
+    return bool(script) and _OF_A_LETTER.get(script) != sign
+
+
+def _plain(
+    text: str, keep_spaces: bool, keep_accents: bool = True
+) -> tuple[str, list[int]]:  # the plain text, and for each of its characters the place in the text
     "Write a text without what does not count."
-    plain, places = [], []
+    plain, places, base = [], [], ""
     for place, character in enumerate(text):
         if character in _WITHOUT_WIDTH:
             continue
@@ -69,6 +83,9 @@ def _plain(text: str, keep_spaces: bool) -> tuple[str, list[int]]:  # the plain 
                 places.append(place)
             continue
         for sign in unicodedata.normalize("NFKD", _ALIKE.get(character, character)).casefold():
+            if not keep_accents and _is_accent(sign, base):
+                continue
+            base = base if unicodedata.combining(sign) else sign
             plain.append(_ALIKE.get(sign, sign))
             places.append(place)
     return "".join(plain), places
@@ -82,6 +99,13 @@ def _found(text: str, words: str) -> Iterator[int]:
         place = text.find(words, place + len(words))
 
 
+def _whole(plain: str, wanted: str) -> Iterator[int]:
+    "Find where words begin to whose last letter no mark follows: カ is not the beginning of ガ."
+    for place in _found(plain, wanted):
+        if not unicodedata.combining(plain[place + len(wanted) : place + len(wanted) + 1] or " "):
+            yield place
+
+
 def _is_spaceless(character: str) -> bool:
     "Tell whether a character is of a script that is written without spaces."
     name = unicodedata.name(character, "")
@@ -93,7 +117,9 @@ def _parts_letters(text: str, place: int) -> bool:
     if not 0 < place < len(text):
         return False
     before, after = text[place - 1], text[place]
-    joined = (before.isalnum() or unicodedata.combining(before)) and (after.isalnum() or unicodedata.combining(after))
+    if unicodedata.combining(after):  # a mark belongs to the letter before it, in every script
+        return True
+    joined = (before.isalnum() or unicodedata.combining(before)) and after.isalnum()
     return bool(joined) and not (_is_spaceless(before) or _is_spaceless(after))
 
 
@@ -109,10 +135,23 @@ def occurrences(
     for keep_spaces in (True, False):
         plain, places = _plain(text, keep_spaces)
         wanted = _plain(words, keep_spaces)[0].strip()
-        spans = ((places[at], places[at + len(wanted) - 1] + 1) for at in _found(plain, wanted))
+        spans = ((places[at], places[at + len(wanted) - 1] + 1) for at in _whole(plain, wanted))
         if found := [place for place in spans if not any(_parts_letters(text, end) for end in place)]:
             return found
-    return []
+    return _without_accents(text, words)
+
+
+def _without_accents(text: str, words: str) -> list[Place]:
+    "Find words that a teacher wrote with other accents, where there is only one place that it can be: Jose is José unless José and Josè are there."
+    plain, places = _plain(text, keep_spaces=True, keep_accents=False)
+    wanted = _plain(words, keep_spaces=True, keep_accents=False)[0].strip()
+    spans = []
+    for at in _whole(plain, wanted):
+        start, end = places[at], places[at + len(wanted) - 1] + 1
+        while end < len(text) and unicodedata.combining(text[end]):  # accents that stand as characters of their own
+            end += 1
+        spans += [(start, end)] if not (_parts_letters(text, start) or _parts_letters(text, end)) else []
+    return spans if len(spans) == 1 else []
 
 # %% ../../nbs/0_entities/03_align.ipynb #c97b6d6ff184
 Repeats = Literal["all", "in-order"]
@@ -186,11 +225,14 @@ def place_marked(
     marks: Sequence[tuple[int, int, Mention]],  # start and end in `repeated` of what was marked
     words: Sequence[Place],  # of the text
 ) -> tuple[Alignment, int] | None:  # what was found, and where the text begins in `repeated`; None where it does not repeat the text
-    "Find marked words by their place in a repetition of the text; capitals, white space and quotation marks may differ."
-    wanted, places = _plain(text, keep_spaces=False)
-    said, said_places = _plain(repeated, keep_spaces=False)
-    begin = said.rfind(wanted) if wanted else -1
-    if begin < 0:
+    "Find marked words by their place in a repetition of the text; capitals, white space, quotation marks and accents may differ."
+    for keep_accents in (True, False):
+        wanted, places = _plain(text, keep_spaces=False, keep_accents=keep_accents)
+        said, said_places = _plain(repeated, keep_spaces=False, keep_accents=keep_accents)
+        begin = said.rfind(wanted) if wanted else -1
+        if begin >= 0:
+            break
+    else:
         return None
     place_of = {said_places[begin + number]: places[number] for number in range(len(wanted) - 1, -1, -1)}
     found, refused = [], {}

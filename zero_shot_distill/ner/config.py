@@ -111,3 +111,7 @@ class TaggerConfig(CheckedSettings):
         "Return the settings that tell one student from another."
         # A setting that is added later counts only where it is not at its default: it must not stand in this set.
         return self.changed(frozenset(one.name for one in fields(self)))
+
+    def run_settings(self) -> dict[str, Any]:
+        "Return the settings that the id of a run of a pipeline is made from."
+        return self.identity()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotate.entity_quality import Judgement
 from ..annotate.rows import AnnotatedRow
 from ..core.files import fingerprint, replacing
 from ..core.progress import OnProgress
@@ -83,9 +84,7 @@ def cross_fit(
     folder: Path,  # what the students say is kept in a folder below it, so that a run that was stopped goes on
     groups: Sequence[str] = (),  # group of each of the job's rows; empty: rows with the same text are one
     on_progress: OnProgress | None = None,  # called with (steps done, steps of all students)
-) -> dict[
-    str, str
-]:  # id of each row with a teacher's label -> in what a student that did not learn it disagrees; empty: in nothing. Raises as `train_tagger`
+) -> dict[str, Judgement]:  # id of each row with a teacher's label -> what a student that did not learn it says. Raises as `train_tagger`
     """Judge the teacher's labels by students that were trained on other rows.
 
     Validation rows choose the checkpoint as ever; where the job has none, a tenth of the rows that a student learns from does.
@@ -153,10 +152,21 @@ def _asked(tagger: Tagger, sentences: Sequence[TaggedSentence]) -> list[np.ndarr
     return [np.stack([one.softmax(dim=1)[:, of].sum(dim=1).numpy() for of in numbers], axis=1) for one in scores]
 
 
-def _compared(job: TrainingJob, rows: Sequence[AnnotatedRow], probabilities: Sequence[np.ndarray]) -> dict[str, str]:
+def _compared(job: TrainingJob, rows: Sequence[AnnotatedRow], probabilities: Sequence[np.ndarray]) -> dict[str, Judgement]:
     "Compare the answers of all students with the teacher's labels."
     classes, sentences = (_NONE, *job.task.types), list(_sentences(job, rows))
     given = np.array([number for one in sentences for number in _classes_of(one, classes)], dtype=int)
     counted = confident_classes(np.concatenate(list(probabilities)), given)
     parts = np.split(counted, np.cumsum([len(one.words) for one in sentences])[:-1])
-    return {one.id: _disagreements(one, part.tolist(), classes) for one, part in zip(sentences, parts, strict=True)}
+    return {
+        one.id: Judgement(_disagreements(one, part.tolist(), classes), _least_margin(known, _classes_of(one, classes)))
+        for one, part, known in zip(sentences, parts, probabilities, strict=True)
+    }
+
+
+def _least_margin(probabilities: np.ndarray, given: Sequence[int]) -> float:  # 1 where there is no word
+    "Find the word on whose class a student would bet least: its probability less that of the likeliest other one."
+    own = probabilities[np.arange(len(given)), given]
+    others = probabilities.copy()
+    others[np.arange(len(given)), given] = -np.inf
+    return round(float((own - others.max(axis=1)).min(initial=1.0)), 4)

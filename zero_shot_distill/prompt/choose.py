@@ -7,7 +7,7 @@ __all__ = ['ContestJob', 'Choice', 'choose_prompt']
 
 # %% ../../nbs/3_prompt/10_choose.ipynb #765e54e3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .confirm import N_CONTENDERS, Confirmation, confirmation_of, with_scores_be
 from .contest_rows import ContestRows, with_free_rows
 from .display import points_text
 from .headroom import GainSplit, gain_split
-from .outcome import OBJECTIVES, outcome_of
+from .outcome import OBJECTIVES, objective_for, results_of
 from .replies import ReadReply
 from .score import PromptScore, score_replies
 from .select import Selection, SelectionPlan, check_contest, select
@@ -37,9 +37,12 @@ class ContestJob:
     templates: Mapping[str, PromptTemplate]  # by id, two at least
     rows: ContestRows
     incumbent: str  # id of the template in use, one of `templates`
-    plan: SelectionPlan = field(default_factory=SelectionPlan)
+    plan: SelectionPlan | None = None  # None: a race by what usually decides for the task
 
     def __post_init__(self) -> None:
+        plan = self.plan or SelectionPlan(objective_for(self.task))
+        objective_for(self.task, plan.objective)
+        object.__setattr__(self, "plan", plan)
         if self.incumbent not in self.templates:
             raise DataError(f"no template {self.incumbent!r} to compare with; there are {', '.join(self.templates)}")
         check_contest(list(self.templates), len(self.rows.selection), self.plan)
@@ -96,7 +99,7 @@ class _Asked:
             read = run_experiment(task, chosen, [self.job.rows.selection[row] for row in rows], self.client, on_progress)
         for id in ids:
             self.replies[id] += read[id]
-        return np.array([[outcome_of(reply, task) for reply in read[id]] for id in ids], dtype=np.int8)
+        return np.stack([results_of(read[id], task, self.job.plan.objective) for id in ids])
 
     def scores(self) -> dict[str, PromptScore]:
         "Score each template on the rows that it was asked about."
@@ -133,7 +136,7 @@ class Choice:
             "n_confirmation_rows": confirmed.n_rows,
             "confirmed": confirmed.frame.to_dict("records"),
             "selection": asdict(selection),
-            "flattered": {id: {name: asdict(getattr(score, name)) for name in OBJECTIVES} for id, score in self.scores.items()},
+            "flattered": {id: {name: asdict(getattr(score, name)) for name in confirmed.objectives} for id, score in self.scores.items()},
             "gain": self.gain and asdict(self.gain),
             "n_open": self.n_open,
         }

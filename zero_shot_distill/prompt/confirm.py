@@ -18,7 +18,7 @@ from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
 from .collect import run_experiment
 from .display import points_text, share_text
-from .outcome import OBJECTIVES, Objective, Outcome, merits, outcome_of, successes
+from .outcome import OBJECTIVES, Objective, Outcome, is_answered, merits, objective_for, outcome_of, successes
 from .replies import ReadReply
 from .score import PromptScore, ScoreError, score_replies
 from .template import PromptTemplate
@@ -37,14 +37,14 @@ N_CONTENDERS = 3  # that are confirmed: the two best by the selection rows, and 
 
 
 def first_not_worse(
-    outcomes: Mapping[Hashable, np.ndarray],  # template id -> (rows,) of `Outcome`, the same rows for all; in order of preference
+    results: Mapping[Hashable, np.ndarray],  # template id -> as of `outcome.results_of`, the same rows for all; in order of preference
     incumbent: Hashable,  # id of the template in use, one of these
     objective: Objective = "explained_accuracy",
 ) -> Hashable:  # its id
     "Find the first template that is at least as good as the incumbent on the rows that all of them answered: by the objective, then by the other one."
-    grid = np.stack(list(outcomes.values()))
-    merit = dict(zip(outcomes, merits(grid[:, (grid > Outcome.NO_REPLY).all(axis=0)], objective), strict=True))
-    return next(id for id in outcomes if merit[id] >= merit[incumbent])
+    grid = np.stack(list(results.values()))
+    merit = dict(zip(results, merits(grid[:, is_answered(grid, objective).all(axis=0)], objective), strict=True))
+    return next(id for id in results if merit[id] >= merit[incumbent])
 
 # %% ../../nbs/3_prompt/09_confirm.ipynb #52a848ac
 @dataclass(frozen=True, repr=False)
@@ -68,7 +68,27 @@ class Confirmation:
     @property
     def chosen(self) -> str:
         "Name the first template, in order of preference, that is at least as good as the incumbent on these rows."
-        return first_not_worse({id: np.array(outcomes) for id, outcomes in self.outcomes.items()}, self.incumbent, self.objective)
+        return first_not_worse({id: self._results(id) for id in self.outcomes}, self.incumbent, self.objective)
+
+    def _results(self, id: str) -> np.ndarray:  # as of `outcome.results_of`
+        "Give what decides of each row."
+        if self.objective == "f1":
+            return np.stack(self.scores[id].entities.score.columns(), axis=-1)
+        return np.array(self.outcomes[id])
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        "List what templates of this task are measured by, what decides first."
+        of_entities = any(score.entities for score in self.scores.values())
+        known = ("f1", "accuracy") if of_entities else ("explained_accuracy", "accuracy")
+        return tuple(sorted(known, key=lambda name: name != self.objective))
+
+    def title(
+        self,
+        objective: Objective,
+    ) -> str:
+        "Name an objective, for tables."
+        return "all entities right" if "f1" in self.objectives and objective == "accuracy" else OBJECTIVES[objective]
 
     @property
     def challenger(self) -> str | None:  # None: the incumbent was confirmed alone
@@ -80,8 +100,15 @@ class Confirmation:
         self,
         id: str,  # of a template
         objective: Objective | None = None,  # None: the one that decides
-    ) -> Interval:  # share of successes less that of the incumbent; n: rows
-        "Compare a template with the incumbent row by row (Bonett and Price 2012), rows of a group together."
+    ) -> Interval:  # share of successes, or F1, less that of the incumbent; n: rows
+        """Compare a template with the incumbent row by row (Bonett and Price 2012), rows of a group together.
+
+        Of F1 the rows' parts are compared (`f1_parts`, the linearisation of a ratio): good from some ten rows with entities on, see the table of
+        entity_race.py in tests/benchmarks/README.md.
+        """
+        if (objective or self.objective) == "f1":
+            parts, base = (self.scores[one].entities.score.per_row for one in (id, self.incumbent))
+            return paired_shares(parts, base, self.groups)
         hits, base = (successes(np.array(self.outcomes[one]), objective or self.objective) for one in (id, self.incumbent))
         return paired_shares(hits.tolist(), base.tolist(), self.groups)
 
@@ -127,8 +154,14 @@ class Confirmation:
         return result_html(*self._shown())
 
 # %% ../../nbs/3_prompt/09_confirm.ipynb #974ae1e9
+_OF_REACH = 1 + 0.84 / 1.96  # a true difference of so many reaches of its 95 % interval is seen in four of five cases
+
+
 def _smallest_difference(found: Confirmation) -> float:
-    "Take the rows that the grouped ones are worth: as many as would give the same interval if each row stood alone."
+    "Take the rows that the grouped ones are worth: as many as would give the same interval if each row stood alone; of F1 the width of its interval."
+    if found.objective == "f1":
+        interval = found.difference(found.challenger)
+        return _OF_REACH * (interval.high - interval.low) / 2 if interval.has_ends else float("nan")
     hits, base = (successes(np.array(found.outcomes[id]), found.objective).tolist() for id in (found.challenger, found.incumbent))
     alone, grouped = (paired_shares(hits, base, groups) for groups in ((), found.groups))
     worth = ((alone.high - alone.low) / (grouped.high - grouped.low)) ** 2 if grouped.has_ends else 1.0
@@ -159,13 +192,13 @@ def confirmation_table(
     for id, score in found.scores.items():
         mark = ("★ " if id == found.chosen else "") + id + ("\nincumbent" if id == found.incumbent else "")
         line = {"template": mark}
-        for name in sorted(OBJECTIVES, key=lambda name: name != found.objective):
+        for name in found.objectives:
             before = found.in_sample.get(id)
-            line[OBJECTIVES[name]] = share_text(getattr(score, name), with_n=False)
+            line[found.title(name)] = share_text(getattr(score, name), with_n=False)
             if found.in_sample and name == found.objective:
                 line["flattered (selection rows)"] = "–" if before is None else share_text(getattr(before, name))
             if len(found.scores) > 1:
-                line[f"{OBJECTIVES[name]}, points more"] = "–" if id == found.incumbent else points_text(found.difference(id, name))
+                line[f"{found.title(name)}, points more"] = "–" if id == found.incumbent else points_text(found.difference(id, name))
         rows.append(line | {"cost": score.usage.cost_text})
     return rows
 
@@ -173,7 +206,7 @@ def confirmation_table(
 def _numbers(found: Confirmation, id: str) -> dict[str, Any]:
     score = found.scores[id]
     line: dict[str, Any] = {"template": id, "chosen": id == found.chosen, "incumbent": id == found.incumbent, "n": found.n_rows}
-    for name in OBJECTIVES:
+    for name in found.objectives:
         more = None if id == found.incumbent else found.difference(id, name)
         for what, interval in ((name, getattr(score, name)), (f"{name}_difference", more)):
             line |= {
@@ -189,7 +222,7 @@ def confirmation_of(
     replies: Mapping[str, Sequence[ReadReply]],  # template id -> one reply for each row, the same rows; in order of preference
     incumbent: str,  # id of the template in use, one of these
     price: Price | None = None,  # of the teacher; None: unknown
-    objective: Objective = "explained_accuracy",  # decides
+    objective: Objective | None = None,  # decides; None: what usually does for the task
 ) -> Confirmation:  # `ScoreError` where no row was answered by all
     "Compare replies of several templates to the same rows."
     if incumbent not in replies:
@@ -205,7 +238,7 @@ def confirmation_of(
         outcomes={id: tuple(outcome_of(read, task) for read in reads) for id, reads in kept.items()},
         groups=tuple(task.group_of(reads[0].example) for reads in common),
         incumbent=incumbent,
-        objective=objective,
+        objective=objective_for(task, objective),
         n_left_out=len(columns) - len(common),
         rows=tuple(reads[0].example.id for reads in common),
     )

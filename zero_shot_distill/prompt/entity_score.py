@@ -142,6 +142,12 @@ class EntityScore:
         "Give each sentence's part in micro F1, for `paired_difference` and its like."
         return f1_parts(*self.columns())
 
+    def as_row(self) -> dict[str, str]:  # for `table_html`
+        "Give what a table of students shows of it."
+        found = self.micro
+        shares = {"F1": found.f1, "precision": found.precision, "recall": found.recall}
+        return {"sentences": f"{self.n:,}"} | {name: share_text(share) for name, share in shares.items()}
+
     def to_dict(self) -> dict[str, Any]:  # JSON values
         "Write the score as records hold it."
         return asdict(self) | {"n": self.n, "counts": {type: counts.to_dict() for type, counts in self.counts.items()}}

@@ -21,9 +21,10 @@ from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
 from .collect import collect_replies
 from .display import percent_text, points_text, share_text
-from .outcome import Objective, Outcome, outcome_of, successes
+from .outcome import Objective, Outcome, counts_of, merits, objective_for, outcome_of, successes
 from .replies import ReadReply, Replies
 from .template import PromptTemplate
+from ..stats.f_measure import f1_parts, f_measure
 from ..stats.interval import Interval, share_of
 from ..stats.paired import paired_shares
 from ..task.task import Example, Task
@@ -42,7 +43,7 @@ class HeadroomError(ZsdError):
 def lost_by_format(
     objective: Objective = "explained_accuracy",
 ) -> set[Outcome]:  # a wrong label is lost by its label, with a rationale or without
-    "List the outcomes of a row that is lost by the form of the reply alone: it was not read, or has no rationale where one counts."
+    "List the outcomes of a row that is lost by the form of the reply alone: it was not read, or has no rationale where one counts. Of F1 it is the former."
     return {Outcome.UNREAD, Outcome.RIGHT} if objective == "explained_accuracy" else {Outcome.UNREAD}
 
 # %% ../../nbs/3_prompt/09_headroom.ipynb #c59b1f27
@@ -50,9 +51,9 @@ def lost_by_format(
 class GainSplit:
     "Hold what one prompt gained over another on the same rows, split by cause; negative: it lost."
 
-    format: Interval  # share of the rows gained less lost by replies that were not read or had no rationale
-    label: Interval  # share of the rows gained less lost by wrong labels
-    total: Interval  # the sum: share of rows that count, after less before; n: rows that both were asked about
+    format: Interval  # share of the rows, or F1, gained less lost by replies that were not read or had no rationale
+    label: Interval  # the same by wrong labels, or by entities of replies that were read
+    total: Interval  # the sum: share of rows that count, or F1, after less before; n: rows that both were asked about
 
     @property
     def is_shown(self) -> bool:
@@ -85,15 +86,20 @@ def gain_split(
     task: Task,
     before: Sequence[ReadReply],  # of one prompt
     after: Sequence[ReadReply],  # of another one; rows that one of the two has no reply to are left out
-    objective: Objective = "explained_accuracy",  # what counts as right
+    objective: Objective | None = None,  # what counts as right; None: what usually does for the task
 ) -> GainSplit:  # `HeadroomError` where no row with a gold label has both replies
     "Split what a prompt gained into format and label."
+    objective = objective_for(task, objective)
     first, second = _answered(before), _answered(after)
     rows = [id for id in first if id in second]
     if not rows:
         raise HeadroomError("no row with a gold label has a reply of both prompts; ask them about the same rows")
     was, now = (np.array([outcome_of(found[id], task) for id in rows]) for found in (first, second))
     groups = [task.group_of(first[id].example) for id in rows]
+    if objective == "f1":
+        unread = (was == Outcome.UNREAD) | (now == Outcome.UNREAD)
+        counts = [np.array([counts_of(found[id]) for id in rows]) for found in (first, second)]
+        return _split_of_f1(*counts, unread, groups)
     is_right_before, is_right_after = successes(was, objective), successes(now, objective)
 
     def difference(causes: Collection[Outcome]) -> Interval:
@@ -102,6 +108,14 @@ def gain_split(
 
     by_format = lost_by_format(objective)
     return GainSplit(difference(by_format), difference([Outcome.WRONG]), difference([*by_format, Outcome.WRONG]))
+
+
+def _split_of_f1(before: np.ndarray, after: np.ndarray, unread: np.ndarray, groups: Sequence[str]) -> GainSplit:
+    "Split a difference of F1: what changes where one of a row's replies was not read, and what then changes in the others."
+    between = np.where(unread[:, None], after, before)
+    parts = {name: f1_parts(*counts.T) for name, counts in {"before": before, "between": between, "after": after}.items()}
+    pairs = (("between", "before"), ("after", "between"), ("after", "before"))
+    return GainSplit(*(paired_shares(parts[one], parts[other], groups) for one, other in pairs))
 
 
 def _answered(replies: Sequence[ReadReply]) -> dict[str, ReadReply]:
@@ -120,14 +134,18 @@ def best_elsewhere(
     "Choose the best of other templates for each row on rows that have nothing to do with it; of equals the first."
     groups = [task.group_of(read.example) for read in rows]
     half = {group: place % 2 for place, group in enumerate(dict.fromkeys(groups))}
-    counts = {id: [0, 0] for id in templates}
-    for id, asked in templates.items():
-        for read, group in zip(rows, groups, strict=True):
-            other = asked.get(read.example.id)
-            counts[id][half[group]] += other is not None and bool(successes(outcome_of(other, task), objective))
-    best = [max(counts, key=lambda id: counts[id][1 - side]) for side in (0, 1)]
+
+    def score(id: str, sides: Collection[int]) -> float:
+        "Measure a template on some halves."
+        asked = [templates[id].get(read.example.id) for read, group in zip(rows, groups, strict=True) if half[group] in sides]
+        there = [read for read in asked if read is not None]
+        if objective == "f1":
+            return float(merits(np.array([list(map(counts_of, there))]).reshape(1, -1, 3), "f1")[0]) if there else 0.0
+        return float(successes(np.array([outcome_of(read, task) for read in there], dtype=int), objective).sum())
+
+    best = [max(templates, key=lambda id: score(id, [1 - side])) for side in (0, 1)]
     chosen = [templates[best[half[group]]].get(read.example.id) for read, group in zip(rows, groups, strict=True)]
-    return max(counts, key=lambda id: sum(counts[id])), chosen
+    return max(templates, key=lambda id: score(id, [0, 1])), chosen
 
 
 def chance_of_any(
@@ -173,6 +191,7 @@ class Headroom:
     others: tuple[str, ...]  # ids of the templates that were asked about the same rows, the best of them first
     gain: GainSplit | None  # net, of the best other template, chosen on the other half of the rows (`best_elsewhere`); None: there is none
     least_gain: float = LEAST_GAIN  # a smaller gain is not worth a search
+    objective: Objective = "explained_accuracy"  # what counts; F1: the shares are in F1, and not of the rows
 
     @property
     def worth(self) -> Worth:
@@ -185,7 +204,8 @@ class Headroom:
     @property
     def sentence(self) -> str:
         "Say in one line what the headroom means for a search."
-        most = f"a better prompt could gain {percent_text(self.in_reach)} of the rows at most"
+        what = f"{points_text(self.in_reach, ' ')} points of F1" if self.objective == "f1" else f"{percent_text(self.in_reach)} of the rows"
+        most = f"a better prompt could gain {what} at most"
         if self.worth is Worth.NO:
             return f"A search is not worth its cost here: {most}, and less than {100 * self.least_gain:g} points could hardly be shown."
         if self.worth is Worth.OPEN:
@@ -216,7 +236,9 @@ class Headroom:
 # %% ../../nbs/3_prompt/09_headroom.ipynb #79f3d0a8
 def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
     "Lay out a headroom: title, rows, note."
-    n = found.right.n
+    n = found.label.n
+    if found.objective == "f1":
+        return _f1_table(found)
     n_out = found.n_wrong - round(found.label.value * n)
     causes = "; ".join(f"{cause}: {rows}" for cause, rows in found.causes.items()) or "every reply was read and has what counts"
     why = "a wrong label that the best other template gets right"
@@ -254,12 +276,32 @@ def _headroom_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
     return f"headroom of {found.incumbent} on {n} rows", cells, " ".join([found.sentence, *_remarks(found)])
 
 
+def _f1_table(found: Headroom) -> tuple[str, list[dict[str, str]], str]:
+    "Lay out a headroom in F1."
+    gains = (found.gain.format, found.gain.label, found.gain.total) if found.gain else (None, None, None)
+    causes = "; ".join(f"{cause}: {rows}" for cause, rows in found.causes.items()) or "every reply was read"
+    of_rows = (
+        "in rows where the best other template does better, its list" if found.others else "every list right: no other template was asked"
+    )
+    parts = [
+        ("there is", share_text(found.right, with_n=False), None, "F1 of the template in use"),
+        ("lost by format", points_text(found.format, " "), gains[0], causes),
+        ("lost by entities, in reach", points_text(found.label, " "), gains[1], of_rows),
+        ("format or entities", points_text(found.in_reach, " "), gains[2], "the most that a better prompt could gain"),
+    ]
+    cells = [
+        {"F1": part, "points": text, "net gain, points": points_text(gain) if gain else "", "what it is": what}
+        for part, text, gain, what in parts
+    ]
+    return f"headroom of {found.incumbent} on {found.label.n} rows, in F1", cells, " ".join([found.sentence, *_remarks(found)])
+
+
 def _remarks(found: Headroom) -> list[str]:
     "Say whose gain it is, and what counting every lucky label would claim."
     said = ["95 % intervals."]
     if found.gain:
         said.append(f"The best other template is {found.others[0]}; net gain: where it is chosen on the other half of the rows.")
-    if len(found.others) > 1 and found.n_wrong:
+    if len(found.others) > 1 and found.n_wrong and found.objective != "f1":
         n = len(found.others)
         said.append(
             f"Of {found.n_wrong} wrong labels {found.n_any} are right with at least one of {n} others; guesses alone: {found.n_guessed:.0f}."
@@ -273,10 +315,15 @@ def headroom(
         str, Sequence[ReadReply]
     ],  # template id -> its replies to the same rows; a second sample is another template (`sample_again`)
     incumbent: str,  # id of the template that is to be bettered
-    objective: Objective = "explained_accuracy",  # what counts as right
-    least_gain: float = LEAST_GAIN,  # a smaller gain, as a share of the rows, is not worth a search
+    objective: Objective | None = None,  # what counts as right; None: what usually does for the task
+    least_gain: float = LEAST_GAIN,  # a smaller gain, as a share of the rows or in F1, is not worth a search
 ) -> Headroom:  # `HeadroomError` where the incumbent has no reply to a row with a gold label
-    "Say how much a better prompt could gain on rows that were asked: by format, and by labels that the best other template gets right."
+    """Say how much a better prompt could gain on rows that were asked: by format, and by labels that the best other template gets right.
+
+    Of entities it is counted in F1: by format what finding all entities of the replies that were not read would gain, by label what the best other template's
+    list would gain in each row that it did better.
+    """
+    objective = objective_for(task, objective)
     if incumbent not in replies:
         raise HeadroomError(f"template {incumbent!r} was not asked; asked were {', '.join(replies) or 'none'}")
     by_row = {id: _answered(asked) for id, asked in replies.items()}
@@ -297,12 +344,15 @@ def headroom(
     by_label = [
         outcome is Outcome.WRONG and (read.example.id in reached or not others) for read, outcome in zip(rows, outcomes, strict=True)
     ]
+    if objective == "f1":
+        figures = _in_f1(rows, others.get(best), by_format, groups)
+    else:
+        in_reach = [one or other for one, other in zip(by_format, by_label, strict=True)]
+        figures = {"right": share_of(successes(np.array(outcomes), objective).tolist(), groups)}
+        figures |= {"format": share_of(by_format, groups), "label": share_of(by_label, groups), "in_reach": share_of(in_reach, groups)}
     return Headroom(
         incumbent=incumbent,
-        right=share_of(successes(np.array(outcomes), objective).tolist(), groups),
-        format=share_of(by_format, groups),
-        label=share_of(by_label, groups),
-        in_reach=share_of([one or other for one, other in zip(by_format, by_label, strict=True)], groups),
+        **figures,
         causes=dict(Counter(read.error or _NO_RATIONALE for read, is_lost in zip(rows, by_format, strict=True) if is_lost).most_common()),
         n_wrong=len(wrong),
         n_any=sum(any(row.id in asked and _has_right_label(task, asked[row.id]) for asked in others.values()) for row in wrong),
@@ -310,7 +360,34 @@ def headroom(
         others=tuple(sorted(others, key=lambda id: id != best)),
         gain=gain_split(task, rows, [read for read in chosen if read], objective) if any(chosen) else None,
         least_gain=least_gain,
+        objective=objective,
     )
+
+
+def _in_f1(
+    rows: Sequence[ReadReply], best: Mapping[str, ReadReply] | None, unread: Sequence[bool], groups: Sequence[str]
+) -> dict[str, Interval]:
+    "Compute in F1 what there is and what could be gained; without another template each list could become right."
+    counts = np.array(list(map(counts_of, rows)))
+    perfect = np.repeat(counts[:, 1:2], 3, axis=1)
+    theirs = (
+        perfect if best is None else np.array([counts_of(best[read.example.id]) if read.example.id in best else (0, 1, 1) for read in rows])
+    )
+
+    def row_f1(of: np.ndarray) -> np.ndarray:
+        sizes = of[:, 1] + of[:, 2]
+        return np.divide(2 * of[:, 0], sizes, out=np.ones(len(of)), where=sizes > 0)
+
+    lost = np.array(unread)[:, None]
+    better = (row_f1(theirs) > row_f1(counts))[:, None] & ~lost
+    base = f1_parts(*counts.T)
+
+    def gain(reached: np.ndarray) -> Interval:
+        return paired_shares(f1_parts(*reached.T), base, groups)
+
+    by_format, by_label = np.where(lost, perfect, counts), np.where(better, theirs, counts)
+    both = np.where(lost, perfect, by_label)
+    return {"right": f_measure(*counts.T, groups).f1, "format": gain(by_format), "label": gain(by_label), "in_reach": gain(both)}
 
 
 _NO_RATIONALE = "right label, no rationale"

@@ -8,10 +8,11 @@ __all__ = ['USEFUL_WORDS', 'SearchScore', 'search_score', 'ObjectiveError', 'Sea
 
 # %% ../../nbs/3_prompt/10_objective.ipynb #3cf67f72
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..core.definition import ZsdError
-from .outcome import OBJECTIVES, Objective
+from .outcome import OBJECTIVES, Objective, found_counts
 from .replies import ReadReply
 from ..teacher.price import Price, format_usd, total_usage
 
@@ -28,6 +29,7 @@ class SearchScore:
     prompt_tokens: int  # sum over the rows
     completion_tokens: int  # likewise
     cost_usd: float | None  # US dollars for all rows; None: unknown
+    entities: str = ""  # of entities: right, gold and predicted ones of each row, with commas between, rows with spaces between
 
     @property
     def n(self) -> int:
@@ -55,6 +57,18 @@ class SearchScore:
         return self.both.count("1") / max(self.n, 1)
 
     @property
+    def f1(self) -> float | None:  # None: the task has no entities; 1 where there are none and none was named
+        "Return micro F1 of the entities."
+        if not self.entities:
+            return None
+        right, gold, predicted = map(sum, zip(*(map(int, row.split(",")) for row in self.entities.split()), strict=True))
+        return 2 * right / (gold + predicted) if gold + predicted else 1.0
+
+    def to_dict(self) -> dict[str, Any]:  # JSON values; that of a task of labels is as it was before there were entities
+        "Write the score as a trajectory holds it."
+        return {name: value for name, value in asdict(self).items() if value or name != "entities"}
+
+    @property
     def usd_per_1000(self) -> float | None:  # None: unknown
         "Return what 1,000 rows cost, in US dollars."
         return None if self.cost_usd is None else 1000 * self.cost_usd / max(self.n, 1)
@@ -64,8 +78,10 @@ def search_score(
     replies: Sequence[ReadReply],  # one for each row, in order; rows with a gold label
     price: Price | None,  # of the teacher; None: unknown
     is_right: Callable[[str | None, str], bool],  # label and gold label -> whether they agree: `Task.is_right`
+    of_entities: bool = False,  # whether labels are lists of entities, and are to be counted
 ) -> SearchScore:  # a reply that was not read, and a row without one, count as wrong
     "Score a template's replies for a search."
+    counts = map(found_counts, replies) if of_entities else ()
     labels = [read.reply.label if read.reply else None for read in replies]
     lengths = [len(read.reply.rationale.split()) for read in replies if read.has_rationale]
     usage = total_usage({read.response.key: read.response for read in replies if read.response}.values(), price)
@@ -78,6 +94,7 @@ def search_score(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         cost_usd=usage.cost_usd,
+        entities=" ".join(",".join(map(str, row)) for row in counts),
     )
 
 # %% ../../nbs/3_prompt/10_objective.ipynb #04f2656f
@@ -94,13 +111,15 @@ USEFUL_WORDS = (20, 40)  # of a rationale: within, its length costs nothing
 class SearchObjective:
     "Say what a search makes as large as it can: a share, less a price for money and for the length of rationales."
 
-    goal: Objective = "explained_accuracy"  # or "accuracy": what counts as a success
+    goal: Objective = (
+        "explained_accuracy"  # or "accuracy": what counts as a success; of entities "f1", or "accuracy": all of a row are right
+    )
     usd_price: float = 0.0  # share that one US dollar for 1,000 rows takes away, e.g. 0.01 for one point
     word_price: float = 0.0  # share that each word takes away by which the mean rationale is shorter than 20 or longer than 40
 
     def __post_init__(self) -> None:
         if self.goal not in OBJECTIVES:
-            raise ObjectiveError(f"no objective {self.goal!r}; there are {' and '.join(OBJECTIVES)}")
+            raise ObjectiveError(f"no objective {self.goal!r}; there are {', '.join(OBJECTIVES)}")
         if min(self.usd_price, self.word_price) < 0:
             raise ObjectiveError("a price of dollars or of words is a number from 0 up")
 
@@ -135,13 +154,18 @@ def words_outside(
 # %% ../../nbs/3_prompt/10_objective.ipynb #105c9cdf
 def _respects(score: SearchScore) -> tuple[float, ...]:
     "List what is compared, the greater the better; an unknown cost is left out of the comparison."
-    return score.accuracy, score.explanation_rate, -words_outside(score), -(score.cost_usd or 0.0) / max(score.n, 1)
+    return (
+        score.accuracy if score.f1 is None else score.f1,
+        score.explanation_rate,
+        -words_outside(score),
+        -(score.cost_usd or 0.0) / max(score.n, 1),
+    )
 
 
 def pareto_front(
     scores: Mapping[str, SearchScore],  # by template id, on the same rows
 ) -> list[str]:  # ids, in the given order
-    "Find the templates that no other one beats in accuracy, explanation rate, length of rationale and cost together."
+    "Find the templates that no other one beats in accuracy, of entities F1, explanation rate, length of rationale and cost together."
     by_id = {id: _respects(score) for id, score in scores.items()}
 
     def is_beaten(own: tuple[float, ...]) -> bool:
@@ -163,10 +187,16 @@ def score_cells(
     score: SearchScore,
 ) -> dict[str, str]:  # column -> figure
     "Write the figures of a template for a table."
+    if score.f1 is None:
+        shares = {
+            "accuracy": score.accuracy,
+            "explanation rate": score.explanation_rate,
+            "accuracy with explanation": score.explained_accuracy,
+        }
+    else:
+        shares = {"F1": score.f1, "all entities right": score.accuracy, "explanation rate": score.explanation_rate}
     return {
-        "accuracy": f"{100 * score.accuracy:.0f} %",
-        "explanation rate": f"{100 * score.explanation_rate:.0f} %",
-        "accuracy with explanation": f"{100 * score.explained_accuracy:.0f} %",
+        **{name: f"{100 * share:.0f} %" for name, share in shares.items()},
         "words": "-" if score.words is None else f"{score.words:.0f}",
         "cost of 1,000 rows": format_usd(score.usd_per_1000),
     }

@@ -88,8 +88,9 @@ class _Asker:
 
     def scores(self, templates: Mapping[str, PromptTemplate], rows: Sequence[Example], what: str) -> dict[str, SearchScore]:
         "Ask and score templates."
-        price, is_right = self.client.options.price, self.job.task.is_right
-        return {id: search_score(replies, price, is_right) for id, replies in self.replies(templates, rows, what).items()}
+        price, task = self.client.options.price, self.job.task
+        found = self.replies(templates, rows, what)
+        return {id: search_score(replies, price, task.is_right, bool(task.types)) for id, replies in found.items()}
 
     def proposals(self, prompts: Sequence[str], step: int) -> tuple[list[str | None], Usage]:
         "Ask the optimiser for all proposals of a step in one round; a seed makes each request its own, so that it is found again."
@@ -123,7 +124,7 @@ def _state(job: SearchJob, steps: Sequence[Step], asker: _Asker) -> SearchState:
     mistakes: list[ReadReply] = []
     if job.proposer == "reflect":  # all of these replies are stored
         replies = asker.replies({best[0].id: best[0].template}, rows, "reading mistakes")[best[0].id]
-        marks = best[0].score.right if job.objective.goal == "accuracy" else best[0].score.both
+        marks = best[0].score.both if job.objective.goal == "explained_accuracy" else best[0].score.right
         wrong = [read for read, mark in zip(replies, marks, strict=True) if mark == "0"]
         mistakes, examples = rng.sample(wrong, min(settings.examples, len(wrong))), []
     return SearchState(job.task, job.form, number, settings.candidates, history, examples, mistakes, settings.n_buckets)

@@ -14,8 +14,9 @@ from statistics import fmean
 import numpy as np
 
 from .collect import requests_for, stored_replies
-from .outcome import Objective, outcome_of, successes
+from .outcome import Objective, objective_for, results_of, successes
 from .template import PromptTemplate
+from ..stats.f_measure import f1_parts
 from ..stats.power import rows_needed
 from ..task.task import Example, Task
 from ..teacher.budget import Budget, BudgetError
@@ -33,10 +34,13 @@ DIFFERENCES = (0.02, 0.03, 0.05, 0.1, 0.15)
 class ContestPlan:
     "What is known before a contest: how often templates differ, and what a question costs."
 
-    discordance: float  # share of the rows on which exactly one of two templates is right, mean over pairs
+    # share of the rows on which exactly one of two templates is right, mean over pairs; of F1 the mean square of the rows' differences in their
+    # parts (`f1_parts`), which takes as many rows
+    discordance: float
     n_pairs: int  # of templates, that this was counted on; 0: nothing is stored, it is the usual one
     usd_each: float | None  # US dollars a question; None: unknown
     usd_is_most: bool  # no reply is stored: it is the most that a question can cost
+    objective: Objective = "explained_accuracy"
 
     @property
     def about(self) -> str:
@@ -45,7 +49,10 @@ class ContestPlan:
         cost = (
             "unknown" if self.usd_each is None else f"{'at most ' if self.usd_is_most and self.usd_each else ''}{format_usd(self.usd_each)}"
         )
-        return f"one of two templates alone is right on {self.discordance:.0%} of the rows ({known}); a question costs {cost}"
+        differs = "one of two templates alone is right on {:.0%} of the rows"
+        if self.objective == "f1":
+            differs = "F1 of two templates differs by as much chance as shares would if one alone were right on {:.0%} of the rows"
+        return f"{differs.format(self.discordance)} ({known}); a question costs {cost}"
 
     def usd(
         self,
@@ -59,7 +66,7 @@ class ContestPlan:
     @property
     def table(self) -> list[dict[str, str]]:  # one row for each difference
         "List the rows, questions and dollars that show a difference in four of five cases."
-        rows = [(one, rows_needed(one, max(one, self.discordance))) for one in DIFFERENCES]
+        rows = [(one, rows_needed(one, max(one, min(self.discordance, 1.0)))) for one in DIFFERENCES]
         return [
             {"templates that differ by": f"{100 * one:.0f} points", "rows": f"{n:,}", "questions": f"{2 * n:,}", "cost": self.usd(2 * n)}
             for one, n in rows
@@ -71,21 +78,23 @@ def plan_contest(
     templates: Mapping[str, PromptTemplate],  # by id
     rows: Sequence[Example],  # with gold labels, that may be asked about
     client: TeacherClient,  # that would be asked: nobody is
-    objective: Objective = "explained_accuracy",
+    objective: Objective | None = None,  # None: what usually decides for the task
 ) -> ContestPlan:
     "Count in the stored replies how often templates differ and what a question cost."
+    objective = objective_for(task, objective)
     stored = stored_replies(task, templates, rows, replace(client, teacher=StoredTeacher(client.model)))
-    outcomes = {id: {read.example.id: outcome_of(read, task) for read in replies} for id, replies in stored.items()}
+    by_row = {id: {read.example.id: read for read in replies} for id, replies in stored.items()}
     shares = []
-    for one, other in combinations(outcomes.values(), 2):
-        common = np.array([(one[row], other[row]) for row in one.keys() & other.keys()]).reshape(-1, 2)
+    for one, other in combinations(by_row.values(), 2):
+        common = [row for row in one if row in other]
         if len(common) >= _FEWEST_ROWS:
-            first, second = successes(common, objective).T
-            shares.append(float(np.mean(first != second)))
+            results = [results_of([found[row] for row in common], task, objective) for found in (one, other)]
+            first, second = (f1_parts(*of.T) if objective == "f1" else successes(of, objective).astype(float) for of in results)
+            shares.append(float(np.mean((first - second) ** 2)))
     price = client.options.price
     costs = [cost for replies in stored.values() for read in replies if price and (cost := price.cost_of(read.response)) is not None]
     usd = fmean(costs) if costs else _most_usd(task, templates, rows, client, price)
-    return ContestPlan(fmean(shares) if shares else USUAL_DISCORDANCE, len(shares), usd, not costs)
+    return ContestPlan(fmean(shares) if shares else USUAL_DISCORDANCE, len(shares), usd, not costs, objective)
 
 
 def _most_usd(

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TIE_RULE', 'UNEQUAL_ROWS', 'Reading', 'our_reading', 'ScoreError', 'EntityFigures', 'PromptScore', 'score_readings',
-           'score_replies', 'merit', 'best_templates', 'nothing_right', 'choose_template', 'share_cells',
+           'score_replies', 'merit', 'best_templates', 'merit_text', 'nothing_right', 'choose_template', 'share_cells',
            'ScoredTemplates']
 
 # %% ../../nbs/3_prompt/06_score.ipynb #f0c21b1a
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
 from ..entities.align import MentionFault
 from .by_label import by_label_rows, reply_warnings, with_trivial_rows
-from .display import mean_text, share_text
+from .display import mean_text, percent_text, share_text
 from .entity_score import EntityScore, score_labels
 from .replies import ReadReply
 from ..stats.confusion import Confusion
@@ -103,6 +103,11 @@ class PromptScore:
     read_by: dict[str, int] = field(default_factory=dict)  # "schema" or "pattern" -> replies that were read
     confusion: Confusion | None = None  # labels given by gold label; None: the task has no fixed labels, or a record of before
     entities: EntityFigures | None = None  # None: the task has none, or there are no rows
+
+    @property
+    def f1(self) -> Interval | None:  # None: the task has no entities
+        "Give micro F1 of the entities."
+        return self.entities.score.micro.f1 if self.entities else None
 
     @property
     def n_rows(self) -> int:
@@ -193,13 +198,15 @@ def score_replies(
 def merit(
     score: PromptScore,
 ) -> tuple[float, float]:  # the greater, the better
-    """Give what templates are chosen by: accuracy with explanation, then accuracy; of entities F1, then accuracy with explanation; -1 where there are no rows.
+    """Give what templates are chosen by: accuracy with explanation, then accuracy; of entities F1, then rows with all entities right; -1 without rows.
 
     Each counts by the lower end of Wilson's interval, every row for itself. On equally many rows that is the order of the shares themselves; a template
     that answered one row of sixteen, and that one right, does not win by it.
     """
-    explained = _at_least(score.explained_accuracy)
-    return (_at_least(score.entities.score.micro.f1), explained) if score.entities else (explained, _at_least(score.accuracy))
+    accuracy = _at_least(score.accuracy)
+    if score.entities:  # as if of rows: a template that names more entities has not answered more
+        return _at_least(replace(score.f1, n=score.accuracy.n)), accuracy
+    return _at_least(score.explained_accuracy), accuracy
 
 
 def best_templates(
@@ -217,7 +224,17 @@ def _at_least(share: Interval) -> float:
 
     if not share.n:
         return -1.0
-    return float(proportion_confint(round(share.value * share.n), share.n, method="wilson")[0]) if share.value > 0 else 0.0
+    # Of a share that is a count of rows; of F1 no rounding, which would make near ones equal.
+    return float(proportion_confint(round(share.value * share.n, 9), share.n, method="wilson")[0]) if share.value > 0 else 0.0
+
+
+def merit_text(
+    score: PromptScore,  # on rows that no choice was made on
+) -> str:  # e.g. "accuracy 60 %, accuracy with explanation 55 %", of entities "F1 45 %"
+    "Write the figures that templates are chosen by."
+    if score.entities:
+        return f"F1 {percent_text(score.entities.score.micro.f1)}"
+    return f"accuracy {percent_text(score.accuracy)}, accuracy with explanation {percent_text(score.explained_accuracy)}"
 
 
 def nothing_right(

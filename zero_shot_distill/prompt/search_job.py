@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'META_PROMPT_TOKENS', 'OproSettings', 'SearchBudget', 'Sea
 
 # %% ../../nbs/3_prompt/13_search_job.ipynb #46bca087
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import ceil, isnan
 from typing import Any
 
@@ -18,6 +18,7 @@ from .confirm import N_CONTENDERS
 from .contest_rows import ContestRows
 from .library import pick_templates
 from .objective import SearchObjective
+from .outcome import objective_for
 from .planner import USUAL_DISCORDANCE
 from .propose import SearchState, find_proposer, meta_prompt
 from .starter import starter_templates
@@ -98,13 +99,15 @@ class SearchJob:
     form: ReplyForm  # how to reply, below every candidate
     rows: ContestRows  # to select on, and to confirm on
     settings: OproSettings = OproSettings()
-    objective: SearchObjective = field(default_factory=SearchObjective)
+    objective: SearchObjective | None = None  # None: what usually decides for the task, for free
     proposer: str = "opro"  # one of `propose.PROPOSERS`
     own_meta_prompt: str | None = None  # as `load_meta_prompt` reads it; None: the one made from the task
     seed: int = 42  # draws the examples, and is part of the optimiser's sampling
     budget: SearchBudget = SearchBudget()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", self.objective or SearchObjective(objective_for(self.task)))
+        objective_for(self.task, self.objective.goal)
         find_proposer(self.proposer, self.own_meta_prompt)
         if not self.templates:
             raise SearchError("no template to begin with; name one")
@@ -140,9 +143,10 @@ META_PROMPT_TOKENS = 4096  # of a meta-prompt with 15 templates, and of the prop
 def begin_with(
     task: Task,
     named: Mapping[str, PromptTemplate],  # by id; those that show the gold label are left out
-    base: str = "reason-first",  # id of one of these, or of a starter template
+    base: str | None = None,  # id of one of these, or of a starter template; None: "reason-first", of entities "list"
 ) -> tuple[dict[str, PromptTemplate], ReplyForm]:  # `DataError` for an id that is not known
     "Collect the templates that a search begins with, and the way to reply that its candidates keep."
+    base = base or ("list" if task.types else "reason-first")
     (kept,) = pick_templates(starter_templates(task) | named, [base], task).values()
     begun = {id: template for id, template in ({kept.id: kept} | dict(named)).items() if not shows_label(template, task)}
     return begun, ReplyForm.of(kept)

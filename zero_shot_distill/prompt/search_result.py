@@ -150,6 +150,7 @@ def _frame_rows(search: PromptSearch) -> list[dict[str, Any]]:
                     "accuracy": score.accuracy,
                     "explanation_rate": score.explanation_rate,
                     "explained_accuracy": score.explained_accuracy,
+                    **({} if score.f1 is None else {"f1": score.f1}),
                     "words": score.words,
                     "n_unread": score.n_unread,
                     "usd_per_1000": score.usd_per_1000,
@@ -190,6 +191,8 @@ def confirmed_share(
     id: str,  # of a template that was confirmed
 ) -> Interval:
     "Estimate a template's share of the objective on the confirmation rows."
+    if search.objective.goal == "f1":
+        return search.confirmation.scores[id].f1
     hits = successes(np.array(search.confirmation.outcomes[id]), search.objective.goal)
     return share_of(hits.tolist(), search.confirmation.groups)
 

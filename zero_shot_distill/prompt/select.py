@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 
 from ..core.definition import DataError
-from .outcome import Objective, Outcome, merits, successes
-from ..stats.paired import mcnemar_mid_p
+from .outcome import Objective, is_answered, merits, ratio_parts, successes
+from ..stats.paired import mcnemar_mid_p, swap_mid_p
 
 # %% ../../nbs/3_prompt/09_select.ipynb #87efee05
 FIRST_ROWS, STEP_ROWS = 4, 2  # chosen by replays, see tests/benchmarks/README.md
@@ -74,7 +74,8 @@ class SelectionPlan:
 _HALVING_ROWS = 8  # of the first look of a halving
 
 # %% ../../nbs/3_prompt/09_select.ipynb #2aba4f2a
-Ask = Callable[[Sequence[str], Sequence[int]], np.ndarray]  # template ids, row numbers -> (templates, rows) of `Outcome`
+# template ids, row numbers -> (templates, rows) of `Outcome`; where F1 decides (templates, rows, 3) as of `outcome.counts_of`
+Ask = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 
 
 class Stop(StrEnum):
@@ -124,7 +125,7 @@ def select(
     "Find the best of several templates by a race or a halving. All that is known of a template is what `ask` returns."
     check_contest(ids, n_rows, plan)
     looks = plan.looks(n_rows)
-    contest = _Contest(list(ids), np.full((len(ids), n_rows), Outcome.NO_REPLY, dtype=np.int8), plan)
+    contest = _Contest(list(ids), n_rows, plan)
     for before, n in zip([0, *looks], looks, strict=False):
         if not contest.can_ask(n - before):
             return contest.end(Stop.BUDGET)
@@ -159,11 +160,13 @@ class _Contest:
     "The templates that are left, and what is known of them."
 
     ids: list[str]
-    outcomes: np.ndarray  # (templates, rows) of `Outcome`
+    n_rows: int
     plan: SelectionPlan
     n_questions: int = 0
 
     def __post_init__(self) -> None:
+        counts = (3,) if self.plan.objective == "f1" else ()
+        self.results = np.zeros((len(self.ids), self.n_rows, *counts), dtype=np.int16)  # of what was asked, as `Ask` returns it
         self.left = np.arange(len(self.ids))  # numbers of the templates, in the order of `ids`
         self.out: list[int] = []  # those that were dropped, the last ones first, each look's best first
         self.looks: list[Look] = []
@@ -174,17 +177,18 @@ class _Contest:
 
     def ask(self, ask: Ask, rows: range) -> bool:
         "Ask all that are left about some rows; tell whether any reply came."
-        came = np.asarray(ask([self.ids[number] for number in self.left], rows), dtype=np.int8)
-        self.outcomes[np.ix_(self.left, rows)] = came
-        self.n_questions += came.size
-        return bool((came > Outcome.NO_REPLY).any())
+        came = np.asarray(ask([self.ids[number] for number in self.left], rows), dtype=np.int16)
+        self.results[np.ix_(self.left, rows)] = came
+        answered = is_answered(came, self.plan.objective)
+        self.n_questions += answered.size
+        return bool(answered.any())
 
     def _compare(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Compare the templates that are left: which of them answer, outcomes on the rows that these all answered, places in order of merit."
-        answered = self.outcomes[self.left, :n] > Outcome.NO_REPLY
+        "Compare the templates that are left: which of them answer, results on the rows that these all answered, places in order of merit."
+        answered = is_answered(self.results[self.left, :n], self.plan.objective)
         n_answered = answered.sum(axis=1)
         heard = n_answered * 2 > n_answered.max()
-        compared = self.outcomes[self.left, :n][:, answered[heard].all(axis=0)]
+        compared = self.results[self.left, :n][:, answered[heard].all(axis=0)]
         return heard, compared, np.lexsort((np.arange(len(heard)), -merits(compared, self.plan.objective), ~heard))
 
     def look(self, n: int) -> None:
@@ -204,14 +208,11 @@ class _Contest:
         return keep
 
     def _not_behind(self, compared: np.ndarray, leader: int) -> np.ndarray:
-        hits = successes(compared, self.plan.objective)
-        ahead, behind = (hits[leader] & ~hits).sum(axis=1), (~hits[leader] & hits).sum(axis=1)
-        level = self.plan.level_of(len(self.ids))
-        return np.array([_chance(*pair) >= level for pair in zip(ahead.tolist(), behind.tolist(), strict=True)])
+        return _chances(compared, leader, self.plan.objective) >= self.plan.level_of(len(self.ids))
 
     def _affordable(self, n_left: int, n: int) -> int:
         "Count how many templates the rest of the budget takes to the last row, all of them or by halves: more of them would all end half-way."
-        n_all = self.outcomes.shape[1]
+        n_all = self.n_rows
         if self.plan.max_questions is None or self.plan.halving or n == n_all:
             return n_left
         rest = self.plan.max_questions - self.n_questions
@@ -222,7 +223,17 @@ class _Contest:
     def end(self, stop: Stop) -> Selection:
         order = self._compare(self.looks[-1].n_rows)[2] if self.looks else np.arange(len(self.left))
         ranking = tuple(self.ids[number] for number in [*self.left[order], *self.out])
-        return Selection(ranking, tuple(self.looks), stop, self.n_questions, self.outcomes.size)
+        return Selection(ranking, tuple(self.looks), stop, self.n_questions, len(self.ids) * self.n_rows)
 
 
 _chance = cache(mcnemar_mid_p)
+
+
+def _chances(compared: np.ndarray, leader: int, objective: Objective) -> np.ndarray:  # (templates,)
+    "Give the mid-p of the leader's being ahead of each template on the same rows."
+    if objective == "f1":
+        parts = ratio_parts(np.maximum(compared, 0))  # those that hardly answer are out anyway
+        return np.array([swap_mid_p(parts[leader], other) for other in parts])
+    hits = successes(compared, objective)
+    ahead, behind = (hits[leader] & ~hits).sum(axis=1), (~hits[leader] & hits).sum(axis=1)
+    return np.array([_chance(*pair) for pair in zip(ahead.tolist(), behind.tolist(), strict=True)])

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Candidate:
             "text": self.text,
             "refusal": self.refusal and self.refusal.name,
             "template": template,
-            "score": self.score and asdict(self.score),
+            "score": self.score and self.score.to_dict(),
         }
 
     @classmethod

@@ -219,7 +219,9 @@ class TrainingConfig(CheckedSettings):
         return self.changed(_FIRST_RUN_SETTINGS)
 
 
-def file_settings() -> dict[str, Any]:  # name -> (type, pydantic field), for `pydantic.create_model`
-    "List the settings that a pipeline file may give: all but method, labels and seed, which it gives as lists of students."
-    own = ("method", "labels", "seed")
-    return {one.name: (one.type, Field(one.default, **one.metadata)) for one in fields(TrainingConfig) if one.name not in own}
+def file_settings(
+    config: type[CheckedSettings] = TrainingConfig,
+    apart: tuple[str, ...] = ("method", "labels", "seed"),  # settings that a pipeline file gives as lists of students
+) -> dict[str, Any]:  # name -> (type, pydantic field), for `pydantic.create_model`
+    "List the settings of a config that a pipeline file may give as they are."
+    return {one.name: (one.type, Field(one.default, **one.metadata)) for one in fields(config) if one.name not in apart}

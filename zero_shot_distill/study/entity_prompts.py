@@ -174,6 +174,7 @@ def recorded_entity_prompts() -> list[EntityPrompts]:
 def entity_prompt_figure(
     found: EntityPrompts,
     price: Price,
+    part: str = "",  # of the rows behind the points, as their page of replies names it, e.g. "selection"; empty: all
 ) -> Figure:  # 7 inches wide
     "Draw for each template its F1, the share of its mentions that were refused, and what a thousand rows cost."
     rows = range(len(found.prompts))
@@ -182,7 +183,7 @@ def entity_prompt_figure(
         left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[1.5, 1, 1])
         share_axis(left, (0, 25, 50, 75, 100))
         for y, one in zip(rows, found.prompts, strict=True):
-            link_replies(whisker(left, one.f1, y, (GREY, "s") if one is found.base else (BLUE, "o")), one.template)
+            link_replies(whisker(left, one.f1, y, (GREY, "s") if one is found.base else (BLUE, "o")), one.template, part)
         share_axis(middle, (0, 50, 100))
         invented, others = ([100 * one.share_refused(is_invented) for one in found.prompts] for is_invented in (True, False))
         for bars in (
@@ -191,7 +192,7 @@ def entity_prompt_figure(
             right.barh(rows, [one.usd(price) for one in found.prompts], height=0.55, color=BLUE),
         ):
             for bar, one in zip(bars, found.prompts, strict=True):
-                link_replies(bar, one.template)
+                link_replies(bar, one.template, part)
         share_axis(right, ())
         right.set_xlim(0, 1.15 * max(one.usd(price) for one in found.prompts))
         right.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))

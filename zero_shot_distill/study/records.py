@@ -6,18 +6,23 @@
 __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord', 'Run', 'read_run_info', 'read_prompts',
            'read_students', 'read_run', 'recorded_run_dir', 'SeedGroup', 'StudentGroup', 'group_students',
            'RationaleEffect', 'rationale_effects', 'write_points', 'rationale_sentence', 'teacher_accuracy',
-           'teacher_confusion', 'trivial_on_test']
+           'teacher_entities', 'teacher_confusion', 'trivial_on_test']
 
 # %% ../../nbs/7_study/00_records.ipynb #db4f5e79
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..annotate.rows import AnnotatedRow, read_annotations
 from ..core.display import styled, table_html
 from ..core.files import definitions_dir
+from ..entities.entity import same_entities
+from ..ner.record import TaggerRecord
+from ..ner.schedule import SCHEDULES
 from ..prompt.by_label import trivial_shares, with_trivial_rows
+from ..prompt.entity_score import EntityScore, score_labels
 from ..prompt.replies import ReadReply
 from ..prompt.score import PromptScore
 from ..prompt.template import PromptTemplate
@@ -27,7 +32,7 @@ from ..stats.interval import Interval, share_of
 from ..stats.power import smallest_difference_over_seeds
 from ..student.config import TrainingConfig
 from ..student.method import METHODS, own_settings
-from ..student.record import RecordsError, RunRecord, as_record, read_json_file, trivial_counts
+from ..student.record import RecordsError, RunRecord, as_record, is_tagger_record, read_json_file, trivial_counts
 from ..task.numbers import same_value
 from ..teacher.price import Usage
 
@@ -70,7 +75,10 @@ class RunInfo:
     licence: str = "unknown"  # of the data
     reference: Reference | None = None
     n_choices: int = 0  # of a row, where each has its own
-    metric: str = "exact"  # "numeric": a label is right where it has the value of the gold one
+    metric: str = (
+        "exact"  # "numeric": a label is right where it has the value of the gold one; "entities": where it names the same entities
+    )
+    types: tuple[str, ...] = ()  # of entities; none: the task has labels
     annotation: str = ""  # id of the annotation, which lies beside the run's folder; empty: its rows lie in the run's folder
     selection_rows: tuple[str, ...] = ()  # ids of the training rows that the prompt was chosen on; empty: a record of before
     groups: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> row -> group; empty: no groups, or a record of before
@@ -78,6 +86,8 @@ class RunInfo:
     @property
     def answers(self) -> str:
         "Describe what an answer can be, for readers."
+        if self.types:
+            return f"entities: {', '.join(self.types)}"
         return ", ".join(self.labels) or (f"one of {self.n_choices} choices of the row" if self.n_choices else "a number")
 
     def is_right(
@@ -88,7 +98,8 @@ class RunInfo:
         "Judge a label as `Task.is_right` did in this run; the task's own file may have changed since."
         if label is None or gold is None:
             return False
-        return same_value(label, gold) if self.metric == "numeric" else label == gold
+        alike = {"numeric": same_value, "entities": same_entities}.get(self.metric, eq)
+        return alike(label, gold)
 
 # %% ../../nbs/7_study/00_records.ipynb #bd3cfb30
 @dataclass(frozen=True)
@@ -110,8 +121,13 @@ class Run:
     info: RunInfo
     prompts: PromptRecord
     annotations: dict[str, list[AnnotatedRow]]  # by split
-    # in a fixed order: teacher labels before gold ones, label-only before step by step, then seeds
-    students: tuple[RunRecord, ...]
+    # in a fixed order: teacher labels before gold ones, label-only before step by step, then seeds; those that tag words by schedule and seed
+    students: tuple[RunRecord, ...] | tuple[TaggerRecord, ...]
+
+    @property
+    def tags_words(self) -> bool:
+        "Tell whether its students tag words; the others write their answers."
+        return bool(self.info.types)
 
     @property
     def frame(self) -> "pd.DataFrame":  # one row for each student
@@ -143,6 +159,8 @@ class Run:
         return f"Run({self.info.name}: task {self.info.task}, {teacher}, {len(self.students)} students on {self.info.n_test} test rows)"
 
     def _repr_html_(self) -> str:
+        if self.tags_words:
+            return styled(table_html([student.as_row() for student in self.students]))
         test, valid = trivial_counts(self.students)
         rows = with_trivial_rows([student.as_row() for student in self.students], test, len(self.info.labels) or self.info.n_choices, valid)
         return styled(table_html(rows))
@@ -171,9 +189,11 @@ def read_prompts(
 def read_students(
     runs_dir: Path,  # holds one JSON file a run, maybe also those of other settings
     run_ids: Sequence[str],  # which to read, as `RunInfo.runs` has them
-) -> tuple[RunRecord, ...]:  # ordered by label source, method and seed; `RecordsError` where there is none or one is malformed
+) -> (
+    tuple[RunRecord, ...] | tuple[TaggerRecord, ...]
+):  # of one kind, ordered by label source or schedule, method and seed; `RecordsError` where there is none or one is malformed
     "Read the trained students of a run."
-    students = [RunRecord.read(runs_dir / f"{run_id}.json") for run_id in run_ids]
+    students = [_read_student(runs_dir / f"{run_id}.json") for run_id in run_ids]
     if not students:
         raise RecordsError(f"{runs_dir}: no student belongs to this run; give its pipeline file at least one seed and run `zsd run` again")
     for student in students:
@@ -181,10 +201,20 @@ def read_students(
             raise RecordsError(
                 f"{runs_dir}: {students[0].run_id} and {student.run_id} were tested on different rows; delete both and run `zsd run` again"
             )
-    methods = list(METHODS)
-    return tuple(
-        sorted(students, key=lambda run: (LABEL_SOURCES.index(run.config.labels), methods.index(run.config.method), run.config.seed))
-    )
+    return tuple(sorted(students, key=_place_of))
+
+
+def _read_student(path: Path) -> RunRecord | TaggerRecord:
+    "Read the record of a student of either kind."
+    content = read_json_file(path)
+    return (TaggerRecord if is_tagger_record(content) else RunRecord).of(content, path)
+
+
+def _place_of(run: RunRecord | TaggerRecord) -> tuple[int, ...]:
+    "Say where a student stands among those of its run."
+    if isinstance(run, TaggerRecord):
+        return list(SCHEDULES).index(run.config.schedule), run.config.seed
+    return LABEL_SOURCES.index(run.config.labels), list(METHODS).index(run.config.method), run.config.seed
 
 
 def _read_annotations(folder: Path, info: RunInfo) -> dict[str, list[AnnotatedRow]]:  # by split
@@ -370,6 +400,22 @@ def teacher_accuracy(
         if row.gold is not None and (group := run.group_of(split, row.id)) not in chosen_on
     ]
     return share_of([is_right for is_right, _ in rows], [group for _, group in rows])
+
+
+def teacher_entities(
+    run: Run,  # of a task of entities
+    splits: Sequence[str] = (),  # of its annotations; empty: all
+) -> EntityScore | None:  # None: no annotated row has a gold label and no part in the choice of the prompt
+    "Measure how well the teacher's annotations name the entities, on rows of groups that the prompt was not chosen on."
+    chosen_on = run.selection_groups
+    rows = [
+        (row.gold, row.label, group)
+        for split in splits or run.annotations
+        for row in run.annotations.get(split, ())
+        if row.gold is not None and (group := run.group_of(split, row.id)) not in chosen_on
+    ]
+    gold, given, groups = ([row[place] for row in rows] for place in range(3))
+    return score_labels(gold, given, run.info.types, groups) if rows else None
 
 
 def teacher_confusion(

@@ -22,6 +22,7 @@ from ..prompt.headroom import Headroom
 from ..prompt.propose import PROPOSERS
 from ..prompt.search_result import PromptSearch
 from ..prompt.trajectory import NoSearch, tried_by_id
+from .comparable import name_of_task
 from zero_shot_distill.study.drawing import (
     BLUE,
     FIGURE_SETTINGS,
@@ -39,14 +40,14 @@ from zero_shot_distill.study.drawing import (
 # %% ../../nbs/7_study/02_search_comparison.ipynb #e99bb01f
 def read_searches(
     work_dir: Path,  # whose folder `searches` holds them
-    task: str,  # name of their task
+    task: str,  # name of their task, or the path of its definition
 ) -> dict[str, PromptSearch]:  # proposer -> its search with most steps; `NoSearch` where there is none
     "Read the searches of a task, one for each proposer."
-    found: dict[str, PromptSearch] = {}
+    found, wanted = {}, name_of_task(task)
     for path in sorted((work_dir / "searches").glob("*/trajectory.jsonl")):
         search = PromptSearch.read(path.parent)
         name = search.about["proposer"]
-        if search.about["task"] == task and (name not in found or len(search.steps) > len(found[name].steps)):
+        if search.about["task"] == wanted and (name not in found or len(search.steps) > len(found[name].steps)):
             found[name] = search
     if not found:
         raise NoSearch(f"{work_dir}: no search of task {task!r}; begin one with zsd opro --task {task}")

@@ -6,10 +6,13 @@
 __all__ = ['prompt_rows', 'annotation_rows', 'student_rows', 'measure_rows', 'cost_rows']
 
 # %% ../../nbs/7_study/02_tables.ipynb #f388191d
+import json
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..entities.entity import read_entities
 from ..prompt.by_label import with_trivial_rows
 from ..prompt.display import mean_text, points_text, share_text
 from ..prompt.score import PromptScore, share_cells
@@ -17,7 +20,7 @@ from ..stats.interval import share_of
 from ..student.measure import scored_less_generated
 from ..student.method import METHODS, own_settings
 from ..student.record import RunRecord, trivial_counts
-from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion
+from .records import PromptRecord, Run, teacher_accuracy, teacher_confusion, teacher_entities
 from ..teacher.price import format_usd
 
 # %% ../../nbs/7_study/02_tables.ipynb #da17dd10
@@ -48,10 +51,28 @@ def prompt_rows(
     return with_trivial_rows(listed, confusion, n_choices)
 
 # %% ../../nbs/7_study/02_tables.ipynb #db38c17b
+def _entity_row(run: Run, split: str) -> dict[str, str]:
+    "Count the annotated rows of a split and their entities, and measure those whose row had no part in the choice of the prompt."
+    rows, score = run.annotations[split], teacher_entities(run, [split])
+    refused = Counter(one["fault"] for row in rows for one in json.loads(row.refused or "[]"))
+    shares = {name: share_text(getattr(score.micro, name)) if score else "–" for name in ("precision", "recall", "f1")}
+    return {
+        "split": split,
+        "rows": str(len(rows)),
+        "with a label": share_text(share_of([row.label is not None for row in rows])),
+        "entities": str(sum(len(read_entities(row.label)) for row in rows if row.label is not None)),
+        "mentions refused": ", ".join(f"{n} {fault}" for fault, n in refused.most_common()) or "–",
+        "F1": shares.pop("f1"),
+        **shares,
+    }
+
+
 def annotation_rows(
     run: Run,
 ) -> list[dict[str, str]]:  # for `table_html`, one for each split, then the trivial answers
     "Count the rows that have a label and a rationale, and how often the label is right where the row had no part in the choice of the prompt."
+    if run.tags_words:
+        return [_entity_row(run, split) for split in run.annotations]
     confusion = teacher_confusion(run)
     balanced = {split: teacher_confusion(run, [split]) for split in run.annotations} if confusion and confusion.is_uneven else {}
     groups = {split: [run.group_of(split, row.id) for row in rows] for split, rows in run.annotations.items()}
@@ -142,7 +163,10 @@ def cost_rows(
     if reference is not None:
         rows.append((f"the same tokens at {reference.model}", f"{format_usd(reference.cost_usd)}\n{reference.source}"))
     rows.append(("teacher", f"{usage.latency_s:,.0f} s\nsummed over responses; those asked side by side overlap"))
-    by_method = {method: [one for one in run.students if one.config.method == method] for method in METHODS}
-    each = [f"{METHODS[method].title} {np.mean([one.step_s for one in runs]):.2f} s a step" for method, runs in by_method.items() if runs]
+    by_way: dict[str, list[float]] = {}
+    for one in run.students:
+        way = one.title_of_schedule if run.tags_words else METHODS[one.config.method].title
+        by_way.setdefault(way, []).append(one.step_s)
+    each = [f"{way} {np.mean(steps_s):.2f} s a step" for way, steps_s in by_way.items()]
     rows.append((f"training {len(run.students)} students", f"{sum(one.train_s for one in run.students):,.0f} s\n{', '.join(each)}"))
     return [{"what": what, "how much": how_much} for what, how_much in rows]

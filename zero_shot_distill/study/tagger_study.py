@@ -285,6 +285,8 @@ def tagger_sentence(
     studies: Sequence[TaggerStudy],  # of one page
 ) -> str:
     "Say where mixing is shown to be better or worse than gold alone, and how many comparisons are undetermined."
+    if not studies:
+        return "These students cannot say what distilled sentences add: train some on gold sentences alone, and others on as many with distilled ones."
     said = []
     for study in studies:
         contrasts = [contrast for _, contrast in study.contrasts]
