@@ -215,3 +215,6 @@ def test_the_replies_are_read_by_the_command_that_is_named(tmp_path, command, n_
     assert n_shown == n_rows if n_rows else 20 < n_shown <= 24  # a race may end early
     assert n_replies in (None, len(shown))
     assert all(one["text"] for one in shown)
+    if command[0] == "annotate":  # what the user says of the price counts here, too
+        priced = zsd(tmp_path, *named_next(done), *MODEL, *PRICES, "--json")
+        assert [one["cost"] for one in json.loads(priced.out)] == pytest.approx([0.0005] * n_replies)

@@ -8,6 +8,7 @@ __all__ = ['explore']
 # %% ../../nbs/9_cli/05_explore.ipynb #826ac129dccb
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,7 @@ def _gather(
 
     names, split, n_rows, seed, prompts = what
     annotations, run = made
-    if annotations and what == ("", None, None, seed, None) and not run and (whole := _whole(annotations, task, common)):
+    if annotations and what == ("", None, None, seed, None) and not run and (whole := _whole(annotations, task, asked, common)):
         return whole
     chosen = pick_templates(find_templates(task, prompts, common.work_dir), names_in(names), task)
     said = _said(run, common.work_dir) if run else []
@@ -120,18 +121,22 @@ def _gather(
         return explore_stored(task, chosen, rows, client, said, confidence)
 
 
-def _whole(name: str, task: Task, common: CommonOptions) -> "Explorer | None":  # None: it is not known any more what was asked
-    "Gather all replies of an annotation, as it has kept what was asked."
+def _whole(name: str, task: Task, asked: TeacherOptions, common: CommonOptions) -> "Explorer | None":  # None: what was asked was not kept
+    "Gather all replies of an annotation, by what it has kept; of a teacher that the user names only the price counts."
     from zero_shot_distill.annotate.job import JOB_FILE, find_annotation
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.study.behind import explore_annotation
+    from zero_shot_distill.teacher.settings import open_teacher
 
     found = find_annotation(name, common.work_dir)
     found.load_task(task.source)
     if not ((found.folder / JOB_FILE).is_file() and common.store_path.is_file()):
         return None
     with ResponseStore(common.store_path) as store:
-        return explore_annotation(found, store)
+        whole = explore_annotation(found, store)
+    if asked == TeacherOptions():
+        return whole
+    return replace(whole, price=open_teacher(asked.settings(), common.progress, offline=True, store_path=common.store_path).price)
 
 
 def _annotated(
