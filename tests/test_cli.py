@@ -438,6 +438,10 @@ def test_doctor_says_what_is_missing_and_what_works_without(tmp_path):
     assert "secret" not in done.out + done.err
     assert not (tmp_path / "cache").exists()  # nothing is fetched or made
     assert not (tmp_path / "zsd-work").exists()
+
+
+@pytest.mark.slow  # the notebook of `doctor` shows the same findings as a table
+def test_doctor_shows_a_hub_that_is_turned_off_and_a_damaged_store(tmp_path):
     (tmp_path / "zsd-work").mkdir()
     (tmp_path / "zsd-work" / "responses.sqlite").write_text("no store")
     shown = zsd(tmp_path, "doctor", env=environment(HF_HUB_OFFLINE="1", OPENAI_API_KEY=""))
