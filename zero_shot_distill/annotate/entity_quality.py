@@ -231,14 +231,14 @@ class EntityQuality:
         of which the teacher was least sure, then those with most findings.
         """
         shares = {check: self.expected_right(check) for check in checks}
-        found = {place: min(map(shares.get, own)) for place, own in self.findings(checks).items()}
+        findings = self.findings(checks)
+        right = {place: min(map(shares.get, found)) for place, found in findings.items()}
 
         def key(place: int) -> tuple[float, ...]:
             confidence = self.rows[place].confidence
-            n_findings = len(self.findings(checks)[place])
-            return found[place], self.margins.get(place, 1.0), 1.0 if confidence is None else confidence, -n_findings, place
+            return right[place], self.margins.get(place, 1.0), 1.0 if confidence is None else confidence, -len(findings[place]), place
 
-        return [(place, found[place]) for place in sorted(found, key=key)]
+        return [(place, right[place]) for place in sorted(right, key=key)]
 
     @property
     def unused_types(self) -> dict[str, int]:  # type -> how often gold labels name it
