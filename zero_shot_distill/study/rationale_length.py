@@ -19,7 +19,7 @@ from ..stats.interval import Interval, bootstrap_mean, share_of
 from ..student.record import NoRecords, RecordsError, RunRecord
 from .ablation import Ablation, Point, ablations
 from .comparable import Contrast, holm_adjusted
-from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, upright
+from .drawing import GREY, METHOD_LOOKS, accuracy_panels, every_student, link_annotation, upright
 from .records import write_points
 
 # %% ../../nbs/7_study/03_rationale_length.ipynb #rl000006
@@ -237,7 +237,8 @@ def _draw_lengths(ax: Axes, study: LengthStudy) -> None:
     for one in study.points:
         group, x = one.point.group, one.words.value
         is_cut = group.control == "first-words"
-        upright(ax, group.accuracy, x, METHOD_LOOKS[group.method], filled=not is_cut, line=":" if is_cut else "-")
+        mean = upright(ax, group.accuracy, x, METHOD_LOOKS[group.method], filled=not is_cut, line=":" if is_cut else "-")
+        link_annotation(mean, group.learned_from)
         every_student(ax, group, x + 0.7, 0.25)
         if one.words.has_ends:
             ax.plot([one.words.low, one.words.high], [100 * group.accuracy.value] * 2, color=GREY, linewidth=1.2, zorder=3)
