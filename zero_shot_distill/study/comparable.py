@@ -213,4 +213,6 @@ def shown_title(
 ) -> str:
     "Say how many comparisons show a difference, for the title of a figure."
     n_shown = sum(one.shown != "undetermined" for one in contrasts)
+    if len(contrasts) == 1:
+        return f"The only comparison shows {'a' if n_shown else 'no'} difference"
     return f"{n_shown or 'None'} of {len(contrasts)} comparisons show{'s' * (n_shown < 2)} a difference"

@@ -6,6 +6,7 @@
 __all__ = ['SCHEDULE_LOOKS', 'tagger_figure']
 
 # %% ../../nbs/7_study/04_tagger_figure.ipynb #c4a152d06b13
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -108,7 +109,10 @@ def tagger_figure(
                 loc="left",
                 fontsize=10.5,
             )
-            above.legend(*_legend(study), frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 1), ncols=2)
+            handles, names = _legend(study)
+            low, high = above.get_ylim()  # room for the legend above the marks
+            above.set_ylim(low, low + (high - low) / (0.96 - 0.065 * math.ceil(len(names) / 2)))
+            above.legend(handles, names, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 1), ncols=2)
         contrasts = [contrast for study in studies for _, contrast in study.contrasts]
         lines = [_NOTE.format(n=len(contrasts), s="s" * (len(contrasts) != 1)), note]
         titled(figure, shown_title(contrasts), "\n".join(filter(None, lines)))
