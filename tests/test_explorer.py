@@ -366,17 +366,25 @@ def names(tmp_path_factory) -> Explorer:
 
 
 @needs_browser
-def test_entities_are_marked_beside_the_gold_ones(opened, names):
-    page = opened(names, "template=inline&row=train-39")
+def test_entities_are_marked_beside_the_gold_ones(opened):
+    task = load_task("pocket_names")
+    (field,) = task.fields
+    sentence = "José Ibáñez flew home to Córdoba."
+    gold = entities_text([Entity.of(sentence, 0, 11, "person"), Entity.of(sentence, 25, 32, "place")])
+    row = Example("row-0", {field: sentence}, gold, None)
+    text = json.dumps([{"text": "Josep Ibáñez", "type": "person"}, {"text": "Córdoba", "type": "place"}], ensure_ascii=False)
+    template = PromptTemplate(id="list", user_message=f"{{{field}}}", read="json")
+    (read,) = read_each([(template, row, Response("a" * 64, text, "stop", 1, 1, 0.1, 1, "2026-11-28T12:00:00+00:00", "m"))], task)
+    page = opened(explorer_of([read], task=task, templates={"list": template}))
     row = page.locator("tbody tr")
     gold, said = row.locator("td").nth(1), row.locator("td").nth(2)
     assert gold.locator("mark").all_inner_texts() == ["José Ibáñezperson", "Córdobaplace"]
     # The type is told by words, and so is what is wrong: colours only repeat it.
     assert said.locator(".sentence mark").all_inner_texts() == ["José Ibáñezperson ✗ missed", "Córdobaplace ✓"]
-    assert said.locator(".refused").inner_text() == "refused: Jose Ibáñez (person), not in the text"
+    assert said.locator(".refused").inner_text() == "refused: Josep Ibáñez (person), not in the text"
     assert row.locator("td").nth(3).inner_text().split("\n") == ["✓ 1 right", "✗ 1 missed"]
     row.locator("b").first.click()
-    assert "Jose Ibáñez\tperson\tnot in the text" in page.inner_text("dialog")
+    assert "Josep Ibáñez\tperson\tnot in the text" in page.inner_text("dialog")
 
 
 @needs_browser

@@ -505,7 +505,7 @@ def test_nothing_is_half_written(pocket, monkeypatch):
     write_release(job, report, NOW)
     before = everything(Path(report.folder))
 
-    def fails(*_):
+    def fails(*_, **__):
         raise OSError(28, os.strerror(28))
 
     for name in ("_write_split", "_save_dataset", "annotation_card"):

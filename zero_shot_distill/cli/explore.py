@@ -136,7 +136,7 @@ def _whole(name: str, task: Task, asked: TeacherOptions, common: CommonOptions) 
         whole = explore_annotation(found, store)
     if asked == TeacherOptions():
         return whole
-    return replace(whole, price=open_teacher(asked.settings(), common.progress, offline=True, store_path=common.store_path).price)
+    return replace(whole, price=open_teacher(asked.settings(task), common.progress, offline=True, store_path=common.store_path).price)
 
 
 def _annotated(
