@@ -218,20 +218,15 @@ class EntityQuality:
         measured = self.rightness([place for place, found in self.looked_at.get(check, {}).items() if found])
         return 0.5 if measured is None else (measured.rows.value * measured.rows.n + 1) / (measured.rows.n + 2)
 
-    def ranked(
-        self,
-        checks: Collection[QualityCheck] = tuple(QualityCheck),
-    ) -> list[
-        tuple[int, float]
-    ]:  # number of each row with a finding, and the share of rows like it that is expected to be right; the worst first
+    def ranked(self) -> list[tuple[int, float]]:  # number of a row with a finding, share of rows like it that is expected to be right
         """Order the rows with a finding: which to look at first.
 
         First those of the check whose rows are right most rarely where gold labels are known (`expected_right`; of several checks the worst counts); of
         equals, and where no gold label is known, those on whose label a student that did not learn it would bet least (`Judgement.margin`), then those
         of which the teacher was least sure, then those with most findings.
         """
-        shares = {check: self.expected_right(check) for check in checks}
-        findings = self.findings(checks)
+        shares = {check: self.expected_right(check) for check in QualityCheck}
+        findings = self.findings()
         right = {place: min(map(shares.get, found)) for place, found in findings.items()}
 
         def key(place: int) -> tuple[float, ...]:
