@@ -11,7 +11,7 @@ import glob
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -181,19 +181,20 @@ def open_repository(
     from huggingface_hub import HfApi
 
     api = api or HfApi()
-    name, kind = repository.name, repository.kind
+    name, kind, made = repository.name, repository.kind, None
     try:
         api.whoami()
         is_new = not api.repo_exists(name, repo_type=kind)
-        address = str(api.create_repo(name, repo_type=kind, private=True, exist_ok=True))
+        made = HubAccess(repository, api, str(api.create_repo(name, repo_type=kind, private=True, exist_ok=True)), True, is_new)
         api.auth_check(name, repo_type=kind, write=True)  # a repository of others is no fault for `create_repo`
         is_private = bool(api.repo_info(name, repo_type=kind).private)
     except Exception as error:  # of many libraries
         why, fix = _why(error, api.endpoint)
-        raise PublishError(f"{repository}: {why}; {fix}. Nothing was begun") from error
+        also = made.left_empty if made else ""
+        raise PublishError("; ".join(filter(None, [f"{repository}: {why}; {fix}. Nothing was begun", also]))) from error
     if not is_private:
         progress.message(f"the {repository} is public: what is uploaded there can be read by all")
-    return HubAccess(repository, api, address, is_private, is_new)
+    return replace(made, is_private=is_private)
 
 # %% ../nbs/83_publish.ipynb #83a0c1d20022
 @contextmanager
