@@ -119,7 +119,7 @@ def check_definition(
             raise DefinitionError(f"{where}: unknown key {key!r}; {fix}") from None
         if first["type"] == "missing":
             raise DefinitionError(f"{where}: key {key!r} is missing") from None
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")  # as YAML has it
         raise DefinitionError(f"{where}: {key + ': ' if key else ''}{reason}") from None
 
 
