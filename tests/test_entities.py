@@ -388,7 +388,9 @@ def test_a_student_is_trained_and_asked_by_the_usual_commands(folder):
         assert words in done.out
     (student,) = (folder / "zsd-work" / "students").iterdir()
     # Such students are told apart from those that write answers, wherever records are read.
-    is_one_line(zsd(folder, "lint", "zsd-work"), 2, "a student that tags words")
+    (finding,) = json.loads(zsd(folder, "lint", "zsd-work", "--json").out)
+    assert finding["fault"] == "tiny-validation"  # four rows
+    assert finding["rows"][0].startswith("gold-seed0-")
     assert "What a paper says of named entities. Of 4 claims: 4 undetermined." in zsd(folder, "claims", "--runs", "zsd-work").out
     (folder / "new.csv").write_text("number,text\n1,Ada Byron left Ghent .\n2,Nobody came .\n")
     asked = zsd(folder, "predict", "--student", str(student), "--input", "new.csv", "--output", "out.jsonl")

@@ -162,6 +162,253 @@ def test_sound_records_give_no_alarm(change, tmp_path):
     assert lint([write(found, tmp_path)]).findings == ()
 
 
+def taggers() -> Records:
+    "Three schedules on `pocket_names`, two seeds each, none at chance. Their ten validation rows would be a finding; a hundred are none."
+    paths = sorted((definitions_dir() / "recorded_runs" / "entities_run" / "runs").glob("*.json"))
+    return {of["run_id"]: of | {"n_valid": 100} for of in (json.loads(path.read_text()) for path in paths)}
+
+
+def of_schedule(found: Records, schedule: str) -> list[dict[str, Any]]:
+    return [of for of in found.values() if of["schedule"] == schedule]
+
+
+def more_entities_right(found: Records) -> None:
+    next(iter(found.values()))["test"]["errors"]["right"] += 3
+
+
+def another_valid_f1(found: Records) -> None:
+    next(iter(found.values()))["valid_f1"] = 0.91
+
+
+def a_step_beyond_the_last(found: Records) -> None:
+    next(iter(found.values()))["history"][0]["step"] = 4000
+
+
+def one_tagger_again(found: Records) -> None:
+    of = of_schedule(found, "gold")[0]
+    copy = json.loads(json.dumps(of)) | {"seed": 2, "run_id": "gold-seed2-000000000000", "train_s": of["train_s"] + 3.21}
+    found[copy["run_id"]] = copy
+
+
+def no_first_seed(found: Records) -> None:
+    found.pop(of_schedule(found, "linear")[0]["run_id"])
+
+
+def twice_the_tagging_steps(found: Records) -> None:
+    for of in of_schedule(found, "linear"):
+        of["steps"] *= 2
+
+
+def fewer_gold_sentences(found: Records) -> None:
+    for of in of_schedule(found, "linear"):
+        of |= {"gold_sentences": 6, "n_gold": 6}
+
+
+def fewer_distilled_sentences(found: Records) -> None:
+    for of in of_schedule(found, "distilled"):
+        of["n_distilled"] = 20
+
+
+def more_looks_of_one_seed(found: Records) -> None:
+    of_schedule(found, "gold")[1]["eval_every"] = 10
+
+
+def other_validation_rows(found: Records) -> None:
+    for of in of_schedule(found, "distilled"):
+        of["n_valid"] = 90
+
+
+def ten_validation_rows(found: Records) -> None:
+    for of in found.values():
+        of["n_valid"] = 10
+
+
+def no_gold_validation_rows(found: Records) -> None:
+    for of in of_schedule(found, "distilled"):
+        of["valid_source"] = "teacher"
+
+
+def f1_of(of: dict[str, Any]) -> float:
+    errors = of["test"]["errors"]
+    said = sum(n for name, n in errors.items() if name != "missed")
+    gold = sum(n for name, n in errors.items() if name != "surplus")
+    return 2 * errors["right"] / (gold + said)
+
+
+def peeked_at_the_test(found: Records, n_students: int = 6) -> None:
+    for of in list(found.values())[:n_students]:
+        of |= {"valid_f1": f1_of(of)}
+        for point in of["history"]:
+            point |= {"valid_f1": f1_of(of), "valid_gold": f1_of(of)}
+    for of in found.values():
+        of["n_valid"] = of["test"]["n"]
+
+
+def one_peeked_at_the_test(found: Records) -> None:
+    peeked_at_the_test(found, 1)
+
+
+def found_nothing_on_validation_rows(found: Records) -> None:
+    of = next(iter(found.values()))
+    of["valid_f1"] = 0.0
+    for point in of["history"]:
+        point |= {"valid_f1": 0.0, "valid_gold": 0.0}
+
+
+def found_one_entity_of_the_test(found: Records) -> None:
+    test, kept = next(iter(found.values()))["test"], True
+    for counts in test["counts"].values():
+        right, *_ = counts["right"].split() or [""]
+        counts["right"] = right.partition(":")[0] if kept else ""
+        kept = kept and not right
+    lost = test["errors"]["right"] - 1
+    test["errors"] |= {"right": 1, "missed": test["errors"]["missed"] + lost, "surplus": test["errors"]["surplus"] + lost}
+
+
+def another_annotation(found: Records) -> None:
+    for of in of_schedule(found, "linear"):
+        of["annotation"] = "pocket_names-000000000000"
+
+
+def another_annotation_of_one_seed(found: Records) -> None:
+    for of in found.values():
+        if of["seed"] == 1:
+            of["annotation"] = "pocket_names-000000000000"
+
+
+PLANTED_IN_TAGGERS: dict[Fault, tuple[Callable[[Records], None], ...]] = {
+    Fault.PLACEHOLDER: (
+        all_whole_seconds,
+        no_history,
+        more_entities_right,
+        another_valid_f1,
+        a_step_beyond_the_last,
+        one_tagger_again,
+    ),
+    Fault.BEST_OF_K: (no_first_seed,),
+    Fault.UNEQUAL_TRAINING: (
+        twice_the_tagging_steps,
+        fewer_gold_sentences,
+        fewer_distilled_sentences,
+        more_looks_of_one_seed,
+        other_validation_rows,
+    ),
+    Fault.TINY_VALIDATION: (ten_validation_rows,),
+    Fault.CHOSEN_BY_TEACHER: (no_gold_validation_rows,),
+    Fault.TEST_USED_TO_CHOOSE: (peeked_at_the_test, one_peeked_at_the_test),
+    Fault.AT_CHANCE: (found_nothing_on_validation_rows, found_one_entity_of_the_test),
+    Fault.MIXED_TEACHERS: (another_annotation, another_annotation_of_one_seed),
+}
+
+
+@pytest.mark.parametrize(("plant", "fault"), [(plant, fault) for fault, plants in PLANTED_IN_TAGGERS.items() for plant in plants])
+def test_a_fault_in_records_of_taggers_is_found(plant, fault, tmp_path):
+    found = taggers()
+    assert len(found) == 6
+    plant(found)
+    report = lint([write(found, tmp_path)])
+    assert kinds(report) == {fault}
+    # Each names the file of the student, or the folder and the students in it.
+    for one in report.findings:
+        assert one.file.is_relative_to(tmp_path / "runs")
+        assert one.rows
+        assert set(one.rows) <= {of["run_id"] for of in found.values()}
+
+
+def another_tagger(of: dict[str, Any], n: int, **settings: Any) -> dict[str, Any]:
+    "The record of a student that was trained on its own."
+    history = [point | {"loss": point["loss"] * (1 + 0.01 * n)} for point in of["history"]]
+    name = f"{of['schedule']}-seed{settings.get('seed', of['seed'])}-{n:012d}"
+    return json.loads(json.dumps(of)) | {"run_id": name, "train_s": 311.17 + 7.3 * n, "history": history} | settings
+
+
+def fewer_gold_sentences_as_well(found: Records) -> None:
+    for n, of in enumerate([*of_schedule(found, "gold"), *of_schedule(found, "linear")], 1):
+        other = another_tagger(of, n, gold_sentences=6, n_gold=6)
+        found[other["run_id"]] = other
+
+
+def a_third_seed_of_one(found: Records) -> None:
+    other = another_tagger(of_schedule(found, "gold")[0], 1, seed=2)
+    found[other["run_id"]] = other
+
+
+def two_annotations_for_each(found: Records) -> None:
+    for n, of in enumerate([*of_schedule(found, "distilled"), *of_schedule(found, "linear")], 1):
+        other = another_tagger(of, n, annotation="pocket_names-000000000000")
+        found[other["run_id"]] = other
+
+
+def gold_of_another_annotation(found: Records) -> None:
+    for of in of_schedule(found, "gold"):
+        of["annotation"] = "pocket_names-000000000000"
+
+
+def one_step_was_tried(found: Records) -> None:
+    "Nothing is chosen, by whatever labels and on however few rows."
+    for of in found.values():
+        of |= {"history": of["history"][-1:], "best_step": of["history"][-1]["step"], "valid_f1": of["history"][-1]["valid_f1"]}
+        of |= {"n_valid": 10, "valid_source": "teacher"}
+
+
+def students_of_another_kind(found: Records) -> None:
+    found |= records()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: None,
+        fewer_gold_sentences_as_well,
+        a_third_seed_of_one,
+        two_annotations_for_each,
+        gold_of_another_annotation,
+        one_step_was_tried,
+        students_of_another_kind,
+    ],
+)
+def test_sound_records_of_taggers_give_no_alarm(change, tmp_path):
+    found = taggers()
+    change(found)
+    report = lint([write(found, tmp_path)])
+    assert (report.findings, report.n_files, report.not_looked_at) == ((), len(found), [])
+
+
+def test_a_list_of_taggers_and_a_damaged_record(tmp_path):
+    found = taggers()
+    twice_the_tagging_steps(found)
+    (tmp_path / "sweep.json").write_text(json.dumps(list(found.values())))
+    assert {(one.fault, one.file) for one in lint([tmp_path]).findings} == {(Fault.UNEQUAL_TRAINING, tmp_path / "sweep.json")}
+    (tmp_path / "sweep.json").unlink()
+    broken = next(iter(found.values()))
+    del broken["test"]["errors"]
+    (tmp_path / "one.json").write_text(json.dumps(broken))
+    (finding,) = lint([tmp_path]).findings
+    assert (finding.fault, finding.file) == (Fault.PLACEHOLDER, tmp_path / "one.json")
+
+
+def test_a_run_that_hides_its_worse_tagger(tmp_path):
+    shutil.copytree(definitions_dir() / "recorded_runs" / "entities_run", tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    info = json.loads(path.read_text())
+    found = taggers()
+    worse = min(of_schedule(found, "linear"), key=f1_of)["run_id"]
+    assert Fault.BEST_OF_K not in kinds(lint([tmp_path]))
+    path.write_text(json.dumps(info | {"runs": [id for id in info["runs"] if id != worse]}))
+    hidden = [one for one in lint([tmp_path]).findings if one.fault == Fault.BEST_OF_K]
+    assert [(one.file, one.rows) for one in hidden] == [(path, (worse,))]
+    assert "F1" in hidden[0].what
+
+
+def test_the_recorded_taggers_have_the_fault_that_their_page_tells(tmp_path, monkeypatch):
+    "One seed each is no fault of protocol; a student that found next to nothing is told where it would be averaged in."
+    monkeypatch.chdir(definitions_dir() / "recorded_runs")
+    strict = CliRunner().invoke(app, ["lint", "taggers", "--strict", "--json"])
+    (finding,) = json.loads(strict.stdout)
+    assert (strict.exit_code, finding["fault"], finding["rows"]) == (1, "at-chance", ["simple-mix-seed0-bab769ec8070"])
+    assert "F1 of 5 %" in finding["what"]
+
+
 def as_it_was(prompts: dict[str, Any]) -> None:
     pass
 

@@ -173,6 +173,11 @@ class TaggerRecord(TaggerReport):
         return as_record(content, cls, path)
 
     @property
+    def learned_from(self) -> str:  # id of an annotation; empty: no reply of a teacher
+        "Name the annotation whose replies it learned."
+        return self.annotation if self.n_distilled else ""
+
+    @property
     def notes(self) -> list[str]:  # a line each; empty: nothing
         "Say what a reader of the figures must know of the training, and of the test rows."
         return super().notes + self.test.notes

@@ -21,6 +21,7 @@ class Fault(StrEnum):
     PLACEHOLDER = "placeholder"
     SHARED_ROWS = "shared-rows"
     TINY_VALIDATION = "tiny-validation"
+    CHOSEN_BY_TEACHER = "chosen-by-teacher"
     UNEQUAL_TRAINING = "unequal-training"
     BLANK_RATIONALES = "blank-rationales"
     MIXED_TEACHERS = "mixed-teachers"
@@ -35,6 +36,7 @@ WHY = {
     Fault.PLACEHOLDER: "figures that no run gave are no evidence; averaged in, they move means and make intervals too narrow",
     Fault.SHARED_ROWS: "a row that was trained or chosen on is remembered, not understood: it makes the score of the other split too high",
     Fault.TINY_VALIDATION: "so few rows choose nearly at random between steps and settings, and hide that a training has failed",
+    Fault.CHOSEN_BY_TEACHER: "the step that agrees best with the teacher is the one that repeats most of its errors; a few gold rows would tell better",
     Fault.UNEQUAL_TRAINING: "a difference between runs that had other rows, steps or batches is not the method's alone",
     Fault.BLANK_RATIONALES: "an empty rationale as a target teaches the student to write nothing, which is not what a lower explanation rate means",
     Fault.MIXED_TEACHERS: "labels and rationales of several teachers cannot be told apart afterwards; no result is about any one of them",

@@ -41,11 +41,13 @@ from zero_shot_distill.study.lint_rows import (
 )
 from zero_shot_distill.study.lint_students import (
     blank_rationales,
+    chosen_by_teacher,
     contradictions,
     copies,
     left_out,
     missing_fields,
     missing_seeds,
+    mixed_annotations,
     odd_durations,
     runs_at_chance,
     tiny_validation,
@@ -85,9 +87,10 @@ CHECKS: Mapping[Fault, tuple[Check, ...]] = {
     ),
     Fault.SHARED_ROWS: (shared_rows, shared_task_rows, shared_questions),
     Fault.TINY_VALIDATION: (tiny_validation, few_confirmation_rows, tiny_plans),
+    Fault.CHOSEN_BY_TEACHER: (chosen_by_teacher,),
     Fault.UNEQUAL_TRAINING: (unequal_training, other_shares, unequal_batches, unequal_budgets),
     Fault.BLANK_RATIONALES: (blank_rationales, empty_rationales),
-    Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models),
+    Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models, mixed_annotations),
     Fault.AT_CHANCE: (runs_at_chance, rows_at_chance),
 }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..ner.record import TaggerRecord
 from ..prompt.search_result import PromptSearch
 from ..student.record import RunRecord
 from .findings import Finding
@@ -24,7 +25,7 @@ class FoundRun:
     "A run record and its file."
 
     path: Path
-    run: RunRecord
+    run: RunRecord | TaggerRecord
     is_listed: bool = False  # the file holds several records
 
     @property

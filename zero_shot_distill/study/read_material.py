@@ -20,10 +20,10 @@ from ..core.definition import ZsdError, read_yaml
 from ..prompt.search_result import PromptSearch, SearchEnd
 from ..prompt.trajectory import read_trajectory
 from ..store.read_only import ReadOnlyStore
-from ..student.record import RecordsError, RunRecord, is_tagger_record
+from ..student.record import RecordsError, is_tagger_record, read_json_file
 from .findings import Fault, Finding
 from .material import FoundReplies, FoundRows, FoundRun, FoundSearch, FoundTemplate, Material, PassedOver
-from .records import read_prompts, read_run_info
+from .records import read_prompts, read_run_info, student_of
 from .row_files import READERS, BrokenRows, Rows, json_lines, open_text, plain, table_rows
 from ..task.task import load_task
 from ..thesis.run_table import is_run_table, read_run_table, results_table
@@ -175,12 +175,9 @@ def _task_beside(path: Path) -> str:  # empty: not known
 def _take_record(path: Path, content: Any, found: Material) -> bool:  # False: it is none
     "Take a JSON object: its keys say what it is."
     keys = set(content) if isinstance(content, dict) else set()
-    if is_tagger_record(content):
-        found.passed_over.append(PassedOver(path, "a student that tags words"))
-        return True
     try:
-        if "run_id" in keys or (path.parent.name == "runs" and (not keys or keys & _OF_A_RECORD)):
-            found.runs.append(FoundRun(path, RunRecord.read(path)))
+        if is_tagger_record(content) or "run_id" in keys or (path.parent.name == "runs" and (not keys or keys & _OF_A_RECORD)):
+            found.runs.append(FoundRun(path, student_of(read_json_file(path), path)))
         elif {"winner", "selection"} <= keys:
             found.prompts[path] = prompts = read_prompts(path)
             task = _task_beside(path)
@@ -206,7 +203,7 @@ def _take_list(path: Path, content: Sequence[Any], found: Material) -> bool:
     if not {"run_id", "test"} <= content[0].keys():
         return _take_rows(path, iter(enumerate(content, 1)), found)
     try:
-        found.runs += [FoundRun(path, RunRecord.of(dict(one), path), is_listed=True) for one in content]
+        found.runs += [FoundRun(path, student_of(dict(one), path), is_listed=True) for one in content]
     except RecordsError as error:
         found.unread.append(_not_as_left(path, error, "`zsd sweep --json`"))
     return True
@@ -298,7 +295,7 @@ def _take_yaml(path: Path, found: Material) -> bool:
         found.mixes[path] = content
     elif {"student_input", "splits"} <= content.keys():
         found.tasks[path] = load_task(path)
-    elif "task" in content and content.keys() & {"students", "annotate"} and isinstance(content.get("students", {}), Mapping):
+    elif "task" in content and content.keys() & {"students", "taggers", "annotate"} and isinstance(content.get("students", {}), Mapping):
         found.pipelines[path] = content
     elif isinstance(content.get("vary"), list):
         found.sweeps[path] = content

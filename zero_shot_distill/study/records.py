@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL_SOURCES', 'TeacherInfo', 'Reference', 'RunInfo', 'PromptRecord', 'Run', 'read_run_info', 'read_prompts',
-           'read_students', 'read_run', 'recorded_run_dir', 'SeedGroup', 'StudentGroup', 'group_students',
+           'student_of', 'read_students', 'read_run', 'recorded_run_dir', 'SeedGroup', 'StudentGroup', 'group_students',
            'RationaleEffect', 'rationale_effects', 'write_points', 'rationale_sentence', 'teacher_accuracy',
            'teacher_entities', 'teacher_confusion', 'trivial_on_test']
 
@@ -186,6 +186,14 @@ def read_prompts(
     return record
 
 
+def student_of(
+    content: Any,  # of the file
+    path: Path,  # of the file, named in the error
+) -> RunRecord | TaggerRecord:  # `RecordsError` where it is malformed
+    "Take the record of a student of either kind from JSON values."
+    return (TaggerRecord if is_tagger_record(content) else RunRecord).of(content, path)
+
+
 def read_students(
     runs_dir: Path,  # holds one JSON file a run, maybe also those of other settings
     run_ids: Sequence[str],  # which to read, as `RunInfo.runs` has them
@@ -193,7 +201,8 @@ def read_students(
     tuple[RunRecord, ...] | tuple[TaggerRecord, ...]
 ):  # of one kind, ordered by label source or schedule, method and seed; `RecordsError` where there is none or one is malformed
     "Read the trained students of a run."
-    students = [_read_student(runs_dir / f"{run_id}.json") for run_id in run_ids]
+    paths = [runs_dir / f"{run_id}.json" for run_id in run_ids]
+    students = [student_of(read_json_file(path), path) for path in paths]
     if not students:
         raise RecordsError(f"{runs_dir}: no student belongs to this run; give its pipeline file at least one seed and run `zsd run` again")
     for student in students:
@@ -202,12 +211,6 @@ def read_students(
                 f"{runs_dir}: {students[0].run_id} and {student.run_id} were tested on different rows; delete both and run `zsd run` again"
             )
     return tuple(sorted(students, key=_place_of))
-
-
-def _read_student(path: Path) -> RunRecord | TaggerRecord:
-    "Read the record of a student of either kind."
-    content = read_json_file(path)
-    return (TaggerRecord if is_tagger_record(content) else RunRecord).of(content, path)
 
 
 def _place_of(run: RunRecord | TaggerRecord) -> tuple[int, ...]:
