@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .options import CommonOptions, with_options
+from .student import RowKindOptions
 from .tables import show_rows
 from ..core.printable import json_text
 from ..core.progress import duration_text
@@ -62,6 +63,7 @@ def sweep(
     records: Annotated[str, typer.Option("--records", help="Where several machines keep their records, e.g. s3://bucket/runs.")] = "",
     is_dry: Annotated[bool, typer.Option("--dry-run", help="Say which students there would be, and train none.")] = False,
     *,
+    kind: RowKindOptions,
     common: CommonOptions,
 ) -> None:
     """Train every student of a grid that has no record yet, and compare them. One that fails leaves its traceback and stops no other.
@@ -74,7 +76,11 @@ def sweep(
     `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs; `ner_two_phase` is for tasks of entities,
     whose students have a `schedule` in place of a `method`.
 
+    Task and columns that are named replace those of the sweep file.
+
     Example: `zsd sweep methods.yaml --workers 2`
+
+    Example: `zsd sweep alpha --annotations reviews.csv --label stars --dry-run`
     """
     from zero_shot_distill.student.training_rows import training_rows, weights_for
     from zero_shot_distill.study.rate_plan import seen_sentence
@@ -85,7 +91,7 @@ def sweep(
 
     if engine == "ray" and workers > 1:
         raise typer.BadParameter("--workers counts processes of this machine; leave it away with --engine ray, whose cluster says how many")
-    found, progress, work_dir = load_sweep(file, annotations), common.progress, common.work_dir
+    found, progress, work_dir = load_sweep(file, annotations, kind.task, kind.columns), common.progress, common.work_dir
     with progress.bar("looking through (rows)") as on_progress:
         rows = training_rows(found.annotations, work_dir, found.task, found.columns, on_progress)
     progress.message(rows.about)
