@@ -2,13 +2,19 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from zsd_command import ended, interrupt, is_one_line, zsd
 
+from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.core.lock import folder_lock
+from zero_shot_distill.study.comparable import of_task, read_records
+from zero_shot_distill.study.entity_prompts import recorded_entity_prompts
+from zero_shot_distill.study.tagger_study import read_taggers
+from zero_shot_distill.study.teacher_cost import read_all_records
 
 DRAWING = """
 from pathlib import Path
@@ -117,9 +123,68 @@ def test_a_second_one_into_the_same_folder_is_refused(tmp_path):
         (["mine.ipynb"], "no experiment 'mine.ipynb'"),
         (["first_look", "--runs", "nowhere"], "nowhere: no such folder"),
         (["odd.ipynb"], "odd.ipynb: no notebook that can be run"),
+        (["first_look", "pareto", "--task", "mine.yaml"], "mine.yaml: no such file"),
     ],
 )
 def test_what_cannot_be_run_is_told_in_one_line(tmp_path, arguments, part):
     (tmp_path / "odd.ipynb").write_text("{")
     is_one_line(zsd(tmp_path, "figures", *arguments), 2, part)
     assert os.listdir(tmp_path).count("zsd-work") == 0
+
+
+RECORDED = {"pocket_nli": "students", "pocket_names": "entities_run/runs"}  # task -> its students
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    "A folder with two tasks of one's own, of labels and of entities, and a work directory with their students; the records are of built-in ones."
+    folder, data = tmp_path_factory.mktemp("own"), definitions_dir()
+    recorded, work_dir = data / "recorded_runs", folder / "zsd-work"
+    (work_dir / "runs").mkdir(parents=True)
+    for name, students in RECORDED.items():
+        shutil.copytree(data / name, folder / name)
+        definition = (data / "tasks" / f"{name}.yaml").read_text(encoding="utf-8")
+        (folder / f"{name}.yml").write_text(definition.replace(f"name: {name}", f"name: my-{name}").replace("../", ""), encoding="utf-8")
+        for path in (recorded / students).glob("*.json"):
+            if json.loads(path.read_text())["task"] == name:
+                (work_dir / "runs" / path.name).write_text(path.read_text().replace(name, f"my-{name}"))
+    for annotation in (recorded / "annotations").iterdir():
+        made = work_dir / "annotations" / f"my-{annotation.name}"
+        made.mkdir(parents=True)
+        for path in annotation.iterdir():
+            (made / path.name).write_text(path.read_text().replace("pocket_nli", "my-pocket_nli"))
+    return folder
+
+
+def answers(done) -> dict[str, tuple[int, str]]:  # experiment -> figures, answer
+    return {one["experiment"]: (len(one["figures"]), one["answer"]) for one in json.loads(done.out)["experiments"]}
+
+
+def test_a_task_is_named_by_its_file_as_by_its_name(own):
+    "In each way in which the notebooks read records."
+    labels, entities = str(own / "pocket_nli.yml"), str(own / "pocket_names.yml")
+    assert {run.task for run in read_records(own / "zsd-work" / "runs", labels)} == {"my-pocket_nli"}
+    assert read_all_records(own / "zsd-work", labels) == read_all_records(own / "zsd-work", "my-pocket_nli")
+    assert len(read_taggers(own / "zsd-work" / "runs", entities)) == 6
+    wnut = definitions_dir() / "tasks" / "wnut17.yaml"
+    assert of_task(recorded_entity_prompts(), str(wnut)) == of_task(recorded_entity_prompts(), "wnut17") == recorded_entity_prompts()
+
+
+def test_figures_of_a_task_that_is_named_by_its_file(own):
+    done = figures(own, "pareto", "rationale_length", "--runs", "zsd-work", "--task", "pocket_nli.yml", "--workers", "2", "--json")
+    assert done.status == 0, done.err
+    found = answers(done)
+    assert {name: n for name, (n, _) in found.items()} == {"pareto": 1, "rationale_length": 1}
+    assert all(answer.startswith("my-pocket_nli: ") for _, answer in found.values())
+    assert "as written (25 words) less as written (15 words)" in found["rationale_length"][1]
+
+
+def test_figures_of_entities_that_are_named_by_their_file(own):
+    names = ("ner_two_phase", "pareto", "rationale_length")
+    done = figures(own, *names, "--runs", "zsd-work", "--task", "pocket_names.yml", "--workers", "2", "--json", "--work-dir", "names")
+    assert done.status == 0, done.err
+    found = answers(done)
+    assert "my-pocket_names" in found["ner_two_phase"][1]
+    for name in ("pareto", "rationale_length"):  # they are about rationales, which such students do not learn
+        reason = "left out: zsd-work: no record of a student of task 'pocket_names.yml'; those that are there tag words"
+        assert found[name] == (0, reason)

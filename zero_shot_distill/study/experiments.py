@@ -32,6 +32,7 @@ from ..core.definition import DefinitionError, read_yaml
 from ..core.files import definitions_dir, file_sha256, fingerprint, write_text
 from ..prompt.trajectory import NoSearch
 from ..student.record import NoRecords
+from .comparable import name_of_task
 from .notebook import NotebookError, execute_notebook, experiments_dir, place_links, write_page
 
 # %% ../../nbs/7_study/06_experiments.ipynb #96e7eaa9
@@ -227,6 +228,7 @@ def plan_figures(
     "Choose the parameters of experiments, and fingerprint what each rests on."
     if runs is not None and not runs.is_dir():
         raise DefinitionError(f"{runs}: no such folder; --runs names a work directory, e.g. zsd-work")
+    name_of_task(task)  # before notebook after notebook fails for want of the file
     records = [_content(path, folder.resolve()) for path in (definitions_dir(), *([runs.resolve()] if runs else ()))]
     planned, left_out = [], {}
     for notebook in notebooks:

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..annotate.job import Annotation
 from ..core.files import definitions_dir
 from ..student.method import METHODS
-from ..student.record import NoRecords, RunRecord, as_record, is_tagger_record, read_json_file
+from ..student.record import RunRecord, as_record, read_json_file
+from .comparable import read_kind
 from .records import read_run
 from ..teacher.price import Price
 
@@ -68,13 +69,11 @@ def read_row_costs(
 
 def read_all_records(
     work_dir: Path,  # of zsd train, zsd sweep or zsd run
+    task: str = "",  # of the students: a name, or the path of a definition; empty: any
 ) -> list[RunRecord]:  # `NoRecords` where there is none
     "Read the students of a work directory, those of its pipeline runs with them; those that tag words are left out, they are of other tasks."
-    paths = [path for where in ("runs", "students", "*/runs") for path in sorted(work_dir.glob(f"{where}/*.json"))]
-    files = [(path, content) for path in paths if not is_tagger_record(content := read_json_file(path))]
-    if not files:
-        raise NoRecords(f"{work_dir}: no record of a student in its folder runs; train some with zsd sweep or zsd train")
-    return list({run.run_id: run for run in (RunRecord.of(content, path) for path, content in files)}.values())
+    runs = read_kind(work_dir, task, RunRecord.of, tag_words=False, where=("runs/*.json", "students/*.json", "*/runs/*.json"))
+    return list({run.run_id: run for run in runs}.values())
 
 
 def recorded_work_dir() -> Path:  # for `read_row_costs`
