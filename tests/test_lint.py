@@ -472,6 +472,10 @@ TRAIN, TEST = annotated(20, "train"), annotated(10, "test")
         ({"train": [row | {"rationale": "It follows."} if n < 9 else row for n, row in enumerate(TRAIN)]}, {Fault.PLACEHOLDER}),
         ({"train": [row | {"teacher": "a" if n < 9 else "b"} for n, row in enumerate(TRAIN)]}, {Fault.MIXED_TEACHERS}),
         ({"train": [row | {"teacher": "a"} for row in TRAIN]}, set()),
+        (
+            {"train": [row | {"label": None, "label_error": "no response"} if n < 5 else row for n, row in enumerate(TRAIN)]},
+            {Fault.UNANSWERED},
+        ),
         ({"train": MOODS}, set()),
         ({"train": [row | {"input": f"{row['input']} It is {row['gold']}."} for row in MOODS]}, {Fault.LABEL_IN_PROMPT}),
     ],

@@ -25,6 +25,7 @@ class Fault(StrEnum):
     UNEQUAL_TRAINING = "unequal-training"
     BLANK_RATIONALES = "blank-rationales"
     MIXED_TEACHERS = "mixed-teachers"
+    UNANSWERED = "unanswered"
     AT_CHANCE = "at-chance"
 
 
@@ -40,6 +41,7 @@ WHY = {
     Fault.UNEQUAL_TRAINING: "a difference between runs that had other rows, steps or batches is not the method's alone",
     Fault.BLANK_RATIONALES: "an empty rationale as a target teaches the student to write nothing, which is not what a lower explanation rate means",
     Fault.MIXED_TEACHERS: "labels and rationales of several teachers cannot be told apart afterwards; no result is about any one of them",
+    Fault.UNANSWERED: "which rows have no reply depends on when money or time ran out, and on what the server refuses: the others are no random sample",
     Fault.AT_CHANCE: "a student that learned nothing measures the training's luck, not the method; counted apart, its rate is a result too",
 }
 

@@ -7,6 +7,7 @@ __all__ = ['task_of', 'tasks_here', 'rows_of', 'splits_of', 'responses_of', 'ask
 
 # %% ../../nbs/7_study/06_known_rows.ipynb #kr0003
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -24,12 +25,24 @@ def task_of(
     name: str,  # of a task
     found: Material,
 ) -> Task | None:  # None: there is no definition of it
-    "Find a task by its name: one that was found, or a built-in one."
-    known = next((task for task in found.tasks.values() if task.name == name), None)
+    "Find a task by its name: one that was found, that an annotation was made of, or a built-in one."
+    known = [*found.tasks.values(), *_of_annotations(found)]
+    if task := next((task for task in known if task.name == name), None):
+        return task
     try:
-        return known or load_task(name)
+        return load_task(name)
     except ZsdError:
         return None
+
+
+def _of_annotations(found: Material) -> list[Task]:
+    "Load the definitions that annotations were made with, once, where they are still there."
+    if "tasks" not in found.kept:
+        found.kept["tasks"] = []
+        for source in dict.fromkeys(str(job["task"]) for job in found.jobs.values()):
+            with suppress(ZsdError, OSError):
+                found.kept["tasks"].append(load_task(source))
+    return found.kept["tasks"]
 
 
 def tasks_here(

@@ -28,7 +28,15 @@ from zero_shot_distill.study.lint_choices import (
     selection_in_test,
     tiny_plans,
 )
-from .lint_prompts import label_in_question, label_in_template, rows_in_question, rows_in_template, rows_in_turns
+from zero_shot_distill.study.lint_prompts import (
+    label_in_question,
+    label_in_template,
+    rows_in_bank,
+    rows_in_examples,
+    rows_in_question,
+    rows_in_template,
+    rows_in_turns,
+)
 from zero_shot_distill.study.lint_rows import (
     empty_rationales,
     label_in_input,
@@ -38,6 +46,7 @@ from zero_shot_distill.study.lint_rows import (
     shared_questions,
     shared_rows,
     shared_task_rows,
+    unanswered_rows,
 )
 from zero_shot_distill.study.lint_students import (
     blank_rationales,
@@ -80,7 +89,10 @@ CHECKS: Mapping[Fault, tuple[Check, ...]] = {
     Fault.TEST_USED_TO_CHOOSE: (validated_on_test, selection_in_test, searches_on_test, tested_on_validation),
     Fault.CHOSEN_AND_REPORTED: (score_of_selection, confirmed_in_sample, searched_prompt_in_use),
     Fault.BEST_OF_K: (left_out, missing_seeds, missing_searches, unequal_tries, missing_runs),
-    Fault.LABEL_IN_PROMPT: (label_in_template, rows_in_template, rows_in_turns, label_in_question, rows_in_question, label_in_input),
+    Fault.LABEL_IN_PROMPT: (
+        *(label_in_template, rows_in_template, rows_in_turns, rows_in_bank, rows_in_examples),
+        *(label_in_question, rows_in_question, label_in_input),
+    ),
     Fault.PLACEHOLDER: (
         *(missing_fields, odd_durations, contradictions, copies),
         *(contradictory_searches, made_up_rationales, rows_nobody_measured),
@@ -91,6 +103,7 @@ CHECKS: Mapping[Fault, tuple[Check, ...]] = {
     Fault.UNEQUAL_TRAINING: (unequal_training, other_shares, unequal_batches, unequal_budgets),
     Fault.BLANK_RATIONALES: (blank_rationales, empty_rationales),
     Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models, mixed_annotations),
+    Fault.UNANSWERED: (unanswered_rows,),
     Fault.AT_CHANCE: (runs_at_chance, rows_at_chance),
 }
 
@@ -197,6 +210,7 @@ def _nothing(path: Path, found: Material) -> str:
 def _gaps(found: Material) -> Iterator[PassedOver]:
     "Say what of the known files could not be looked at, for want of something that is not here."
     places = {task.name: path for path, task in found.tasks.items()}
+    places |= {path.parent.name.rpartition("-")[0]: path for path in found.jobs}
     places |= {str(one.search.about["task"]): one.path for one in found.searches}
     for name, path in places.items():
         read, task = found.kept.get("rows", {}).get(name), task_of(name, found)  # what no check has needed is not read for this

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['same_text', 'shared_rows', 'shared_task_rows', 'shared_questions', 'made_up_rationales', 'empty_rationales',
-           'mixed_teachers', 'mixed_models', 'label_in_input']
+           'mixed_teachers', 'mixed_models', 'unanswered_rows', 'label_in_input']
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #07_lin0003
 import re
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.definition import ZsdError
+from ..prompt.fault import ReadFault
 from ..store.database import StoreError
 from ..store.read_only import ReadOnlyStore
 from ..student.method import METHODS
@@ -191,6 +192,20 @@ def _answers(path: Path) -> list[tuple[str, str, int]]:
             return connection.execute(query).fetchall()
     except StoreError:
         return []
+
+# %% ../../nbs/7_study/07_lint_rows.ipynb #e7e2a839
+_MOST_UNANSWERED = 0.01  # share of the rows of a split
+
+
+def unanswered_rows(found: Material) -> Iterator[Finding]:
+    "Find annotated rows that have no reply, where they are more than one in a hundred."
+    for splits in found.annotations.values():
+        for split, kept in splits.items():
+            no_label = ((row["id"], str(row.get("label_error") or "")) for row in kept.rows if row.get("label") is None)
+            ids = tuple(str(id) for id, why in no_label if why.startswith(ReadFault.NO_RESPONSE))
+            if len(ids) > _MOST_UNANSWERED * len(kept.rows):
+                what = f"{len(ids)} of {len(kept.rows)} rows of {split} have no reply. The command that made the annotation asks them."
+                yield Finding(Fault.UNANSWERED, kept.path, ids, what)
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #lintin001
 _SURE = 0.9  # share of the rows that show the same

@@ -51,6 +51,7 @@ class FoundTemplate:
     text: str  # system and user message, with {placeholders}
     task: str  # name of the task; empty: not known
     examples: str = ""  # what stands in its other parts: example messages, demonstrations
+    bank: Mapping[str, Any] | None = None  # of entities: how the rows in the place of {examples} are chosen; None: none are shown
 
     @property
     def shown(self) -> str:
@@ -92,6 +93,7 @@ class Material:
     annotations: dict[Path, dict[str, FoundRows]] = field(default_factory=dict)  # folder -> split -> rows
     predictions: dict[Path, list[Mapping[str, Any]]] = field(default_factory=dict)  # of a student on its test rows
     reports: dict[Path, dict[str, Any]] = field(default_factory=dict)  # report.json of an annotation
+    jobs: dict[Path, dict[str, Any]] = field(default_factory=dict)  # job.json of an annotation: what it was asked with
     prompts: dict[Path, PromptRecord] = field(default_factory=dict)  # prompts.json of a run
     infos: dict[Path, RunInfo] = field(default_factory=dict)  # run.json
     searches: list[FoundSearch] = field(default_factory=list)
@@ -117,6 +119,7 @@ class Material:
         objects = (self.runs, self.searches, self.templates, self.tables, self.replies)
         maps = (
             self.reports,
+            self.jobs,
             self.prompts,
             self.infos,
             self.mixes,

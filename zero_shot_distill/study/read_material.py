@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from ..core.definition import ZsdError, read_yaml
 from ..prompt.search_result import PromptSearch, SearchEnd
+from ..prompt.template import PromptTemplate, ShownExamples
 from ..prompt.trajectory import read_trajectory
 from ..store.read_only import ReadOnlyStore
 from ..student.record import RecordsError, is_tagger_record, read_json_file
@@ -172,6 +174,12 @@ def _task_beside(path: Path) -> str:  # empty: not known
         return ""
 
 
+def _of_template(path: Path, template: PromptTemplate, task: str) -> FoundTemplate:
+    "Say what a template of this project shows."
+    bank = template.examples and template.examples.model_dump()
+    return FoundTemplate(path, template.id, f"{template.system_message}\n{template.user_message}", task, bank=bank)
+
+
 def _take_record(path: Path, content: Any, found: Material) -> bool:  # False: it is none
     "Take a JSON object: its keys say what it is."
     keys = set(content) if isinstance(content, dict) else set()
@@ -181,12 +189,15 @@ def _take_record(path: Path, content: Any, found: Material) -> bool:  # False: i
         elif {"winner", "selection"} <= keys:
             found.prompts[path] = prompts = read_prompts(path)
             task = _task_beside(path)
-            texts = {id: f"{template.system_message}\n{template.user_message}" for id, template in prompts.templates.items()}
-            found.templates += [FoundTemplate(path, id, text, task) for id, text in texts.items()]
+            found.templates += [_of_template(path, template, task) for template in prompts.templates.values()]
         elif {"runs", "n_test"} <= keys:
             found.infos[path] = read_run_info(path)
         elif {"splits", "outcomes"} <= keys:
             found.reports[path] = content
+        elif {"task", "templates", "mix", "rate"} <= keys:
+            found.jobs[path] = content
+            task = path.parent.name.rpartition("-")[0]  # as `zsd annotate` names the folder
+            found.templates += filter(None, (_as_template(path, item, task) for item in content["templates"] if isinstance(item, Mapping)))
         elif isinstance(content, dict) and isinstance(content.get("runs"), list):  # as `zsd import-thesis` leaves the table
             return _take_list(path, content["runs"], found)
         else:
@@ -233,8 +244,8 @@ def _take_search(path: Path, found: Material) -> None:
     except (ZsdError, ValidationError, KeyError, TypeError, AttributeError) as error:
         found.unread.append(_not_as_left(path, error, "a search"))
         return
-    texts = {one.id: f"{one.template.system_message}\n{one.template.user_message}" for one in tried}
-    found.templates += [FoundTemplate(path, id, text, str(about["task"])) for id, text in texts.items()]
+    templates = {one.id: replace(_of_template(path, one.template, str(about["task"])), id=one.id) for one in tried}
+    found.templates += templates.values()
 
 
 def _take_lines(path: Path, found: Material) -> bool:
@@ -270,12 +281,14 @@ def _texts(part: Any) -> Iterator[str]:
 def _as_template(path: Path, item: Mapping[str, Any], task: str) -> FoundTemplate | None:  # None: it asks nothing
     "Read what a template shows: its messages, of which the last one asks, and its other parts as examples."
     item = dict(item)
+    is_bank = isinstance(item.get("examples"), Mapping) and item["examples"].keys() <= ShownExamples.model_fields.keys()
+    bank = item.pop("examples") if is_bank else None
     turns = [turn for turn in item.pop("messages", None) or [] if isinstance(turn, Mapping)]
     system, user = str(item.pop("system_message", "") or ""), str(item.pop("user_message", "") or "")
     if not user and turns:
         user = str(turns.pop().get("content", ""))
     examples = [*_texts(turns), *_texts([part for name, part in item.items() if name not in _RULES])]
-    return FoundTemplate(path, str(item.get("id", "")), f"{system}\n{user}", task, "\n".join(examples)) if user else None
+    return FoundTemplate(path, str(item.get("id", "")), f"{system}\n{user}", task, "\n".join(examples), bank) if user else None
 
 
 def _take_templates(path: Path, content: Mapping[str, Any], found: Material) -> None:
