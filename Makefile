@@ -24,7 +24,7 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $$($(PYTHON) --version) is too old; name Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into .venv: about two minutes and 2.4 GB of disk the first time, seconds when only the requirements changed ..."
+	@echo "Installing into .venv: one to four minutes and 2.4 GB of disk the first time, seconds when only the requirements changed ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[dev]'
 	@# pip would compile one file after another; what fails is no code of this Python, as with pip.

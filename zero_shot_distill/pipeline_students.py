@@ -8,7 +8,6 @@ __all__ = ['PipelinePart', 'StudentsPart', 'TaggersPart']
 # %% ../nbs/79_pipeline_students.ipynb #248a0babf567
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -25,6 +24,11 @@ class PipelinePart(BaseModel):
 
 def _type_of(config: type, name: str) -> Any:
     return next(setting.type for setting in fields(config) if setting.name == name)
+
+
+def _shared_settings(part: PipelinePart, config: type) -> dict[str, Any]:
+    "Take the settings of a config that a part gives to all of its students alike."
+    return {one.name: getattr(part, one.name) for one in fields(config) if one.name in type(part).model_fields}
 
 # %% ../nbs/79_pipeline_students.ipynb #c75ee5193973
 class StudentsPart(create_model("TrainingSettings", __base__=PipelinePart, **file_settings(TrainingConfig, ("method", "labels", "seed")))):
@@ -52,8 +56,7 @@ class StudentsPart(create_model("TrainingSettings", __base__=PipelinePart, **fil
         seed: int,
     ) -> TrainingConfig:
         "Make the settings of one student."
-        settings = {one.name: getattr(self, one.name) for one in fields(TrainingConfig) if one.name not in ("method", "labels", "seed")}
-        return TrainingConfig(method, labels, seed=seed, **settings)
+        return TrainingConfig(method, labels, seed=seed, **_shared_settings(self, TrainingConfig))
 
     def configs(self) -> list[TrainingConfig]:
         "List the settings of all students."
@@ -108,9 +111,8 @@ class TaggersPart(create_model("TaggerSettings", __base__=PipelinePart, **file_s
 
     def configs(self) -> list[TaggerConfig]:
         "List the settings of all students."
-        settings = {one.name: getattr(self, one.name) for one in fields(TaggerConfig) if one.name not in ("schedule", "seed")}
-        make = partial(TaggerConfig, **settings)
-        return [make(schedule, seed=seed) for seed in self.seeds for schedule in self.schedules]
+        settings = _shared_settings(self, TaggerConfig)
+        return [TaggerConfig(schedule, seed=seed, **settings) for seed in self.seeds for schedule in self.schedules]
 
     def require_labels(
         self,

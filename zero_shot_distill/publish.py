@@ -234,7 +234,7 @@ def send(
     except Exception as error:  # of many libraries
         why, fix = _why(error, access.api.endpoint)
         kept = f"what was to be sent is in {parcel.folder}, and the same command sends it without asking or training again"
-        left = f". {access.left_empty.capitalize()}" if access.is_new else ""
+        left = f". {access.left_empty[0].upper()}{access.left_empty[1:]}" if access.is_new else ""  # names keep their capitals
         raise PublishError(f"{access.repository}: not uploaded: {why}; {fix}: {kept}{left}") from error
     return access.address
 

@@ -40,7 +40,7 @@ from ..core.printable import json_text
 from ..prompt.library import describe_mix, find_mix, find_templates
 from ..prompt.mix import PromptMix
 from ..store.request import OUTCOMES
-from ..task.task import load_task
+from ..task.task import Task, load_task
 from ..teacher.settings import TeacherSettings, open_teacher
 from ..thesis.imported import ImportedFolder
 
@@ -96,6 +96,7 @@ class JobOptions:
 
     def job(
         self,
+        task: Task,  # that `task` names
         settings: TeacherSettings,
         common: CommonOptions,  # the work directory may hold imported templates and mixes
         profile: str = "ours",  # whose rules of reading count
@@ -106,7 +107,7 @@ class JobOptions:
         from zero_shot_distill.annotate.release import check_split_names
         from zero_shot_distill.student.unreadable import unreadable_rows
 
-        rate, sure, task, progress = self.rate(), self.confidence_plan(), load_task(self.task), common.progress
+        rate, sure, progress = self.rate(), self.confidence_plan(), common.progress
         names = names_in(self.splits)
         check_split_names(names)
         rows = RowChoice(dict.fromkeys(names, self.rows), self.seed, self.published).load(task)
@@ -141,7 +142,8 @@ def forecast(
 
     Example: `zsd forecast --task pocket_nli --mix one-sentence --rows 200 --pilot 20`
     """
-    settings, progress = asked.settings(load_task(chosen.task)), common.progress
+    task, progress = load_task(chosen.task), common.progress
+    settings = asked.settings(task)
 
     from zero_shot_distill.annotate.announce import announce_job, with_stored_replies
     from zero_shot_distill.annotate.forecast import forecast as make_forecast
@@ -150,7 +152,7 @@ def forecast(
     from zero_shot_distill.teacher.connect import AskPlan, connect
     from zero_shot_distill.teacher.price import PRICE_OPTIONS, format_usd
 
-    job = chosen.job(settings, common)
+    job = chosen.job(task, settings, common)
     if len(job.rows) > 1:
         raise typer.BadParameter("give --splits one split at a time")
     opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
@@ -230,7 +232,8 @@ def annotate(
     check_profile(profile)
     repository = publish.repository("dataset")
     offline = offline or publish.dry_run
-    settings, progress = asked.settings(load_task(chosen.task)), common.progress
+    task, progress = load_task(chosen.task), common.progress
+    settings = asked.settings(task)
     if engine == "ray" and (settings.model is None or via != "chat" or offline):
         raise typer.BadParameter(
             "--engine ray asks a hosted model at once; name it with --model or --teacher, without --via batch, --offline and --dry-run"
@@ -245,7 +248,7 @@ def annotate(
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    job = chosen.job(settings, common, profile)
+    job = chosen.job(task, settings, common, profile)
     destination = publish.destination(repository, progress)
     opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
     job = replace(job, model=opened.teacher.model)

@@ -175,7 +175,8 @@ def experiment(
     Example: `zsd experiment --task pocket_nli --samples 20 --templates one-sentence,can-we-tell`
     """
     check_profile(profile)
-    settings, work_dir = asked.settings(load_task(task)), common.work_dir
+    loaded, work_dir, progress = load_task(task), common.work_dir, common.progress
+    settings = asked.settings(loaded)
 
     from zero_shot_distill.prompt.announce import announce
     from zero_shot_distill.prompt.collect import run_experiment
@@ -183,7 +184,6 @@ def experiment(
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
     rows, earlier = _draws(loaded, split, samples, seed, published or profile == "thesis")
     opened = open_teacher(settings, progress, common.log_path)
@@ -229,7 +229,8 @@ def evaluate(
     Example: `zsd evaluate --task cqa --profile thesis --json`, after `zsd import-thesis`
     """
     check_profile(profile)
-    settings, work_dir = asked.settings(load_task(task)), common.work_dir
+    loaded, work_dir, progress = load_task(task), common.work_dir, common.progress
+    settings = asked.settings(loaded)
 
     from zero_shot_distill.prompt.collect import published_rows, stored_replies
     from zero_shot_distill.prompt.stored import rows_begun_with, with_stored_sampling
@@ -238,7 +239,6 @@ def evaluate(
     from zero_shot_distill.teacher.teacher import StoredTeacher
     from zero_shot_distill.thesis.evaluation import find_imported
 
-    loaded, progress = load_task(task), common.progress
     chosen = pick_templates(find_templates(loaded, prompts, work_dir), names_in(templates), loaded)
     if not asked.is_named:  # whose replies were imported; the first where there are several
         imported = next(ImportedFolder.of(work_dir).models(loaded.name), None)

@@ -105,7 +105,7 @@ def _gather(
         rows = [row for row in rows if row.id in answered]
     earlier: Sequence[Example] = ()
     if n_rows is not None:  # an experiment measures on rows with a label: they come first
-        rows = sorted(draw_order(rows, seed), key=lambda row: row.label is None)[:n_rows]
+        rows = draw_order(rows, seed)[:n_rows]
         published = published_rows(task, split or "train") if not (annotations or run) else ()
         earlier = draw_samples(published, min(n_rows, len(published)), seed) if published else ()
     settings = asked.settings(task)

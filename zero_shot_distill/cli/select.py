@@ -30,7 +30,6 @@ from ..core.files import without_nan
 from ..core.printable import json_text
 from ..core.progress import Progress
 from ..prompt.library import find_templates, pick_templates
-from ..task.load import load_examples, sample_labelled
 from ..task.task import load_task
 from ..teacher.settings import open_teacher
 
@@ -118,7 +117,8 @@ def select(
 
     Example: `zsd select --task pocket_nli --samples 24 --incumbent one-sentence`
     """
-    settings, progress = asked.settings(load_task(task)), common.progress
+    loaded, progress = load_task(task), common.progress
+    settings = asked.settings(loaded)
 
     from zero_shot_distill.prompt.choose import ContestJob, choose_prompt
     from zero_shot_distill.prompt.contest_rows import draw_contest
@@ -129,7 +129,6 @@ def select(
     from zero_shot_distill.store.store import ResponseStore
     from zero_shot_distill.teacher.connect import AskPlan, connect
 
-    loaded = load_task(task)
     decides = objective_for(loaded, objective)
     chosen = pick_templates(find_templates(loaded, prompts, common.work_dir), names_in(templates), loaded)
     rows = draw_contest(loaded, samples, confirm_rows, seed, split)
@@ -153,7 +152,5 @@ def select(
         print(f"{choice.n_open} questions have no reply; the same command goes on", file=sys.stderr)
         raise typer.Exit(1)
     if not common.as_json:
-        drawn = [row.id for row in sample_labelled(load_examples(loaded, split), None, seed)]
-        n_rows = 1 + max(drawn.index(row.id) for row in (*rows.selection, *rows.confirmation))
-        explored = explore_text(task, (templates, split, n_rows, seed, prompts), asked, common)
+        explored = explore_text(task, (templates, split, rows.n_drawn, seed, prompts), asked, common)
         print(f"Next: {explored} shows the replies\n      zsd forecast --task {task} --mix {choice.chosen} says what annotating will cost")

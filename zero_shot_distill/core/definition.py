@@ -100,6 +100,14 @@ def _count_values(value: Any, within: tuple[int, ...], counted: dict[int, int]) 
 _NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 # %% ../../nbs/0_core/00_definition.ipynb #2d634936
+# What pydantic calls by the names of Python's types, for a reader who knows YAML alone.
+_YAML_WORDS = {
+    r"a valid (list|tuple|set|frozenset)\b": "a list",
+    r"a valid dictionary( or instance of \w+)?": "keys with values",
+    r"^(List|Tuple|Set|Frozenset|Dictionary) should have (.+) after validation": r"Input should have \2",
+}
+
+
 def check_definition(
     content: dict[str, Any],  # keys and values as read from YAML
     model: type[Definition],  # pydantic model that the content must fit
@@ -119,7 +127,10 @@ def check_definition(
             raise DefinitionError(f"{where}: unknown key {key!r}; {fix}") from None
         if first["type"] == "missing":
             raise DefinitionError(f"{where}: key {key!r} is missing") from None
-        reason = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")  # as YAML has it
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] != "value_error":  # whose words are ours
+            for pydantic, ours in _YAML_WORDS.items():
+                reason = re.sub(pydantic, ours, reason)
         raise DefinitionError(f"{where}: {key + ': ' if key else ''}{reason}") from None
 
 

@@ -58,7 +58,7 @@ def export_tagger(
 ) -> Exported:  # `UnusableInput` or `StudentError` in one line
     "Write a student that tags words as ONNX, with what it is, its tokenizer and its figures."
     load_tagger(student_dir)
-    require_onnx()
+    require_onnx(form)
     loaded = load_tagger_model(Path(student_dir))
     if isinstance(loaded.model, OnnxEncoder):
         raise UnusableInput(f"{student_dir}: is an export; export the student that it was made from")

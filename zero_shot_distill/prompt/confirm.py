@@ -18,7 +18,17 @@ from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
 from .collect import run_experiment
 from .display import points_text, share_text
-from .outcome import OBJECTIVES, Objective, Outcome, is_answered, merits, objective_for, outcome_of, successes
+from zero_shot_distill.prompt.outcome import (
+    OBJECTIVES,
+    Objective,
+    Outcome,
+    is_answered,
+    merits,
+    objective_for,
+    objectives_of,
+    outcome_of,
+    successes,
+)
 from .replies import ReadReply
 from .score import PromptScore, ScoreError, score_replies
 from .template import PromptTemplate
@@ -79,8 +89,7 @@ class Confirmation:
     @property
     def objectives(self) -> tuple[Objective, ...]:
         "List what templates of this task are measured by, what decides first."
-        of_entities = any(score.entities for score in self.scores.values())
-        known = ("f1", "accuracy") if of_entities else ("explained_accuracy", "accuracy")
+        known = objectives_of(any(score.entities for score in self.scores.values()))
         return tuple(sorted(known, key=lambda name: name != self.objective))
 
     def title(

@@ -28,6 +28,7 @@ class ContestRows:
     selection: tuple[Example, ...]  # a choice is made on these, in drawn order
     confirmation: tuple[Example, ...]  # and confirmed on these
     others: tuple[Example, ...] = ()  # further rows that could confirm: worth having where their replies are stored already
+    n_drawn: int = 0  # drawn rows, in drawn order, that reach to the last one of `selection` and `confirmation`
 
 # %% ../../nbs/3_prompt/09_contest_rows.ipynb #b2713791
 def divide_contest(
@@ -53,7 +54,9 @@ def divide_contest(
             f"take fewer selection rows{' or fewer confirmation rows' if n_confirmation else ''}, or label more"
         )
     n = N_CONFIRMATION if n_confirmation is None else n_confirmation
-    return ContestRows(tuple(selection), tuple(free[:n]), tuple(free[n:]))
+    used = {row.id for row in (*selection, *free[:n])}
+    n_drawn = max((place for place, row in enumerate(drawn, 1) if row.id in used), default=0)
+    return ContestRows(tuple(selection), tuple(free[:n]), tuple(free[n:]), n_drawn)
 
 # %% ../../nbs/3_prompt/09_contest_rows.ipynb #f948a3d3
 def draw_contest(

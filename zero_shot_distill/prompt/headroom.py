@@ -21,7 +21,7 @@ from ..core.display import result_html, result_text
 from ..core.progress import OnProgress
 from .collect import collect_replies
 from .display import percent_text, points_text, share_text
-from .outcome import Objective, Outcome, counts_of, merits, objective_for, outcome_of, successes
+from .outcome import Objective, Outcome, counts_of, merits, objective_for, outcome_of, results_of, successes
 from .replies import ReadReply, Replies
 from .template import PromptTemplate
 from ..stats.f_measure import f1_parts, f_measure
@@ -135,13 +135,19 @@ def best_elsewhere(
     groups = [task.group_of(read.example) for read in rows]
     half = {group: place % 2 for place, group in enumerate(dict.fromkeys(groups))}
 
+    def results(replies: Mapping[str, ReadReply], side: int) -> np.ndarray:
+        "Say what came of a template's replies to one half."
+        ids = [read.example.id for read, group in zip(rows, groups, strict=True) if half[group] == side]
+        return results_of([replies[id] for id in ids if id in replies], task, objective)
+
+    by_half = {id: [results(replies, side) for side in (0, 1)] for id, replies in templates.items()}
+
     def score(id: str, sides: Collection[int]) -> float:
         "Measure a template on some halves."
-        asked = [templates[id].get(read.example.id) for read, group in zip(rows, groups, strict=True) if half[group] in sides]
-        there = [read for read in asked if read is not None]
+        there = np.concatenate([by_half[id][side] for side in sides])
         if objective == "f1":
-            return float(merits(np.array([list(map(counts_of, there))]).reshape(1, -1, 3), "f1")[0]) if there else 0.0
-        return float(successes(np.array([outcome_of(read, task) for read in there], dtype=int), objective).sum())
+            return float(merits(there[None], "f1")[0]) if len(there) else 0.0
+        return float(successes(there, objective).sum())
 
     best = [max(templates, key=lambda id: score(id, [1 - side])) for side in (0, 1)]
     chosen = [templates[best[half[group]]].get(read.example.id) for read, group in zip(rows, groups, strict=True)]

@@ -51,10 +51,10 @@ _LEAST = {"explained_accuracy": Outcome.EXPLAINED, "accuracy": Outcome.RIGHT}
 
 
 def objectives_of(
-    task: Task,
+    of_entities: bool,  # whether labels are lists of entities
 ) -> tuple[Objective, ...]:  # the first one decides by default
     "List what may decide between the templates of a task: of labels whether a row is right, of entities F1 or whether all of a row are right."
-    return ("f1", "accuracy") if task.types else ("explained_accuracy", "accuracy")
+    return ("f1", "accuracy") if of_entities else ("explained_accuracy", "accuracy")
 
 
 def objective_for(
@@ -62,7 +62,7 @@ def objective_for(
     name: str | None = None,  # as the user names it; None or empty: the usual one of the task
 ) -> Objective:  # `DataError` where the task has no such objective
     "Choose what decides between the templates of a task."
-    known = objectives_of(task)
+    known = objectives_of(bool(task.types))
     if name and name not in known:
         raise DataError(f"no objective {name!r} for task {task.name!r}: use {' or '.join(known)}")
     return name or known[0]

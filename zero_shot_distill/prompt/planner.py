@@ -83,12 +83,15 @@ def plan_contest(
     "Count in the stored replies how often templates differ and what a question cost."
     objective = objective_for(task, objective)
     stored = stored_replies(task, templates, rows, replace(client, teacher=StoredTeacher(client.model)))
-    by_row = {id: {read.example.id: read for read in replies} for id, replies in stored.items()}
+    by_row = [
+        dict(zip((read.example.id for read in replies), results_of(replies, task, objective), strict=True)) for replies in stored.values()
+    ]
     shares = []
-    for one, other in combinations(by_row.values(), 2):
+    for one, other in combinations(by_row, 2):
         common = [row for row in one if row in other]
         if len(common) >= _FEWEST_ROWS:
-            results = [results_of([found[row] for row in common], task, objective) for found in (one, other)]
+            results = [np.array([found[row] for row in common]) for found in (one, other)]
+            # What a row adds to F1 depends on the other rows: on those that both have answered.
             first, second = (f1_parts(*of.T) if objective == "f1" else successes(of, objective).astype(float) for of in results)
             shares.append(float(np.mean((first - second) ** 2)))
     price = client.options.price

@@ -85,7 +85,6 @@ Write one new prompt that scores higher than all of these. Say in your own words
 $skeleton"""
 
 _PARTS = ("task", "placeholders", "place", "examples", "history", "form", "top", "skeleton")
-_NEEDED = ("$history", "$placeholders", *MARKS)
 
 
 def load_meta_prompt(
@@ -100,8 +99,13 @@ def load_meta_prompt(
     if not meta.is_valid():
         raise DefinitionError(f"{path}: a $ that begins no name; write $$ for a plain one")
     names = set(meta.get_identifiers())
-    if missing := [mark for mark in _NEEDED if mark not in text and (mark, "place" in names) != ("$placeholders", True)]:
-        raise DefinitionError(f"{path}: the meta-prompt lacks {missing[0]}; it needs {', '.join(_NEEDED)}")
+    there = {*(f"${name}" for name in names), *(mark for mark in MARKS if mark in text)}
+    if "place" in names:  # a sentence with the placeholders
+        there.add("$placeholders")
+    if missing := [part for part in ("$history", "$placeholders", *MARKS) if part not in there]:
+        raise DefinitionError(
+            f"{path}: the meta-prompt lacks {missing[0]}; it needs $history, $placeholders or $place, and the marks {' and '.join(MARKS)}"
+        )
     if strays := sorted(names - set(_PARTS)):
         raise DefinitionError(
             f"{path}: the meta-prompt has ${strays[0]}, which is not known; there are {', '.join(f'${part}' for part in _PARTS)}"

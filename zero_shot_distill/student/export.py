@@ -170,7 +170,6 @@ def write_export(
     test_rows: Sequence[Example] = (),  # that the original and the export are measured on
 ) -> Exported:  # `UnusableInput` or `StudentError` in one line
     "Write a student beside the place of its export, put it there in one step, and measure both."
-    _require_form(form)
     if out_dir.exists() and not (out_dir / parts.files[-1]).is_file():
         raise UnusableInput(f"{out_dir}: exists and is no export; give another folder")
     staging = out_dir.with_name(f".{out_dir.name}.partial")
@@ -200,13 +199,12 @@ def write_export(
     return exported
 
 
-def _require_form(form: str) -> None:
+def require_onnx(
+    form: str,  # as the user names it
+) -> None:  # `UnusableInput` names the forms that there are, or the package that is not installed
+    "Refuse a form that is not known, and to export without what writes and reads ONNX files: before a student's weights are read."
     if form not in FORMS:
         raise UnusableInput(f"no form {form!r}; known: {', '.join(FORMS)}")
-
-
-def require_onnx() -> None:  # `UnusableInput` names the package that is not installed
-    "Refuse to export without what writes and reads ONNX files."
     try:
         import onnxruntime
         import onnxscript
@@ -237,9 +235,8 @@ def export_student(
     test_rows: Sequence[Example] = (),  # that the original and the export are measured on
 ) -> Exported:  # `UnusableInput` or `StudentError` in one line
     "Write a student as ONNX, with what it is, its tokenizer and its figures."
-    _require_form(form)
     load_student(student_dir)
-    require_onnx()
+    require_onnx(form)
     loaded = load_student_model(Path(student_dir))
     kind = "ONNX" if isinstance(loaded, OnnxStudent) else loaded.model.config.model_type
     if kind not in _KINDS:

@@ -229,5 +229,5 @@ def shown_title(
     "Say how many comparisons show a difference, for the title of a figure."
     n_shown = sum(one.shown != "undetermined" for one in contrasts)
     if len(contrasts) == 1:
-        return f"The only comparison shows {'a' if n_shown else 'no'} difference"
+        return f"The only comparison {'shows a difference' if n_shown else 'is undetermined'}"
     return f"{n_shown or 'None'} of {len(contrasts)} comparisons show{'s' * (n_shown < 2)} a difference"

@@ -316,7 +316,11 @@ def tagger_sentence(
         n_left = len(contrasts) - len(shown)
         if n_left:
             greatest = max((one for one in contrasts if one.shown == "undetermined"), key=lambda one: abs(one.difference.value))
-            named = f"the greatest: {greatest.name} less {greatest.base} {write_points(greatest.difference, ' points')}"
-            shown.append(f"{n_left} of {len(contrasts)} comparisons with gold alone are undetermined ({named})")
+            named = f"{greatest.name} less {greatest.base} {write_points(greatest.difference, ' points')}"
+            shown.append(
+                f"{n_left} of {len(contrasts)} comparisons with gold alone are undetermined (the greatest: {named})"
+                if len(contrasts) > 1
+                else f"comparisons with gold alone: the only one is undetermined ({named})"
+            )
         said.append(f"{study.task} (n {study.runs[0].test.n} sentences): {'; '.join(shown) or 'nothing to compare with gold alone'}.")
     return " ".join(said)

@@ -99,9 +99,8 @@ class TeacherSettings(BaseModel):
         "Allow longer replies about a task of entities, where the user has named no sampling parameters: a list is longer than a label."
         if self.has_own_sampling or not task.types:
             return self
-        longer = self.model_copy(update={"sampling": {**self.sampling, "max_tokens": TOKENS_OF_A_LIST}})
-        longer.__pydantic_fields_set__.discard("sampling")  # still nobody's own
-        return longer
+        sampling = {**self.sampling, "max_tokens": TOKENS_OF_A_LIST}
+        return self.model_construct(self.model_fields_set, **dict(self) | {"sampling": sampling})  # which is still nobody's own
 
 
 def load_teacher_settings(
