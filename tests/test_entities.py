@@ -4,10 +4,12 @@ import csv
 import json
 import random
 import re
+import shutil
 import unicodedata
 from pathlib import Path
 
 import pytest
+import yaml
 from scripted_server import Scripted, ScriptedServer
 from zsd_command import environment, is_one_line, zsd
 
@@ -363,6 +365,17 @@ def test_from_a_file_to_an_annotation(folder):
         n_asked = len(server.bodies)
         assert zsd(folder, *arguments, env=env).status == 0
         assert len(server.bodies) == n_asked
+        # A split without any reply has no F1, and stands in the same table.
+        content = yaml.safe_load((folder / "names.yaml").read_text())
+        (folder / "unseen.conll").write_text(conll([[("Grace Hopper", "PER"), ("slept", None)]]))
+        (folder / "names.yaml").write_text(
+            yaml.safe_dump(content | {"splits": content["splits"] | {"valid": "unseen.conll"}}, sort_keys=False)
+        )
+        both = zsd(folder, *arguments, "--splits", "train,valid", "--offline", env=env)
+        assert both.status == 1, both.err
+        assert "F1" in both.out
+        assert re.search(r"^valid +1 ", both.out, re.MULTILINE)
+        shutil.rmtree(next((folder / "zsd-work" / "annotations").glob("*/valid.jsonl")).parent)
     ((path, report),) = [(path.parent, json.loads(path.read_text())) for path in folder.glob("zsd-work/annotations/*/report.json")]
     rows = read_annotations(Path(path) / "train.jsonl")
     summary = report["splits"]["train"]

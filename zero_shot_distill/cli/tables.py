@@ -15,20 +15,21 @@ from rich.cells import cell_len
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..core.display import column_blocks
+from ..core.display import column_blocks, columns_of
 from ..core.printable import PlainConsole, json_text
 
 # %% ../../nbs/9_cli/01_tables.ipynb #05bf178e
 def show_rows(
-    rows: list[dict[str, Any]],  # all with the same keys, which are the columns
+    rows: list[dict[str, Any]],  # column -> value; a row without a column has an empty cell there
     as_json: bool,  # the same as JSON instead
 ) -> None:
     "Print rows as a table or as JSON, on standard output."
     if as_json:
         print(json_text(rows))
         return
-    names = list(rows[0]) if rows else ["nothing"]
-    lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in row.values()] for row in rows]
+    names = columns_of(rows) or ["nothing"]
+    values = [[row.get(name, "") for name in names] for row in rows]
+    lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in line] for line in values]
     columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]
     columns[0] = (columns[0][1], columns[0][1])
     # Bold on a terminal alone: a notebook's kernel asks for colours, and its output is read as plain text.

@@ -9,6 +9,7 @@ __all__ = ['fence', 'code', 'plain', 'markdown_table', 'rows_table', 'hub_licenc
 import re
 from collections.abc import Mapping, Sequence
 
+from .display import columns_of
 from .printable import printable
 
 # %% ../../nbs/0_core/04_markdown.ipynb #7ed1a822
@@ -53,11 +54,12 @@ def markdown_table(
 
 
 def rows_table(
-    rows: Sequence[Mapping[str, str]],  # at least one, all with the same columns; texts of anybody
+    rows: Sequence[Mapping[str, str]],  # at least one; texts of anybody. A row without a column has an empty cell there
 ) -> str:
     "Write rows as `table_html` takes them."
-    names = [plain(name).replace("|", "/") for name in rows[0]]
-    return markdown_table("|".join(names), [[plain(text.replace("\n", ", ")) for text in row.values()] for row in rows])
+    names = columns_of(rows)
+    header = "|".join(plain(name).replace("|", "/") for name in names)
+    return markdown_table(header, [[plain(row.get(name, "").replace("\n", ", ")) for name in names] for row in rows])
 
 # %% ../../nbs/0_core/04_markdown.ipynb #33af2aa9
 # As of huggingface.co/docs/hub/repositories-licenses, those that data mostly have. Others are told by name.
