@@ -417,9 +417,16 @@ def test_ctrl_c_while_a_record_is_written_is_no_error_of_pydantic(monkeypatch, c
             raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "_invoke", lambda arguments: Interrupted().model_dump())
-    with pytest.raises(SystemExit) as ended:
-        commands.main()
-    assert (ended.value.code, capsys.readouterr().err) == (1, "zsd: stopped; what arrived is stored, the same command goes on from there\n")
+    names = {command.name or command.callback.__name__ for command in commands.app.registered_commands}
+    assert commands._GO_ON < names
+    for name, then in (
+        ("annotate", "what arrived is stored, the same command goes on from there"),
+        ("predict", "the same command begins anew"),
+    ):
+        monkeypatch.setattr("sys.argv", ["zsd", name, "--quiet"])
+        with pytest.raises(SystemExit) as ended:
+            commands.main()
+        assert (ended.value.code, capsys.readouterr().err) == (1, f"zsd: stopped; {then}\n")
 
 
 def test_doctor_says_what_is_missing_and_what_works_without(tmp_path):

@@ -210,7 +210,8 @@ def serve(
 
 # %% ../../nbs/9_cli/06_main.ipynb #62a73abb
 _UsageError = typer.BadParameter.__base__  # Typer carries its own Click and does not offer this class by name
-_STOPPED = "stopped; what arrived is stored, the same command goes on from there"
+# They keep what they had by then; the others leave no file half written.
+_GO_ON = frozenset({"experiment", "select", "opro", "forecast", "annotate", "train", "sweep", "figures", "run"})
 _LONGEST_WORD = 300  # characters without a space: a path or an address; what is longer is somebody's text, and is shortened
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -221,12 +222,13 @@ def main() -> None:
     # Unknown where the output goes (a file, a terminal in another locale): never die of a character.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:]
     try:
-        exit_status = _invoke(sys.argv[1:])
+        exit_status = _invoke(arguments)
         # Here and not while Python ends, where a failure could not be told.
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _leave(_STOPPED, 1)
+        _leave(_stopped(arguments), 1)
     except _UsageError as error:
         # Without a message there were no arguments, and the help is printed.
         said = error.format_message().rstrip(".")
@@ -244,7 +246,7 @@ def main() -> None:
     except Exception as error:
         # Ctrl-C while pydantic writes a record comes out as an error of pydantic.
         if isinstance(error.__cause__, KeyboardInterrupt):
-            _leave(_STOPPED, 1)
+            _leave(_stopped(arguments), 1)
         raise
     sys.exit(exit_status)
 
@@ -258,6 +260,12 @@ def _invoke(arguments: list[str]) -> int:  # exit status
     except typer.Exit as done:  # after `--help`
         return done.exit_code
     return 0
+
+
+def _stopped(arguments: list[str]) -> str:
+    "Say what the same command will do after Ctrl-C."
+    goes_on = not _GO_ON.isdisjoint(arguments[:1])
+    return f"stopped; {'what arrived is stored, the same command goes on from there' if goes_on else 'the same command begins anew'}"
 
 
 def _leave(line: str, exit_status: int) -> None:
