@@ -105,7 +105,7 @@ def _whole(plain: str, wanted: str) -> Iterator[int]:
         if not unicodedata.combining(plain[place + len(wanted) : place + len(wanted) + 1] or " "):
             yield place
 
-
+# %% ../../nbs/0_entities/03_align.ipynb #61f5fe8c49f1
 def _is_spaceless(character: str) -> bool:
     "Tell whether a character is of a script that is written without spaces."
     name = unicodedata.name(character, "")

@@ -329,7 +329,7 @@ class RunRecord(TrainingReport):
         table = table_html(with_trivial_rows([self.as_row()], self.test.confusion, valid=self.valid_confusion))
         return styled(table + "".join(f"<p>{escape(note)}</p>" for note in self.notes))
 
-
+# %% ../../nbs/5_student/01_record.ipynb #acac2f49baf3
 def predictions_path(
     runs_dir: Path,  # as for `RunRecord.write`
     run_id: str,

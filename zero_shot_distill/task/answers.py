@@ -110,7 +110,7 @@ def _names_of(label: Column | None, choices: list[str], shown: list[tuple[Row, t
 
 _SMALL_VOCABULARY = 20
 
-
+# %% ../../nbs/1_task/05_answers.ipynb #40c2efd653dc
 def _as_choices(table: Table, label: Column | None, options: ColumnOptions) -> Answers | None:  # None where the label names no choices
     "Read the labels as choices that each row has of its own."
     for choices in _choice_sets(table, options):

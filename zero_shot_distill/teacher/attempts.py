@@ -258,7 +258,7 @@ class Remarks:
         examples = self._examples[kind]
         return ", ".join(examples[:_N_EXAMPLES]) + (" and others" if len(examples) > _N_EXAMPLES else "")
 
-
+# %% ../../nbs/2_teacher/07_attempts.ipynb #f170fc6ad583
 class Incoming:
     "Learns from what comes back, and holds it until it is stored."
 

@@ -393,7 +393,7 @@ def _understand_error(
     # A gateway that gives up does not know whether the work behind it was done and charged.
     return AskError(f"HTTP {status}: {said}", kind, charged=status in (408, 502, 504), retry_after_s=retry_after_s, remark=remark)
 
-
+# %% ../../nbs/2_teacher/04_completion.ipynb #0a10de8b72d2
 def _read_error_body(text: str) -> ErrorBody:
     "Find what a server says of an error: an object or a text under `error`, or something else."
     try:
