@@ -421,7 +421,8 @@ def test_ctrl_c_while_a_record_is_written_is_no_error_of_pydantic(monkeypatch, c
     assert names > commands._GO_ON
     for name, then in (
         ("annotate", "what arrived is stored, the same command goes on from there"),
-        ("predict", "the same command begins anew"),
+        ("quality", "what arrived is stored, the same command goes on from there"),
+        ("predict", "give the same command again"),
     ):
         monkeypatch.setattr("sys.argv", ["zsd", name, "--quiet"])
         with pytest.raises(SystemExit) as ended:

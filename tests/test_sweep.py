@@ -80,16 +80,21 @@ def test_a_sweep_trains_what_is_not_there_and_compares(folder):
     assert re.search(r"6 students, 5 trained already, 1 to do, 1 at a time; about \d+:\d\d", sweep(folder, "--dry-run").err)
 
 
-def test_the_command_names_task_and_columns_in_place_of_the_file(folder):
+def test_the_command_names_task_or_columns_in_place_of_the_file(folder):
     rows = [json.dumps({"words": text, "label": label, "gold": label, "note": why}) for text, label, why in TEXTS]
     (folder / "own.jsonl").write_text("\n".join(rows) + "\n")
     own = ("--annotations", "own.jsonl", "--dry-run")
     refused = sweep(folder, *own)
     assert refused.status == 2
     assert "could each hold the label; name one, e.g. --label" in refused.err
-    taken = sweep(folder, *own, "--label", "gold", "--fields", "words", "--rationale", "note")
+    taken = sweep(folder, *own, "--label", "gold", "--fields", "words", "--rationale", "note", task="cqa")
     assert taken.status == 0, taken.err
     assert "input words; label gold; rationale note" in taken.err
+    added = zsd(folder, "tasks", "add", "own", "own.jsonl", "--label", "gold", "--fields", "words", "--rationale", "note")
+    assert added.status == 0, added.err
+    taken = sweep(folder, *own, "--task", "own.yaml", label="label", fields=["text"])
+    assert taken.status == 0, taken.err
+    assert taken.out.count(" no") == 6, taken.out
 
 
 LONG = {"settings": {"steps": 400, "eval_every": 400}, "seeds": [0, 1]}

@@ -71,7 +71,7 @@ def _studies(task: str, places: "list[Path]") -> "tuple[Path, list[Ablation]]": 
 
     for place in places:
         try:
-            return place, ablations([run for run in read_all_records(place) if run.task == task], "rationale_share", ["standard"])
+            return place, ablations(read_all_records(place, task), "rationale_share", ["standard"])
         except NoRecords:  # none there, or none that can be compared
             continue
     return places[-1], []

@@ -76,7 +76,7 @@ def sweep(
     `zsd sweep explanation_rate --annotations pocket_nli-0123abcd` trains what an experiment of the package needs; `ner_two_phase` is for tasks of entities,
     whose students have a `schedule` in place of a `method`.
 
-    Task and columns that are named replace those of the sweep file.
+    A task or columns that are named replace both the task and the columns that the sweep file names.
 
     Example: `zsd sweep methods.yaml --workers 2`
 

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.table import Column, Table
 from rich.text import Text
 
-from ..core.display import column_blocks, columns_of
+from ..core.display import column_blocks, table_columns
 from ..core.printable import PlainConsole, json_text
 
 # %% ../../nbs/9_cli/01_tables.ipynb #05bf178e
@@ -27,7 +27,7 @@ def show_rows(
     if as_json:
         print(json_text(rows))
         return
-    names = columns_of(rows) or ["nothing"]
+    names = table_columns(rows) or ["nothing"]
     values = [[row.get(name, "") for name in names] for row in rows]
     lines = [[", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in line] for line in values]
     columns = [_widths(name, [line[place] for line in lines]) for place, name in enumerate(names)]

@@ -9,7 +9,7 @@ __all__ = ['fence', 'code', 'plain', 'markdown_table', 'rows_table', 'hub_licenc
 import re
 from collections.abc import Mapping, Sequence
 
-from .display import columns_of
+from .display import table_columns
 from .printable import printable
 
 # %% ../../nbs/0_core/04_markdown.ipynb #7ed1a822
@@ -57,7 +57,7 @@ def rows_table(
     rows: Sequence[Mapping[str, str]],  # at least one; texts of anybody. A row without a column has an empty cell there
 ) -> str:
     "Write rows as `table_html` takes them."
-    names = columns_of(rows)
+    names = table_columns(rows)
     header = "|".join(plain(name).replace("|", "/") for name in names)
     return markdown_table(header, [[plain(row.get(name, "").replace("\n", ", ")) for name in names] for row in rows])
 

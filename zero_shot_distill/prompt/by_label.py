@@ -9,6 +9,7 @@ __all__ = ['NEARLY_ALL', 'HARDLY_ANY', 'FEWEST_WARNED', 'by_label_rows', 'trivia
 # %% ../../nbs/3_prompt/05_by_label.ipynb #02fefa43
 from collections.abc import Mapping, Sequence
 
+from ..core.display import table_columns
 from .display import share_text
 from ..stats.confusion import Confusion
 
@@ -78,7 +79,7 @@ def with_trivial_rows(
     valid: Confusion | None = None,  # of validation rows, whose columns end in "(valid)"; None: not known
 ) -> list[dict[str, str]]:  # the rows, then the trivial answers in the columns of accuracies on these rows
     "End a table of accuracies with what needs no model."
-    found = [dict(row) for row in rows]
+    found, names = [dict(row) for row in rows], table_columns(rows)
     n_valid = sum(valid.n_gold.values()) if valid else 0
     for name, accuracy, balanced in trivial_answers(confusion, n_choices) if rows else []:
         # The same label on the validation rows, where another one may be the most frequent.
@@ -88,7 +89,7 @@ def with_trivial_rows(
         texts = {}
         for end, plain, even in (("", accuracy, balanced), (" (test)", accuracy, balanced), (" (valid)", same, balanced)):
             texts |= {f"accuracy{end}": plain, f"gold accuracy{end}": plain, f"balanced accuracy{end}": even}
-        found.append({column: texts.get(column, "") for column in rows[0]} | {next(iter(rows[0])): name})
+        found.append({column: texts.get(column, "") for column in names} | {names[0]: name})
     return found
 
 # %% ../../nbs/3_prompt/05_by_label.ipynb #1970c248

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..annotate.job import JobError, find_annotation
 from ..annotate.rows import AnnotatedRow
+from ..core.definition import DataError
 from ..core.files import fingerprint
 from ..core.progress import OnProgress, Progress
 from .config import DEFAULT_STUDENT, DEFAULT_TAGGER, UnusableInput
@@ -103,6 +104,16 @@ def rows_of_annotation(
 _BY_NAME = ColumnOptions()
 
 
+def _told_by_names(path: Path, options: ColumnOptions, on_progress: OnProgress | None) -> Task:
+    "Make the task of a file, or say where the options are given that its columns call for."
+    try:
+        return task_of_file(path, options, on_progress)
+    except DataError as error:
+        if any(option in str(error) for option in ("--labels", "--choices", "--metric")):
+            raise DataError(f"{error}; zsd tasks add takes --labels, --choices and --metric, and makes a definition for --task") from None
+        raise
+
+
 def rows_of_file(
     path: Path,  # a .jsonl, .json, .csv, .tsv or .parquet file
     task: str | None = None,  # built-in task, or path of a definition, that says what the columns are; None: their names do
@@ -111,7 +122,7 @@ def rows_of_file(
 ) -> TrainingRows:  # `DataError`, `DefinitionError` or `UnusableInput` says in one line what is missing
     "Read rows with labels, and perhaps rationales, and divide them into train, valid and test."
     if task is None:
-        loaded = task_of_file(path, options, on_progress)
+        loaded = _told_by_names(path, options, on_progress)
     elif options.columns:
         raise UnusableInput(f"task {task} says what the columns are; leave --fields, --label and --rationale away, or --task")
     else:

@@ -66,7 +66,8 @@ def read_kind(
     if not runs:
         kind, asked = " that tags words" * tag_words, f" of task {task!r}" if task else ""
         others = [one for _, one in files if isinstance(one, dict) and is_tagger_record(one) != tag_words]
-        has_others = any(not task or one.get("task") == name_of_task(task) for one in others)
+        name = name_of_task(task)
+        has_others = any(not task or one.get("task") == name for one in others)
         advice = (
             f"those that are there {'write their answers' if tag_words else 'tag words'}"
             if has_others

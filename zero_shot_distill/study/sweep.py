@@ -162,8 +162,8 @@ def sweeps_dir() -> Path:  # holds one YAML file for each experiment that studen
 def load_sweep(
     path: Path,  # a YAML file; or the name of a sweep that travels with the package, e.g. "alpha"
     annotations: str = "",  # rows to train on, in place of those that it names: an annotation's id or folder, or a file
-    task: str | None = None,  # of these rows, in place of the one that it names: built-in, or the path of a definition
-    columns: ColumnOptions | None = None,  # of a file, each in place of the one that it names; None: as it names them
+    task: str | None = None,  # built-in, or the path of a definition, in place of the task and the columns that it names
+    columns: ColumnOptions | None = None,  # of a file of rows, in place of the task and the columns that it names; None: as it names them
 ) -> Sweep:  # `DefinitionError` names what does not fit
     "Read a sweep. A file of rows, a task and a folder of weights are found as seen from it."
     shipped = sweeps_dir() / f"{path}.yaml"
@@ -177,13 +177,15 @@ def load_sweep(
             f"{path}: no rows to train on; name an annotation or a file, with --annotations or as `annotations` in the file"
         )
     beside = {"students": tuple(_weights_named(path, name) for name in sweep.students)}
-    if task or sweep.task:
-        beside["task"] = task or resolve_path(path, sweep.task)
-    if columns:
-        named = {"label": columns.label, "fields": columns.fields, "rationale": columns.rationale}
-        beside |= {name: value for name, value in named.items() if value}
-    if annotations:
-        beside["annotations"] = str(Path(annotations).resolve()) if kind_of_file(Path(annotations)) in FORMATS else annotations
+    if sweep.task:
+        beside["task"] = resolve_path(path, sweep.task)
+    if task or (columns and columns.columns):
+        columns = columns or ColumnOptions()
+        beside |= {"task": task, "label": columns.label, "fields": columns.fields, "rationale": columns.rationale}
+    if annotations and kind_of_file(Path(annotations)) in FORMATS:
+        beside["annotations"] = str(Path(annotations).resolve())
+    elif annotations:  # its columns are known
+        beside = {"label": None, "fields": (), "rationale": None} | beside | {"annotations": annotations}
     elif kind_of_file(Path(sweep.annotations)) in FORMATS:
         beside["annotations"] = str(path.parent.resolve() / sweep.annotations)
     return sweep.model_copy(update=beside)
