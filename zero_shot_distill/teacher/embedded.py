@@ -29,40 +29,6 @@ def _n_threads() -> int:
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(n_cores, 8))
 
-
-def _end_with_parent() -> None:
-    "Wait until standard input ends, which it does when the parent closes it or dies, however it dies."
-    sys.stdin.read()
-    os._exit(0)
-
-
-def _serve() -> None:
-    "Serve as the child process: read settings as one line of JSON from standard input, and write the address back the same way."
-    settings = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # llama.cpp prints to standard output too: what the parent reads gets a descriptor of its own.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = settings["path"]
-    params.model_alias = {settings["model"]}  # otherwise replies would name a path of this machine
-    params.api_keys = [settings["api_key"]]  # other users of this machine, and pages in a browser, stay out
-    # Measured with the 1.5B model, two busy cores, prompts of 100 tokens: 2.1, 2.3 and 2.3 s of processor time a question and 1.9, 2.1
-    # and 2.2 GB at 4, 8 and 12 at once (16: 2.2 GB). All within the noise, so the number decides memory and little else.
-    params.n_parallel = settings["n_parallel"]
-    params.n_ctx = settings["n_parallel"] * settings["n_ctx_per_slot"]
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["n_threads"]
-    params.ui = False
-    params.endpoint_slots = False
-    params.verbosity = 1  # errors only; the last of them explains a model that does not load
-    params.cache_ram_mib = 0  # llama.cpp would keep up to 8 GiB of old prompts
-    server = xllamacpp.Server(params)
-    print(json.dumps({"base_url": f"{server.listening_address}/v1"}), file=answer, flush=True)
-    threading.Event().wait()
-
 # %% ../../nbs/2_teacher/01_embedded.ipynb #a7f71971
 def _child_environment() -> dict[str, str]:
     "Copy our environment, with what the child needs besides."
@@ -79,13 +45,13 @@ class _Server:
 
     def __init__(
         self,
-        settings: Mapping[str, object],  # as `_serve` reads them
+        settings: Mapping[str, object],  # as `llama_server.serve` reads them
         log_path: Path | None,  # where its own errors go; None: a temporary file
     ):
         self._settings = settings
         self._log = open(log_path, "w+b") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 (closed in `stop`)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from zero_shot_distill.teacher.embedded import _serve; _serve()"],
+            [sys.executable, "-c", "from zero_shot_distill.teacher.llama_server import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
