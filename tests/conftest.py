@@ -19,6 +19,8 @@ LONG = (
     "test_student_commands.py",
     "test_thesis_commands.py",
     "test_figures_command.py",
+    "test_figure_links.py",
+    "test_publish.py",
     "test_batch.py",
     "test_training.py",
     "test_repository.py",
@@ -26,6 +28,10 @@ LONG = (
     "test_own_data.py",
     "test_teacher.py",
     "test_asking.py",
+    "test_ner_student.py",
+    "test_secrecy.py",
+    "test_entity_pipeline.py",
+    "test_explorer.py",
     "test_opro.py",
     "test_release.py",
     "test_task_commands.py",
@@ -39,7 +45,13 @@ LONG = (
     "test_project.py",
     "test_stored.py",
     "test_asking_commands.py",
-    "test_publish.py",
+    "test_search_comparison.py",
+    "test_student_models.py",
+    "test_weights.py",
+    "test_statistics.py",
+    "test_few_gold.py",
+    "test_sweep_taggers.py",
+    "test_opro_peers.py",
 )
 
 
@@ -82,6 +94,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield opened
         opened.close()

@@ -253,12 +253,14 @@ def test_the_code_of_the_card_runs(pocket, tmp_path):
     release = write_release(job, report, NOW)
     folder, jsonl, pairs = code_blocks(DatasetCard.load(release.folder / "README.md").text, "python")
     show = "\nimport json; print(json.dumps([{n: k.dtype for n, k in rows.features.items()}, rows.to_list()]))"
+    show_pairs = "\nprint(json.dumps(pairs))"
     expected = [dict.fromkeys(COLUMNS, "string"), [row.to_dict() for row in read_annotations(release.folder / "train.jsonl")]]
     # Bars of `load_dataset` are its own affair.
     jsonl = "import datasets; datasets.disable_progress_bars()\n" + jsonl
-    for code in (folder, jsonl):
-        assert json.loads(fresh_python(code + show, release.folder.parent, tmp_path / "home")) == expected
-    shown = json.loads(fresh_python(pairs + "\nprint(json.dumps(pairs))", release.folder.parent, tmp_path / "home"))
+    # One after the other in one Python, none with the names of another; the one without bars last.
+    code = f"for code in {[folder + show, pairs + show_pairs, jsonl + show]!r}: exec(code, {{}})"
+    by_folder, shown, by_lines = map(json.loads, fresh_python(code, release.folder.parent, tmp_path / "home").splitlines())
+    assert by_folder == by_lines == expected
     assert shown == [{"label": row["label"], "explanation": row["rationale"]} for row in expected[1]]
 
 
