@@ -292,12 +292,13 @@ PLANTED_IN_TAGGERS: dict[Fault, tuple[Callable[[Records], None], ...]] = {
         fewer_distilled_sentences,
         more_looks_of_one_seed,
         other_validation_rows,
+        another_annotation,
+        another_annotation_of_one_seed,
     ),
     Fault.TINY_VALIDATION: (ten_validation_rows,),
     Fault.CHOSEN_BY_TEACHER: (no_gold_validation_rows,),
     Fault.TEST_USED_TO_CHOOSE: (peeked_at_the_test, one_peeked_at_the_test),
     Fault.AT_CHANCE: (found_nothing_on_validation_rows, found_one_entity_of_the_test),
-    Fault.MIXED_TEACHERS: (another_annotation, another_annotation_of_one_seed),
 }
 
 
@@ -313,6 +314,19 @@ def test_a_fault_in_records_of_taggers_is_found(plant, fault, tmp_path):
         assert one.file.is_relative_to(tmp_path / "runs")
         assert one.rows
         assert set(one.rows) <= {of["run_id"] for of in found.values()}
+
+
+@pytest.mark.parametrize("plant", [another_annotation, another_annotation_of_one_seed])
+@pytest.mark.parametrize(("models", "fault"), [(("a", "a"), Fault.UNEQUAL_TRAINING), (("a", "b"), Fault.MIXED_TEACHERS)])
+def test_annotations_are_of_several_teachers_where_their_jobs_say_so(models, fault, plant, tmp_path):
+    found = taggers()
+    plant(found)
+    write(found, tmp_path)
+    for id, model in zip(sorted({of["annotation"] for of in found.values()}), models, strict=True):
+        (tmp_path / "annotations" / id).mkdir(parents=True)
+        job = {"task": "pocket_names", "templates": [], "mix": {}, "rate": {}, "model": model}
+        (tmp_path / "annotations" / id / "job.json").write_text(json.dumps(job))
+    assert kinds(lint([tmp_path])) == {fault}
 
 
 def another_tagger(of: dict[str, Any], n: int, **settings: Any) -> dict[str, Any]:

@@ -13,8 +13,12 @@ from zsd_command import environment, zsd
 from zero_shot_distill.core.files import definitions_dir
 from zero_shot_distill.entities.entity import Entity, entities_text
 from zero_shot_distill.prompt.starter import write_starters
+from zero_shot_distill.prompt.template import load_templates, render
+from zero_shot_distill.store.request import Request, Response
+from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.study.findings import Fault, Finding
 from zero_shot_distill.study.lint import lint
+from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
 
 Row = dict[str, Any]
@@ -147,7 +151,7 @@ def test_requests_that_showed_the_test_are_found_though_the_definition_was_mende
     assert (status, {one["fault"] for one in found}) == (1, {"label-in-prompt"})
     by_file = {Path(one["file"]).name: one for one in found}
     assert set(by_file) == {"job.json", "responses.sqlite"}
-    assert by_file["responses.sqlite"]["what"] == "Requests show 3 rows of mine test with their entities, as examples."
+    assert by_file["responses.sqlite"]["what"] == "Requests show 3 rows of split test of task mine with their entities, as examples."
     assert set(by_file["responses.sqlite"]["rows"]) <= set(by_file["job.json"]["rows"])
     shutil.rmtree(tmp_path / "rows")
     for name in ("mine.yaml", "mine-prompts.yaml"):
@@ -155,3 +159,80 @@ def test_requests_that_showed_the_test_are_found_though_the_definition_was_mende
     define(tmp_path)
     (after,) = looked(tmp_path)[1]
     assert after == by_file["responses.sqlite"]
+
+
+@pytest.mark.parametrize("name", ["final", "best-v2", "wnut17-mine"])
+def test_a_renamed_annotation_is_of_the_task_that_its_job_names(name, tmp_path):
+    define(tmp_path, "test train valid")
+    annotate(tmp_path)
+    (made,) = (tmp_path / "zsd-work" / "annotations").iterdir()
+    made.rename(made.with_name(name))
+    for folder, path in ((tmp_path, "zsd-work"), (made.with_name(name), ".")):
+        done = zsd(folder, "lint", path, "--json")
+        assert "job.json" in {Path(one["file"]).name for one in json.loads(done.out) if one["fault"] == "label-in-prompt"}
+        assert "not looked for" not in " ".join(done.err.split())
+    (tmp_path / "mine.yaml").unlink()
+    said = " ".join(zsd(made.with_name(name), "lint", ".").out.split())
+    assert "task ," not in said
+
+
+def of_names(folder: Path, **splits: list[str]) -> Path:
+    "A task of one's own, each of its sentences beginning with a name, with prompts beside its definition."
+    content = yaml.safe_load((definitions_dir() / "tasks" / "pocket_names.yaml").read_text(encoding="utf-8"))
+    content |= {"name": "mine", "splits": {split: f"{split}.jsonl" for split in splits}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    for split, texts in splits.items():
+        rows = [
+            {"id": f"{split}-{n}", "text": text, "spans": [{"start": 0, "end": 3, "type": "person", "text": "Ada"}]}
+            for n, text in enumerate(texts)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_starters(load_task(folder / "mine.yaml"), "mine.yaml")
+    return folder / "mine.yaml"
+
+
+def ask(folder: Path, by_hand: str = "") -> None:
+    "Store what the template with the same examples for all rows asks of the rows to validate on, with another example before the drawn ones."
+    task = load_task(folder / "mine.yaml")
+    template = load_templates(task)["candidates-fixed"]
+    template = template.model_copy(update={"user_message": template.user_message.replace("{examples}", f"{by_hand}{{examples}}")})
+    with ResponseStore(folder / "responses.sqlite") as store:
+        for row in load_examples(task, "valid"):
+            request = Request.build("m", render(template, row))
+            store.put(request, Response(request.key, "{}", "stop", 5, 1, 0.1, 1, "2026-11-28T00:00:00+00:00", "m"))
+
+
+LONG = "Ada took the train to the city of Kyiv"
+OTHERS = [f"Ada has been to {n} concerts of a choir this year." for n in range(3, 6)]
+
+
+@pytest.mark.parametrize(
+    ("train", "by_hand", "wanted"),
+    [
+        ([*OTHERS, OTHERS[0]], "", []),
+        ([OTHERS[0]] * 4, "", []),  # shown with each other, and nobody asks about them
+        ([LONG[:n] for n in (3, 8, 18, 30)], "", []),  # the row begins with each of them, and is none of them
+        ([f"{LONG}\n{n}" for n in range(4)], "", []),  # each begins with the row
+        (
+            [*OTHERS, OTHERS[0]],
+            f'Text: {LONG}\n{{{{"candidates": []}}}}\n\n',
+            [
+                "1 of 2 requests with examples of task mine show the row that they ask about, with its entities.",
+                "Requests show 1 row of split valid of task mine with their entities, as examples.",
+            ],
+        ),
+    ],
+)
+def test_requests_that_show_the_row_that_they_ask_about(train, by_hand, wanted, tmp_path):
+    of_names(tmp_path, train=train, valid=[LONG, "Ada is not the one that this example is about."])
+    ask(tmp_path, by_hand)
+    found = of_fault(lint([tmp_path]).findings, Fault.LABEL_IN_PROMPT)
+    assert [one.what for one in found] == wanted
+
+
+@pytest.mark.parametrize(("both", "is_found"), [("Ada, good morning!", False), (LONG, True)])
+def test_few_words_stand_in_two_splits_by_chance(both, is_found, tmp_path):
+    of_names(tmp_path, train=[both] * 4, valid=["Ada is not the one that this example is about.", both])
+    ask(tmp_path)
+    found = of_fault(lint([tmp_path]).findings, Fault.LABEL_IN_PROMPT)
+    assert {one.file.name for one in found} == ({"mine-prompts.yaml", "responses.sqlite"} if is_found else set())

@@ -38,10 +38,10 @@ WHY = {
     Fault.SHARED_ROWS: "a row that was trained or chosen on is remembered, not understood: it makes the score of the other split too high",
     Fault.TINY_VALIDATION: "so few rows choose nearly at random between steps and settings, and hide that a training has failed",
     Fault.CHOSEN_BY_TEACHER: "the step that agrees best with the teacher is the one that repeats most of its errors; a few gold rows would tell better",
-    Fault.UNEQUAL_TRAINING: "a difference between runs that had other rows, steps or batches is not the method's alone",
+    Fault.UNEQUAL_TRAINING: "a difference between runs that had other rows, labels, steps or batches is not the method's alone",
     Fault.BLANK_RATIONALES: "an empty rationale as a target teaches the student to write nothing, which is not what a lower explanation rate means",
     Fault.MIXED_TEACHERS: "labels and rationales of several teachers cannot be told apart afterwards; no result is about any one of them",
-    Fault.UNANSWERED: "which rows have no reply depends on when money or time ran out, and on what the server refuses: the others are no random sample",
+    Fault.UNANSWERED: "which rows have no reply depends on when money or time ran out, and on what the server refuses: the others may be no random sample",
     Fault.AT_CHANCE: "a student that learned nothing measures the training's luck, not the method; counted apart, its rate is a result too",
 }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..core.display import result_html
 from ..student.record import NoRecords
 from .findings import Fault, Finding, listed
-from .known_rows import task_of
+from .known_rows import job_task, task_of
 from zero_shot_distill.study.lint_choices import (
     confirmed_in_sample,
     contradictory_searches,
@@ -100,9 +100,9 @@ CHECKS: Mapping[Fault, tuple[Check, ...]] = {
     Fault.SHARED_ROWS: (shared_rows, shared_task_rows, shared_questions),
     Fault.TINY_VALIDATION: (tiny_validation, few_confirmation_rows, tiny_plans),
     Fault.CHOSEN_BY_TEACHER: (chosen_by_teacher,),
-    Fault.UNEQUAL_TRAINING: (unequal_training, other_shares, unequal_batches, unequal_budgets),
+    Fault.UNEQUAL_TRAINING: (unequal_training, mixed_annotations, other_shares, unequal_batches, unequal_budgets),
     Fault.BLANK_RATIONALES: (blank_rationales, empty_rationales),
-    Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models, mixed_annotations),
+    Fault.MIXED_TEACHERS: (mixed_teachers, mixed_models),
     Fault.UNANSWERED: (unanswered_rows,),
     Fault.AT_CHANCE: (runs_at_chance, rows_at_chance),
 }
@@ -210,7 +210,7 @@ def _nothing(path: Path, found: Material) -> str:
 def _gaps(found: Material) -> Iterator[PassedOver]:
     "Say what of the known files could not be looked at, for want of something that is not here."
     places = {task.name: path for path, task in found.tasks.items()}
-    places |= {path.parent.name.rpartition("-")[0]: path for path in found.jobs}
+    places |= {name: path for path, job in found.jobs.items() if (name := job_task(path, job))}
     places |= {str(one.search.about["task"]): one.path for one in found.searches}
     for name, path in places.items():
         read, task = found.kept.get("rows", {}).get(name), task_of(name, found)  # what no check has needed is not read for this

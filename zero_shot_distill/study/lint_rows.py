@@ -204,7 +204,8 @@ def unanswered_rows(found: Material) -> Iterator[Finding]:
             no_label = ((row["id"], str(row.get("label_error") or "")) for row in kept.rows if row.get("label") is None)
             ids = tuple(str(id) for id, why in no_label if why.startswith(ReadFault.NO_RESPONSE))
             if len(ids) > _MOST_UNANSWERED * len(kept.rows):
-                what = f"{len(ids)} of {len(kept.rows)} rows of {split} have no reply. The command that made the annotation asks them."
+                again = "Run the command that made the annotation again to ask about them (with a higher --budget-usd, without --offline)."
+                what = f"{len(ids)} of {len(kept.rows)} rows of {split} have no reply. {again}"
                 yield Finding(Fault.UNANSWERED, kept.path, ids, what)
 
 # %% ../../nbs/7_study/07_lint_rows.ipynb #lintin001

@@ -229,6 +229,12 @@ def unequal_training(found: Material) -> Iterator[Finding]:
                 yield found_in(Fault.UNEQUAL_TRAINING, of, what)
 
 
+def _fault_of(annotations: set[str], found: Material) -> Fault:
+    "Choose the fault that several annotations are: of several teachers where their files say so, otherwise other rows or labels."
+    models = {path.absolute().parent.name: job.get("model") for path, job in found.jobs.items()}
+    return Fault.MIXED_TEACHERS if len({models[id] for id in annotations & models.keys()}) > 1 else Fault.UNEQUAL_TRAINING
+
+
 def mixed_annotations(found: Material) -> Iterator[Finding]:
     "Find arms that learned from other annotations than what they are compared with, and seeds of one arm that learned from several."
     for runs in compared(found, by_annotation=False):
@@ -239,11 +245,11 @@ def mixed_annotations(found: Material) -> Iterator[Finding]:
             others = set().union(*(other for name, other in sources.items() if name != arm))
             if others and not sources[arm] & others:
                 what = f"{title} learned from annotation {own}, what it is compared with from {listed(sorted(others))}."
-                yield found_in(Fault.MIXED_TEACHERS, of, what)
+                yield found_in(_fault_of(sources[arm] | others, found), of, what)
             seeds = {source: {one.run.config.seed for one in of if one.run.learned_from == source} for source in sources[arm]}
             if len(seeds) > 1 and sum(map(len, seeds.values())) == len(set().union(*seeds.values())):
                 what = f"{title}: each seed learned from another annotation: {own}."
-                yield found_in(Fault.MIXED_TEACHERS, of, what)
+                yield found_in(_fault_of(sources[arm], found), of, what)
 
 
 def blank_rationales(found: Material) -> Iterator[Finding]:
@@ -282,7 +288,10 @@ def tiny_validation(found: Material) -> Iterator[Finding]:
 
 
 def chosen_by_teacher(found: Material) -> Iterator[Finding]:
-    "Find students that tag words whose best step was chosen by the teacher's entities, for want of gold ones."
+    """Find students that tag words whose best step was chosen by the teacher's entities, for want of gold ones.
+
+    Of students that write their answers nothing is said: each that learns the teacher's labels keeps the step that agrees best with the teacher.
+    """
     for runs in by_folder(found):
         taggers = [one for one in runs if isinstance(one.run, TaggerRecord) and _chose(one.run)]
         if of := [one for one in taggers if one.run.valid_source == "teacher"]:

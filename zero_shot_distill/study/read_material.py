@@ -24,6 +24,7 @@ from ..prompt.trajectory import read_trajectory
 from ..store.read_only import ReadOnlyStore
 from ..student.record import RecordsError, is_tagger_record, read_json_file
 from .findings import Fault, Finding
+from .known_rows import job_task
 from .material import FoundReplies, FoundRows, FoundRun, FoundSearch, FoundTemplate, Material, PassedOver
 from .records import read_prompts, read_run_info, student_of
 from .row_files import READERS, BrokenRows, Rows, json_lines, open_text, plain, table_rows
@@ -196,7 +197,7 @@ def _take_record(path: Path, content: Any, found: Material) -> bool:  # False: i
             found.reports[path] = content
         elif {"task", "templates", "mix", "rate"} <= keys:
             found.jobs[path] = content
-            task = path.parent.name.rpartition("-")[0]  # as `zsd annotate` names the folder
+            task = job_task(path, content)
             found.templates += filter(None, (_as_template(path, item, task) for item in content["templates"] if isinstance(item, Mapping)))
         elif isinstance(content, dict) and isinstance(content.get("runs"), list):  # as `zsd import-thesis` leaves the table
             return _take_list(path, content["runs"], found)
