@@ -76,8 +76,23 @@ def test_checkout_is_in_step():
     assert problems(ROOT) == []
 
 
+OWN = ["nbs/1_task/Untitled.ipynb", "nbs/experiments/Untitled1.ipynb", "nbs/my look.ipynb"]
+
+
+def write_own_notebooks(checkout: Path) -> None:
+    "As `make lab` makes them: not clean, not formatted, with a link that leads nowhere. Git does not have them, and no module comes from them."
+    for name in OWN:
+        write_notebook(checkout / name, "import  os, json\n1/0", "#| hide\nx=1")
+        notebook = json.loads((checkout / name).read_text(encoding="utf-8"))
+        notebook["cells"][0]["execution_count"] = 3
+        notebook["cells"].append({"cell_type": "markdown", "id": "text", "metadata": {}, "source": ["[gone](nowhere.md)"]})
+        (checkout / name).write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def test_modules_out_of_step_are_seen(checkout):
-    "Edited by hand, without a notebook, of a notebook that was renamed, not exported yet: each is named."
+    "Edited by hand, without a notebook, of a notebook that was renamed, not exported yet: each is named, and nothing of a user's own notebooks."
+    write_own_notebooks(checkout)
+    assert check_sync.imports_against_the_direction(checkout) == []
     nbs, task = checkout / "nbs" / "1_task", checkout / check_sync.PACKAGE / "task"
     with (task / "numbers.py").open("a") as module:
         module.write("\nedited = True\n")
@@ -143,17 +158,11 @@ def test_experiment_needs_exactly_one_parameters_cell(checkout, tagged):
 
 
 def test_notebooks_of_ones_own_are_left_alone(checkout):
-    "As `make lab` makes them: not clean, not formatted, with a link that leads nowhere. Git does not have them, and no module comes from them."
+    "By all checks; those of modules are tried above, with such notebooks there."
     for tool in ("Makefile", "pyproject.toml", "tools"):
         (shutil.copytree if (ROOT / tool).is_dir() else shutil.copy)(ROOT / tool, checkout / tool)
-    own = ["nbs/1_task/Untitled.ipynb", "nbs/experiments/Untitled1.ipynb", "nbs/my look.ipynb"]
-    for name in own:
-        write_notebook(checkout / name, "import  os, json\n1/0", "#| hide\nx=1")
-        notebook = json.loads((checkout / name).read_text(encoding="utf-8"))
-        notebook["cells"][0]["execution_count"] = 3
-        notebook["cells"].append({"cell_type": "markdown", "id": "text", "metadata": {}, "source": ["[gone](nowhere.md)"]})
-        (checkout / name).write_text(json.dumps(notebook), encoding="utf-8")
-    assert problems(checkout) == []
+    write_own_notebooks(checkout)
+    assert problems(checkout, exported=False) == []
 
     def said(tool: str) -> str:
         return subprocess.run([sys.executable, "tools/scratch.py", tool], cwd=checkout, capture_output=True, text=True, check=True).stdout
@@ -164,7 +173,7 @@ def test_notebooks_of_ones_own_are_left_alone(checkout):
         assert done.returncode == 0, done.stdout
     pattern = said("nbdev").strip().removeprefix("--skip_file_re=")
     passed_over = sorted(path.name for path in (checkout / "nbs").rglob("*.ipynb") if re.search(pattern, path.name))
-    assert passed_over == sorted(Path(name).name for name in own)
+    assert passed_over == sorted(Path(name).name for name in OWN)
 
 
 def test_a_notebook_is_called_like_its_module():

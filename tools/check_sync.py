@@ -8,6 +8,7 @@ index.ipynb does not say; links that lead nowhere. Nothing is written, nothing i
 
 import ast
 import contextlib
+import functools
 import importlib.util
 import json
 import re
@@ -34,8 +35,13 @@ def notebooks(root: Path) -> list[Path]:
 
 def cells_of(notebook: Path) -> list[tuple[str, str, list[str]]]:
     "(cell type, source, tags) of each cell."
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+    return _cells_in(notebook.read_text(encoding="utf-8"))
+
+
+# What a text says is found once, however often files with it are looked at.
+@functools.cache
+def _cells_in(text: str) -> list[tuple[str, str, list[str]]]:
+    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in json.loads(text)["cells"]]
 
 
 def two_notebooks_one_module(root: Path) -> list[str]:
@@ -109,16 +115,20 @@ def modules_git_lacks(root: Path) -> list[str]:
 
 def unclean_notebooks(root: Path) -> list[str]:
     "Notebooks that `nbdev_clean` would change."
+    return [
+        f"{notebook.relative_to(root)} is not clean: {MEND}"
+        for notebook in notebooks(root)
+        if not _is_clean(notebook.read_text(encoding="utf-8"))
+    ]
+
+
+@functools.cache
+def _is_clean(text: str) -> bool:
     from nbdev.clean import clean_nb
 
-    problems = []
-    for notebook in notebooks(root):
-        text = notebook.read_text(encoding="utf-8")
-        cleaned = json.loads(text)
-        clean_nb(cleaned, allowed_cell_metadata_keys=["tags"])
-        if cleaned != json.loads(text):
-            problems.append(f"{notebook.relative_to(root)} is not clean: {MEND}")
-    return problems
+    cleaned = json.loads(text)
+    clean_nb(cleaned, allowed_cell_metadata_keys=["tags"])
+    return cleaned == json.loads(text)
 
 
 def stale_readme(root: Path) -> list[str]:
@@ -136,14 +146,15 @@ def dead_links(root: Path) -> list[str]:
         for path in map(root.joinpath, ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
         if path.is_file()
     ]
-    links: list[tuple[Path, str]] = []
-    for path, text in pages:
-        map_links(text, lambda link, path=path: links.append((path, link)) or link)
-    return [
-        f"{path.relative_to(root)}: the link {link} leads nowhere"
-        for path, link in dict.fromkeys(links)
-        if not (path.parent / link).exists()
-    ]
+    links = dict.fromkeys((path, link) for path, text in pages for link in _links_in(text))
+    return [f"{path.relative_to(root)}: the link {link} leads nowhere" for path, link in links if not (path.parent / link).exists()]
+
+
+@functools.cache
+def _links_in(text: str) -> list[str]:
+    links: list[str] = []
+    map_links(text, lambda link: links.append(link) or link)
+    return links
 
 
 def imports_against_the_direction(root: Path) -> list[str]:
@@ -158,7 +169,7 @@ def imports_against_the_direction(root: Path) -> list[str]:
         if wing not in floors or path.name == "__init__.py":
             continue
         package = ".".join((PACKAGE, *path.relative_to(root / PACKAGE).parent.parts))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _imports_in(path.read_text(encoding="utf-8")):
             if isinstance(node, ast.ImportFrom):
                 base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
                 named = (
@@ -166,10 +177,8 @@ def imports_against_the_direction(root: Path) -> list[str]:
                     if (root / Path(*base.split("."))).with_suffix(".py").is_file()
                     else [f"{base}.{alias.name}" for alias in node.names]
                 )
-            elif isinstance(node, ast.Import):
-                named = [alias.name for alias in node.names]
             else:
-                continue
+                named = [alias.name for alias in node.names]
             for name in named:
                 parts = name.split(".")
                 if parts[0] != PACKAGE or name == PACKAGE:
@@ -180,6 +189,11 @@ def imports_against_the_direction(root: Path) -> list[str]:
                 elif parts[1] != wing and floors.get(parts[1], -1) >= floors[wing]:
                     problems.append(f"{where}: only wings with a smaller number than {floors[wing]}, or its own, may be imported")
     return problems
+
+
+@functools.cache
+def _imports_in(text: str) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 CHECKS = (
