@@ -40,11 +40,11 @@ check: $(STAMP)  ## modules, README and notebooks in step; lint; format (seconds
 	@$(BIN)/ruff format --check --quiet $(NOT_SCRATCH) || { echo "make export formats these"; exit 1; }
 
 test: check  ## check, then every notebook, then pytest
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) $$($(BIN)/python tools/scratch.py nbdev)
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/test_notebooks.py --n_workers $(NOTEBOOK_WORKERS) $$($(BIN)/python tools/scratch.py nbdev)
 	@$(PYTEST) -m "not slow"
 
 test-all: check  ## test, with the slow parts and the large teacher
-	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(NOTEBOOK_WORKERS) --flags slow $$($(BIN)/python tools/scratch.py nbdev)
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/test_notebooks.py --n_workers $(NOTEBOOK_WORKERS) --flags slow $$($(BIN)/python tools/scratch.py nbdev)
 	@$(PYTEST)
 
 docs: $(STAMP)  ## the documentation, into _docs/index.html

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,21 +92,9 @@ def test_the_sidebar_keeps_the_kinds_apart(pages):
         assert page.count('checked=""') == (name in ("commands/annotate", "0_stats/00_interval")), name
 
 
-@contextmanager
-def browser_page():
-    "An empty page of Chromium."
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield browser.new_page()
-        browser.close()
-
-
-def look_at(paths: list[Path]) -> None:
+def look_at(browser, paths: list[Path]) -> None:
     "Open each page once, in light colours on a wide window, and then look at it in dark ones on a telephone, too."
-    with browser_page() as page:
+    with closing(browser.new_page()) as page:
         asked: list[str] = []
         broken: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -125,7 +113,7 @@ def look_at(paths: list[Path]) -> None:
 
 
 @needs_browser
-def test_pages_fit_and_ask_nothing_of_other_machines(pages):
+def test_pages_fit_and_ask_nothing_of_other_machines(browser, pages):
     """A browser opens the largest page of each folder and those with results; folders of modules, whose pages are of one kind, count as one.
 
     All pages are opened by the slow test below.
@@ -135,7 +123,7 @@ def test_pages_fit_and_ask_nothing_of_other_machines(pages):
         largest["modules" if path.parent.name[:1].isdigit() else path.parent.name] = path
     kinds = {*largest.values(), *(pages / name for name in ("index.html", "search.html", "experiments/first_look.html"))}
     assert {"commands", "explanations", "experiments", "howto", "modules", "tutorials"} <= largest.keys()
-    look_at(sorted(kinds))
+    look_at(browser, sorted(kinds))
 
 
 SEARCHES = [  # what is asked, the page that is found first, what its excerpt says
@@ -153,8 +141,8 @@ SEARCHES = [  # what is asked, the page that is found first, what its excerpt sa
 
 
 @needs_browser
-def test_search_finds_options_words_and_messages_and_shows_where(pages):
-    with browser_page() as page:
+def test_search_finds_options_words_and_messages_and_shows_where(browser, pages):
+    with closing(browser.new_page()) as page:
         found = {}
         page.goto((pages / "search.html").as_uri() + "?q=nothingofthekind")
         assert "Nothing is found" in page.text_content("#search-count")
@@ -175,10 +163,10 @@ def test_search_finds_options_words_and_messages_and_shows_where(pages):
         assert page.locator("#search-results img").count() == 0
 
 
-def faults_seen(pages: Path, names: list[str], ways: tuple[tuple[int, str], ...]) -> list[tuple]:
+def faults_seen(browser, pages: Path, names: list[str], ways: tuple[tuple[int, str], ...]) -> list[tuple]:
     "What axe finds on pages, each on windows of these widths in these colours. What frames of the explorer hold is looked at by test_explorer.py."
     found = set()
-    with browser_page() as page:
+    with closing(browser.new_page()) as page:
         for name in names:
             page.goto((pages / f"{name}.html").as_uri() + "?q=budget" * (name == "search"))
             for width, colours in ways:
@@ -195,20 +183,20 @@ LIGHT_AND_DARK = ((1280, "light"), (390, "dark"))
 
 
 @needs_browser
-def test_pages_keep_to_wcag_aa_as_far_as_axe_can_tell(pages):
+def test_pages_keep_to_wcag_aa_as_far_as_axe_can_tell(browser, pages):
     "The home page, prose, results, a command and a module, light on a wide window and dark on a narrow one."
     names = ["index", "search", "experiments/first_look", "commands/annotate", "0_stats/00_interval"]
-    assert faults_seen(pages, names, LIGHT_AND_DARK) == []
+    assert faults_seen(browser, pages, names, LIGHT_AND_DARK) == []
 
 
 @pytest.mark.slow
 @needs_browser
-def test_pages_of_the_other_kinds_keep_to_wcag_aa(pages):
+def test_pages_of_the_other_kinds_keep_to_wcag_aa(browser, pages):
     "And the home page in the two other ways."
     names = ["getting_started", "tutorials/explore_replies", "tutorials/find_a_prompt", "howto/own_data", "explanations/intervals"]
     names += ["experiments/figures", "modules/stats"]
-    assert faults_seen(pages, names, LIGHT_AND_DARK) == []
-    assert faults_seen(pages, ["index"], ((1280, "dark"), (390, "light"))) == []
+    assert faults_seen(browser, pages, names, LIGHT_AND_DARK) == []
+    assert faults_seen(browser, pages, ["index"], ((1280, "dark"), (390, "light"))) == []
 
 
 def test_figures_have_a_text(pages):
@@ -245,7 +233,7 @@ def test_no_page_names_a_file_of_another_machine(pages):
 
 
 @pytest.mark.slow
-def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
+def test_the_page_of_every_experiment_shows_its_answer(request, tmp_path):
     "Each is run as `make figures` does it, by papermill with its YAML file."
     site = built(tmp_path / "checkout")
     left = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (site / "figures" / "executed").glob("*.json")}
@@ -257,7 +245,7 @@ def test_the_page_of_every_experiment_shows_its_answer(tmp_path):
         assert page.count("<img ") + page.count("<table") >= 1, name
         assert all(f"{figure}." in overview for figure in made["figures"]), name
     if CHROMIUM:
-        look_at(sorted(site.rglob("*.html")))
+        look_at(request.getfixturevalue("browser"), sorted(site.rglob("*.html")))
 
 
 def test_entry_shows_full_types_defaults_and_comments(tmp_path):
