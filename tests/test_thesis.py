@@ -88,6 +88,11 @@ def svamp_gold() -> dict[str, dict[int, str]]:
     }
 
 
+@pytest.fixture(scope="module")
+def svamp(imported, svamp_gold) -> dict[str, dict[int, dict]]:
+    return {split: figures_of(imported, "svamp", split, gold) for split, gold in svamp_gold.items()}
+
+
 def all_responses(thesis: Path, dataset: str) -> Iterator[ThesisResponse]:
     for path in sorted((thesis / "query-results" / dataset).glob("*/*/responses.json")):
         yield from (line for line in read_thesis_responses(path) if isinstance(line, ThesisResponse))
@@ -137,13 +142,13 @@ def test_reading_ease_of_cqa(cqa, cqa_published):
     ("split", "template", "right", "wrong"),
     [("train", 1, 164, 58), ("train", 2, 621, 179), ("train", 3, 58, 22), ("test", 2, 144, 56)],
 )
-def test_right_and_wrong_of_svamp(imported, svamp_gold, split, template, right, wrong):
-    score = figures_of(imported, "svamp", split, svamp_gold[split])[template]
+def test_right_and_wrong_of_svamp(svamp, split, template, right, wrong):
+    score = svamp[split][template]
     assert (score["performance"]["n_correct"], score["performance"]["n_wrong"]) == (right, wrong)
 
 
-def test_characteristics_of_svamp(imported, svamp_gold):
-    figures = figures_of(imported, "svamp", "train", svamp_gold["train"])[2]["characteristics"]
+def test_characteristics_of_svamp(svamp):
+    figures = svamp["train"][2]["characteristics"]
     assert (figures["n_parse_errors"], figures["n_none_responses"], figures["total_length_of_explanations"]) == (0, 0, 330_225)
 
 

@@ -60,6 +60,21 @@ def own_mix(folder: Path, **content) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def by_template_two(shared, folder) -> tuple[dict, dict[str, list[dict]]]:
+    "Annotated by template 2: the report, and the rows of each split."
+    return annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published")
+
+
+@pytest.fixture(scope="module")
+def svamp_imported(shared, tmp_path_factory) -> Path:
+    "A work directory with the replies and templates of svamp alone, to be copied."
+    folder = tmp_path_factory.mktemp("svamp")
+    zsd(folder, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
+    zsd(folder, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
+    return folder / "zsd-work"
+
+
 @pytest.mark.slow  # test_thesis.py compares the same figures in its own process, test_svamp_as_published those of this command
 def test_cqa_as_published(shared, folder):
     "Six counts of 84 templates, right and wrong of 82, the costs of all: without the data set, from what was imported."
@@ -96,10 +111,9 @@ def test_both_profiles_side_by_side(shared, folder):
     assert all(len(line) <= 80 for line in done.out.splitlines() if " ours " in line)
 
 
-def test_without_gold_labels_nothing_is_said_of_right_and_wrong(shared, folder, tmp_path):
+def test_without_gold_labels_nothing_is_said_of_right_and_wrong(svamp_imported, tmp_path):
     "The rows of svamp are not on this machine: its replies are counted, not judged."
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
+    shutil.copytree(svamp_imported, tmp_path / "zsd-work")
     done = zsd(tmp_path, "evaluate", "--task", "svamp", "--json", env=environment(ZSD_DATA=str(tmp_path), ZSD_CACHE=str(tmp_path)))
     figures = json.loads(done.out)
     assert {id: one["performance"] for id, one in figures.items()} == {"1": None, "2": None, "3": None}
@@ -115,9 +129,9 @@ def test_the_draw_of_an_experiment_is_the_thesis_s(folder):
     assert [json.loads(line)["row"] for line in lines] == drawn
 
 
-def test_annotating_from_imported_replies(shared, folder):
+def test_annotating_from_imported_replies(shared, folder, by_template_two):
     "All 800 train rows have a reply to template 2: nobody is asked, no key is needed, nothing is paid."
-    report, rows = annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published")
+    report, rows = by_template_two
     assert (report["n_imported"], report["n_attempts"], report["usage"]["n_responses"], report["n_rows_left"]) == (800, 0, 0, 0)
     assert report["splits"]["train"]["n_agree"] == 621
     assert [row["id"] for row in rows["train"]] == [f"train-{row}" for row in range(800)]
@@ -246,7 +260,7 @@ def test_two_imports_at_once(shared, tmp_path):
 
 
 def test_replies_of_two_models(shared, folder, tmp_path):
-    part = str(shared / "thesis" / "query-results" / "svamp")
+    part = str(shared / "thesis" / "query-results" / "svamp" / "train" / "2")
     for model in ("gpt-a", "gpt-b"):
         zsd(tmp_path, "import-thesis", part, "--model", model)
     zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
@@ -255,9 +269,9 @@ def test_replies_of_two_models(shared, folder, tmp_path):
         assert figures["2"]["performance"]["n_correct"] == 621
 
 
-def test_annotating_as_the_thesis_read(shared, folder):
+def test_annotating_as_the_thesis_read(shared, folder, by_template_two):
     "Both read every one of the 800 replies; ours leaves no calculator marks and no LaTeX."
-    _, ours = annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published")
+    _, ours = by_template_two
     _, thesis = annotated(folder, with_data(shared), "--mix", own_mix(folder), "--published", "--profile", "thesis")
     assert all(row["rationale"] for row in thesis["train"])
     assert [row["label"] for row in thesis["train"]] == [row["label"] for row in ours["train"]]
@@ -265,10 +279,9 @@ def test_annotating_as_the_thesis_read(shared, folder):
     assert not any("<<" in row["rationale"] or "boxed" in row["rationale"] for row in ours["train"])
 
 
-def test_a_changed_template_has_no_old_replies(shared, tmp_path):
+def test_a_changed_template_has_no_old_replies(shared, svamp_imported, tmp_path):
     "What its author changed is another question; the replies to the old one are not credited to it."
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "query-results" / "svamp"))
-    zsd(tmp_path, "import-thesis", str(shared / "thesis" / "prompt-templates" / "svamp.yaml"))
+    shutil.copytree(svamp_imported, tmp_path / "zsd-work")
     ours = tmp_path / "zsd-work" / "thesis" / "prompts" / "svamp.yaml"
     ours.write_text(ours.read_text().replace("Go step by step", "Think"))
     figures = evaluated(tmp_path, with_data(shared), "--task", "svamp")
