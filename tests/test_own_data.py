@@ -8,7 +8,7 @@ import pytest
 from repository import ROOT
 from scripted_server import Scripted, ScriptedServer
 from tokenizers import Tokenizer, models, pre_tokenizers
-from zsd_command import environment, is_one_line, zsd
+from zsd_command import environment, interrupt, is_one_line, said, zsd
 
 from zero_shot_distill.annotate.rows import read_annotations
 from zero_shot_distill.pipeline import draw_rows, load_pipeline
@@ -57,7 +57,13 @@ def files_of(text: str) -> dict[str, str]:
     return {name[1]: content for content in contents if (name := re.match(r"# (\S+)\n", content))}
 
 
-def test_the_five_commands(tmp_path: Path):
+def annotated_rows(folder: Path) -> dict[str, int]:  # annotation -> its training rows
+    return {path.parent.name: len(read_annotations(path)) for path in (folder / "zsd-work" / "annotations").glob("reviews-*/train.jsonl")}
+
+
+@pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_five_commands(tmp_path: Path, to_the_end: bool):
+    "The fifth is stopped where it begins to train: test_pipeline.py has students and report of a hosted teacher's rows."
     commands = re.search(r"```bash\n(.*?)```", section(), re.DOTALL)[1].splitlines()
     assert [command.split()[:2] for command in commands] == [
         ["zsd", "tasks"],
@@ -81,14 +87,21 @@ def test_the_five_commands(tmp_path: Path):
         for command in commands:
             asks = command.split()[1] in ("experiment", "forecast", "annotate")
             hosted = ["--model", "scripted-teacher", "--price-in", "1", "--price-out", "4"] if asks else []
-            done = zsd(tmp_path, *command.split()[1:], *hosted, env=env)
-            assert done.status == 0, f"{command}: {done.err}"
+            before = annotated_rows(tmp_path)
+            if command == commands[-1] and not to_the_end:
+                done = interrupt(tmp_path, lambda _: "5/6 students" in said(tmp_path), *command.split()[1:], env=env)
+                assert done.status == 1, done.err
+            else:
+                done = zsd(tmp_path, *command.split()[1:], *hosted, env=env)
+                assert done.status == 0, f"{command}: {done.err}"
             if "experiment" in command:
                 n_experiment = server.summary()["attempts"]
                 assert n_experiment == 40 * 6
         assert server.summary()["n_requests"] == server.summary()["attempts"]  # nothing was asked twice
-    assert list((tmp_path / "zsd-work" / "annotations").glob("reviews-*/train.jsonl"))
-    assert list(tmp_path.glob("zsd-work/reviews/report/*.html"))
+    assert len(before) == 1  # of `zsd annotate`
+    of_run = {name: n for name, n in annotated_rows(tmp_path).items() if name not in before}
+    assert list(of_run.values()) == [20]
+    assert not to_the_end or list(tmp_path.glob("zsd-work/reviews/report/*.html"))
 
 
 @pytest.mark.slow  # test_few_gold.py has such rows
