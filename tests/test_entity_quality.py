@@ -39,7 +39,7 @@ TOKENS = Task(
     student_input="{text}",
     splits={},
 )
-SHARED = Path(os.environ.get("ZSD_SHARED_DATA", "shared/data"))
+SHARED = Path(os.environ.get("ZSD_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data").resolve()
 
 
 def row(id: str, text: str, named: dict[str, str] | None, **more) -> AnnotatedRow:
