@@ -210,7 +210,7 @@ def serve(
 
 # %% ../../nbs/9_cli/06_main.ipynb #62a73abb
 _UsageError = typer.BadParameter.__base__  # Typer carries its own Click and does not offer this class by name
-# They keep what they had by then, all of it; others keep a part, or nothing.
+# These go on from what they had; of the others not all do.
 _GO_ON = frozenset({"experiment", "select", "opro", "forecast", "annotate", "train", "sweep", "figures", "quality", "run"})
 _LONGEST_WORD = 300  # characters without a space: a path or an address; what is longer is somebody's text, and is shortened
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -264,7 +264,7 @@ def _invoke(arguments: list[str]) -> int:  # exit status
 
 def _stopped(arguments: list[str]) -> str:
     "Say what the same command will do after Ctrl-C."
-    goes_on = not _GO_ON.isdisjoint(arguments[:1])
+    goes_on = bool(arguments) and arguments[0] in _GO_ON
     return f"stopped; {'what arrived is stored, the same command goes on from there' if goes_on else 'give the same command again'}"
 
 

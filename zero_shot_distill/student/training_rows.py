@@ -12,13 +12,12 @@ from pathlib import Path
 
 from ..annotate.job import JobError, find_annotation
 from ..annotate.rows import AnnotatedRow
-from ..core.definition import DataError
 from ..core.files import fingerprint
 from ..core.progress import OnProgress, Progress
 from .config import DEFAULT_STUDENT, DEFAULT_TAGGER, UnusableInput
 from .job import TrainingJob
 from ..task.add import SHARE, task_of_file
-from ..task.columns import ColumnOptions
+from ..task.columns import ColumnOptions, UnclearLabels
 from ..task.load import load_examples, read_examples, scan_examples
 from ..task.rows import FORMATS, read_rows
 from ..task.task import Example, Split, Task, load_task
@@ -105,13 +104,11 @@ _BY_NAME = ColumnOptions()
 
 
 def _told_by_names(path: Path, options: ColumnOptions, on_progress: OnProgress | None) -> Task:
-    "Make the task of a file, or say where the options are given that its columns call for."
+    "Make the task of a file, or say which command takes the options that its columns call for."
     try:
         return task_of_file(path, options, on_progress)
-    except DataError as error:
-        if any(option in str(error) for option in ("--labels", "--choices", "--metric")):
-            raise DataError(f"{error}; zsd tasks add takes --labels, --choices and --metric, and makes a definition for --task") from None
-        raise
+    except UnclearLabels as error:
+        raise UnclearLabels(f"{error}; --labels and --choices are options of zsd tasks add, which writes a definition for --task") from None
 
 
 def rows_of_file(

@@ -24,6 +24,7 @@ from ..core.progress import OnProgress
 from .answers import Answers, names_choices, read_answers, says_choice
 from zero_shot_distill.task.columns import (
     ColumnOptions,
+    UnclearLabels,
     find_fields,
     find_group,
     find_id,
@@ -78,7 +79,8 @@ def _check_options(table: Table, options: ColumnOptions) -> None:
             if in_one
             else "say with --labels what the labels are if no row has one yet"
         )
-        raise DataError(f"{table.where}: only one column, {name!r}; a task needs a text and a label; {hint}")
+        unclear = DataError if in_one else UnclearLabels
+        raise unclear(f"{table.where}: only one column, {name!r}; a task needs a text and a label; {hint}")
 
 # %% ../../nbs/1_task/06_add.ipynb #62ae972a
 def _placeholders(columns: list[str], where: str) -> dict[str, str]:

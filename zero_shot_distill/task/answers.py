@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from ..core.definition import DataError
-from .columns import ColumnOptions, listed, name_words, set_of
+from .columns import ColumnOptions, UnclearLabels, listed, name_words, set_of
 from .entity_labels import listed_cell
 from .inspect import Finding
 from .numbers import is_date, numeric_value
@@ -141,7 +141,7 @@ def _check_choices(table: Table, label: Column | None, choices: list[str], optio
         raise DataError(f"{table.where}: {what}; a task needs as many in each row: leave the others out")
     if options.fields and not options.choices and not {*columns} <= {*options.fields}:
         add = shlex.quote(",".join(columns))
-        raise DataError(
+        raise UnclearLabels(
             f"{table.where}: the label names one of the choices in {listed(columns)}, which --fields leaves out; "
             f"add --choices {add}, or say with --labels what the labels are"
         )
@@ -213,7 +213,7 @@ def read_answers(
     filled = None if column is None or (column.kind == "empty" and (options.say_labels or _as_choices(table, None, options))) else column
     where = f"{table.where}: column {column.name!r}" if column else table.where
     if filled and (fault := {"list": "holds lists", "other": "holds no plain values", "empty": "is empty in every row"}.get(filled.kind)):
-        raise DataError(f"{where} {fault}; a row needs one label: name another with --label, or say with --labels what the labels are")
+        raise UnclearLabels(f"{where} {fault}; a row needs one label: name another with --label, or say with --labels what the labels are")
     if not options.labels and options.metric is None and (choices := _as_choices(table, filled, options)):
         return choices
     cells = (
@@ -251,10 +251,10 @@ def _as_labels(column: Column | None, n_rows: int, odd: list[str], where: str, o
         written.setdefault(label, []).append(value)
     if marks and not options.labels:
         what = f"has the label {marks[0]!r}, without a letter or digit to read in a reply"
-        raise DataError(f"{where} {what}; write a word instead, or, if it says that a row has none, name the others with --labels")
+        raise UnclearLabels(f"{where} {what}; write a word instead, or, if it says that a row has none, name the others with --labels")
     if len(written) == 1:
         what = f"has {next(iter(counts))!r} in each of its {n_rows:,} rows: there is nothing to learn"
-        raise DataError(f"{where} {what}; name another with --label, or all labels with --labels")
+        raise UnclearLabels(f"{where} {what}; name another with --label, or all labels with --labels")
     values = {label: numeric_value(label) for label in written}
     if not options.labels:
         by_value = None not in values.values()
