@@ -183,18 +183,38 @@ def test_nothing_is_sent_to_another_host(project, status):
 
 
 def test_a_redirect_of_the_same_host_is_followed(project):
+    seen = set()
+
     def moved(body: dict, n: int) -> Scripted:
-        return (
-            Scripted(307, headers={"Location": f"{server.base_url}/chat/completions"})
-            if n % 2 == 0
-            else Scripted(text="Label: neutral. So.")
-        )
+        if (question := str(body["messages"])) in seen:
+            return Scripted(text="Label: neutral. So.")
+        seen.add(question)
+        return Scripted(307, headers={"Location": f"{server.base_url}/chat/completions"})
 
     with ScriptedServer(moved) as server:
         keep_key(project, server)
         done = annotate(project)
     assert done.status == 0, done.err
     assert len(server.authorizations) == 24
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("start", ["http://127.0.0.1", ""])
+def test_a_redirect_that_leads_to_no_reply_is_named(project, status, start):
+    "One in a circle, and one that would turn the question into a GET: the address is at fault, whoever owns it."
+
+    def moved(body: dict, n: int) -> Scripted:
+        place = f"{start}:{server.base_url.rpartition(':')[2]}" if start else "/v1"
+        return Scripted(status, headers={"Location": f"{place}/chat/completions?key={KEY}"})
+
+    with ScriptedServer(moved) as server:
+        keep_key(project, server)
+        done = annotate(project)
+    assert done.status == 2
+    there = f"{server.base_url}/chat/completions" if start else "/v1/chat/completions"
+    assert f"sends questions on to {there} (HTTP {status}), and no reply came from there; correct OPENAI_BASE_URL" in done.err
+    assert len(server.authorizations) <= 12 * 6
+    holds_no_secret(project, done.out, done.err)
 
 
 @pytest.mark.parametrize("key", ["none", "EMPTY", "neutral", "not-needed"])

@@ -340,6 +340,19 @@ def read_error(
     return held_back(request) if error.kind == ErrorKind.REFUSED else error
 
 
+def _sent_on(status: int, location: str, teacher: Teacher) -> str:
+    "Say where a redirect leads that was not followed, or led to no reply, without what may be secret in it."
+    to = urlsplit(location)
+    host, path = (one_line(part, teacher.secrets) for part in (to.netloc.rpartition("@")[2], to.path))
+    if host and to.hostname != teacher.client.base_url.host:
+        return (
+            f"{teacher.where}: sends questions on to {host} (HTTP {status}); nothing was sent there, since the key belongs to this address; "
+            "set OPENAI_BASE_URL to that one if you trust it"
+        )
+    there = f"{to.scheme}://{host}{path}" if host else path or "nowhere"
+    return f"{teacher.where}: sends questions on to {there} (HTTP {status}), and no reply came from there; correct OPENAI_BASE_URL"
+
+
 def _understand_error(
     request: Request,
     status: int,
@@ -352,12 +365,7 @@ def _understand_error(
     said = one_line(error.message or text, teacher.secrets)
     code, kind, retry_after_s = error.code, ErrorKind.ROW, None
     if 300 <= status < 400:
-        host = one_line(urlsplit(headers.get("location", "")).netloc.rpartition("@")[2], teacher.secrets) or "nowhere"
-        return AskError(
-            f"{teacher.where}: sends questions on to {host} (HTTP {status}); nothing was sent there, since the key belongs to this address; "
-            "set OPENAI_BASE_URL to that one if you trust it",
-            ErrorKind.SETTINGS,
-        )
+        return AskError(_sent_on(status, headers.get("location", ""), teacher), ErrorKind.SETTINGS)
     if status == 401:  # the server's words are left out: they often hold a part of the key
         return AskError(f"{teacher.where}: the key is not accepted (HTTP 401); check OPENAI_API_KEY, then run again", ErrorKind.SETTINGS)
     if is_content_refused(status, words, request.model, is_plain):

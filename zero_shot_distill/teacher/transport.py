@@ -42,8 +42,8 @@ class OwnServerClient(openai.DefaultHttpxClient):
         response = super().send(request, stream=stream, **settings)
         for _ in range(_MOST_REDIRECTS):
             further = response.next_request
-            if further is None:
-                break
+            if further is None or further.method != request.method:
+                break  # a method that changes, as after 301 to 303, leaves the question behind
             if not _is_same_server(request.url, further.url):
                 if request.method != "GET":
                     break
@@ -135,7 +135,7 @@ class BoundedClient(openai.DefaultAioHttpClient):
         response = await super().send(request, stream=True, **settings)
         for _ in range(_MOST_REDIRECTS):
             further = response.next_request
-            if further is None or not _is_same_server(request.url, further.url):
+            if further is None or further.method != request.method or not _is_same_server(request.url, further.url):
                 break
             await response.aclose()
             response = await super().send(further, stream=True, **settings)
