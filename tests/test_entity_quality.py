@@ -241,8 +241,12 @@ def test_on_tweets_the_checks_find_worse_rows(monkeypatch):
 
 @pytest.fixture
 def annotation(tmp_path) -> Annotation:
+    return written(tmp_path, "pocket_names")
+
+
+def written(tmp_path: Path, task: str) -> Annotation:
     "The gold labels of `pocket_names` as a teacher's, some left out; every fourth row without its gold label."
-    folder = tmp_path / "zsd-work" / "annotations" / "pocket_names-0123456789ab"
+    folder = tmp_path / "zsd-work" / "annotations" / f"{task}-0123456789ab"
     splits = {"train": spoilt(as_annotated(NAMES, "train"), 1)[0], "valid": as_annotated(NAMES, "valid")}
     splits["train"] = [replace(one, gold=None) if place % 4 == 0 else one for place, one in enumerate(splits["train"])]
     summary = {split: summarise_annotations(rows, NAMES) for split, rows in splits.items()}
@@ -278,6 +282,30 @@ def test_a_filtered_annotation_is_trained_on_like_another(annotation, tmp_path, 
     assert annotation.id in card
     assert "capitals, left-out" in card
     assert (new.folder / "SOURCE.md").read_text() == "# the card before\n"
+
+
+def test_the_task_of_ones_own_is_found_by_what_the_annotation_keeps(tmp_path, capsys):
+    "Also of one that a filter made of it, and from another folder than that of the definition."
+    definition = tmp_path / "tasks" / "people.yaml"
+    write_json(definition, NAMES.model_dump(mode="json", exclude_defaults=True) | {"name": "people"})  # JSON is YAML, too
+    people, work_dir = written(tmp_path, "people"), tmp_path / "zsd-work"
+    with pytest.raises(JobError, match=r"people-0123456789ab: no task 'people'; known: .*; name the definition of its task with --task"):
+        people.load_task()
+    write_json(people.folder / "job.json", {"task": str(definition)})
+    quality(annotations=people.id, drop="capitals", work_dir=work_dir, quiet=True, as_json=True)
+    filtered = find_annotation(json.loads(capsys.readouterr().out)["filtered"]["id"], work_dir)
+    for one in (people, filtered):
+        assert one.load_task() == load_task(definition) == rows_of_annotation(one.id, work_dir).task
+    definition.rename(tmp_path / "names.yaml")
+    for one in (people, filtered):
+        with pytest.raises(JobError, match=r"people\.yaml.*; name the definition of its task with --task"):
+            one.load_task()
+        assert one.load_task(str(tmp_path / "names.yaml")).name == "people"
+    done = zsd(tmp_path, "explore", "--task", "pocket_names", "--annotations", people.id)
+    assert "--task pocket_names: annotation people-0123456789ab is of task 'people'; name that one" in done.err
+    done = zsd(tmp_path, "explore")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "--task is missing: name the task that was asked about, or an annotation of it with --annotations" in done.err
 
 
 def test_the_table_says_what_was_found_and_kept(annotation, tmp_path, capsys):

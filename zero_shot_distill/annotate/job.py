@@ -39,7 +39,7 @@ from zero_shot_distill.annotate.rows import (
     write_annotations,
 )
 from .worth import confidence_worth
-from ..core.definition import ZsdError
+from ..core.definition import DefinitionError, ZsdError
 from ..core.display import result_html, result_text, table_html, table_text
 from ..core.files import fingerprint, write_json, write_text
 from ..core.lock import folder_lock
@@ -376,14 +376,33 @@ class Annotation:
 
     def load_task(
         self,
-        name: str | None = None,  # built-in task, or path of a definition; None: the built-in task that the annotation is of
-    ) -> Task:  # `JobError` where it is another one
+        name: str | None = None,  # built-in task, or path of a definition; None: the one that the annotation was made with
+    ) -> Task:  # `JobError` where it is another one, or its definition is no longer there
         "Load the task of the annotation."
-        own = self.id.rpartition("-")[0]
-        task = load_task(name or own)
-        if task.name != own:
-            raise JobError(f"--task {name}: annotation {self.id} is of task {own!r}; name that one")
+        source = name or self._task_source
+        try:
+            task = load_task(source)
+        except DefinitionError as error:
+            if name:
+                raise
+            raise JobError(f"annotation {self.id}: {error}; name the definition of its task with --task") from None
+        if task.name != self._task_name:
+            raise JobError(f"--task {source}: annotation {self.id} is of task {self._task_name!r}; name that one")
         return task
+
+    @property
+    def _task_name(self) -> str:
+        return self.id.rpartition("-")[0]
+
+    @property
+    def _task_source(self) -> str:
+        "Say by what `load_task` finds the task again: as its job says, or that of the annotation it was filtered from."
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return str(json.loads((self.folder / JOB_FILE).read_text(encoding="utf-8"))["task"])
+        with suppress(JobError):
+            if self.report.filtered_from:
+                return Annotation.open(self.folder.parent / self.report.filtered_from)._task_source
+        return self._task_name
 
     @property
     def summary(self) -> dict[str, AnnotationSummary]:  # by split

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import CommonOptions, PromptsFile, Seed, TaskName, TeacherOptions, TemplateIds, names_in, with_options
+from .options import CommonOptions, PromptsFile, Seed, TeacherOptions, TemplateIds, names_in, with_options
 from ..core.definition import DataError
 from ..core.display import size_text
 from ..core.printable import json_text
@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # their packages take a while to import, and `--help` needs n
 # %% ../../nbs/9_cli/05_explore.ipynb #540e6ae1cb21
 @with_options
 def explore(
-    task: TaskName,
+    task: Annotated[
+        str,
+        typer.Option("--task", help="A built-in task, or the path of a task definition; with --annotations the annotation's by default."),
+    ] = "",
     templates: TemplateIds = "",
     split: Annotated[str | None, typer.Option("--split", help="The split that the rows are of; train by default, with --run test.")] = None,
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Rows, drawn as an experiment draws them; all by default.")] = None,
@@ -56,11 +59,11 @@ def explore(
 
     The address is printed; the page is on this machine alone, and Ctrl-C ends it. Tags are kept beside the store.
 
-    Example: `zsd explore --task pocket_nli --html replies.html`
+    Example: `zsd explore --task pocket_nli --html replies.html`; or `zsd explore --annotations pocket_nli-0123456789ab`
     """
     from zero_shot_distill.study.explore import serve_explorer
 
-    made = _gather(load_task(task), (templates, split, rows, seed, prompts), (annotations, run), asked, common)
+    made = _gather(_task_of(task, annotations, common), (templates, split, rows, seed, prompts), (annotations, run), asked, common)
     if common.as_json:
         columns = made.data["columns"]
         print(json_text([dict(zip(columns, reply, strict=True)) for reply in made.data["replies"]]))
@@ -73,6 +76,17 @@ def explore(
     print("ended", file=sys.stderr)
 
 # %% ../../nbs/9_cli/05_explore.ipynb #dafda16c4729
+def _task_of(name: str, annotations: str, common: CommonOptions) -> Task:
+    "Load the task that the user names, or that of the annotation."
+    from zero_shot_distill.annotate.job import find_annotation
+
+    if annotations:
+        return find_annotation(annotations, common.work_dir).load_task(name or None)
+    if not name:
+        raise typer.BadParameter("--task is missing: name the task that was asked about, or an annotation of it with --annotations")
+    return load_task(name)
+
+
 def _gather(
     task: Task,
     what: tuple[str, str | None, int | None, int, Path | None],  # templates, split, number of rows, seed, template file
@@ -129,7 +143,6 @@ def _whole(name: str, task: Task, asked: TeacherOptions, common: CommonOptions) 
     from zero_shot_distill.teacher.settings import open_teacher
 
     found = find_annotation(name, common.work_dir)
-    found.load_task(task.source)
     if not ((found.folder / JOB_FILE).is_file() and common.store_path.is_file()):
         return None
     with ResponseStore(common.store_path) as store:

@@ -37,7 +37,7 @@ def quality(
     ],
     task: Annotated[
         str | None,
-        typer.Option("--task", help="A built-in task, or the path of a task definition; the annotation's built-in task by default."),
+        typer.Option("--task", help="A built-in task, or the path of a task definition; the annotation's by default."),
     ] = None,
     split: Annotated[
         str, typer.Option("--split", help="The split that is looked through, and filtered; others are left as they are.")

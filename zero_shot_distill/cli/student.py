@@ -72,7 +72,7 @@ class RowKindOptions:
         str | None,
         typer.Option(
             "--task",
-            help="A built-in task, or the path of a task definition. May be left out for an annotation of a built-in task, and for a file whose columns tell.",
+            help="A built-in task, or the path of a task definition. May be left out for an annotation, and for a file whose columns tell.",
         ),
     ] = None
     fields: Annotated[str, typer.Option("--fields", help="Of a file: columns that the student reads, with commas between.")] = ""

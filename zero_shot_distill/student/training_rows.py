@@ -81,7 +81,7 @@ def _about_others(test: Sequence[Example], taught: Sequence[AnnotatedRow] = ()) 
 def rows_of_annotation(
     name: str,  # id of an annotation, or its folder
     work_dir: Path,  # in which annotations are looked for
-    task: str | None = None,  # built-in task, or path of a definition; None: the built-in task that the annotation is of
+    task: str | None = None,  # built-in task, or path of a definition; None: the one that the annotation was made with
 ) -> TrainingRows:  # `JobError` where it is not there, or is of another task
     "Find an annotation with train and valid rows, and the test rows of its task."
     found = find_annotation(name, work_dir)
