@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from scripted_server import Scripted, ScriptedServer
@@ -329,6 +331,12 @@ def test_every_help_has_an_example_and_is_light(tmp_path):
         command = text.splitlines()[0]
         assert f"Example: zsd {command}".rstrip() in text, text
     assert not set(modules.split()) & HEAVY
+
+
+def test_the_version_is_that_of_the_settings(tmp_path):
+    (version,) = re.findall(r"(?m)^version = (\S+)$", (Path(__file__).parents[1] / "settings.ini").read_text())
+    done = zsd(tmp_path, "--version", preload="light")
+    assert (done.status, done.out, done.err) == (0, f"zero_shot_distill {version}\n", "")
 
 
 def test_no_arguments_show_the_help(tmp_path):

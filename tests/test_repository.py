@@ -1,5 +1,6 @@
 "What a whole checkout must keep: notebooks, modules and README in step, nothing of one machine in git, and a wheel that works elsewhere."
 
+import ast
 import configparser
 import json
 import os
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import check_sync
@@ -313,6 +316,32 @@ def test_image_is_run_by_a_user_and_holds_no_secret():
     assert user != "USER root"
     assert said.index(user) < next(place for place, line in enumerate(said) if line.startswith("CMD "))
     assert not any(re.match(r"(ARG|ENV) ", line) or re.search(r"(?i)token=|key=|password|https?://", line) for line in said)
+
+
+distributions_of = cache(packages_distributions)  # it reads all that is installed
+
+
+def imported_by(source: str) -> set[str]:  # distributions
+    "Name the packages that some code imports, wherever it does."
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
+    return {one.lower() for name in names for one in distributions_of().get(name.partition(".")[0], ())}
+
+
+def test_what_users_run_needs_no_package_of_the_developers():
+    "The modules, and the notebooks that readers have from the image or open elsewhere, where only the requirements are installed."
+    needed, optional, dev = (
+        {re.match(r"[\w.-]+", one)[0].lower() for name in names for one in settings()[name].split()}
+        for names in (("requirements",), ("onnx_requirements", "ray_requirements", "gguf_requirements"), ("dev_requirements",))
+    )
+    for path in sorted((ROOT / "zero_shot_distill").rglob("*.py")):
+        assert not imported_by(path.read_text(encoding="utf-8")) & (dev - needed - optional), path
+    for path in sorted((ROOT / "nbs").glob("*/*.ipynb")):
+        if path.parent.name in ("tutorials", "experiments"):
+            cells = [cell["source"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+            source = "\n".join("".join(cell) for cell in cells)
+            assert not imported_by(source) & (dev - needed), path
 
 
 def test_image_builds_the_same_wheel(distributions, tmp_path):

@@ -1,6 +1,6 @@
 """An annotation in four shards on Ray that is killed three times, all its processes with SIGKILL. Prints Markdown tables, from one run.
 
-    python tests/benchmarks/shards.py                  # a million rows: over an hour on two cores
+    python tests/benchmarks/shards.py                  # a million rows: 35 minutes on two cores
     python tests/benchmarks/shards.py --rows 20000     # a small one: some minutes
 
 Needs Ray (`pip install 'zero_shot_distill[ray]'`), which starts on this machine with four processors, however many there are. Everything is asked of

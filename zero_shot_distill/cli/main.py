@@ -69,6 +69,23 @@ teacher_app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(store_app, name="store")
 app.add_typer(tasks_app, name="tasks")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"zero_shot_distill {version('zero_shot_distill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    pass
+
+
 for command in (
     templates,
     experiment,
