@@ -190,6 +190,33 @@ def test_a_file_of_rows_trains_students_for_several_seeds(folder, own_file):
     assert made == [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
 
 
+@pytest.mark.slow  # nbs/0_core/02_progress asks which process reports, nbs/9_cli/05_student trains in one
+def test_processes_that_train_together(folder, own_file):
+    "The first one reports, once, and lists what would be uploaded; the losses are those of one process."
+    options = ("--steps", "4", "--set", "eval_every=2", "--set", "learning_rate=1e-3", "--json")
+    alone = json.loads(train_on_file(folder, *options).out)
+    command = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        Path(sys.executable).with_name("zsd"),
+        "train",
+        "--annotations",
+        "reviews.csv",
+        "--student",
+        "tiny",
+        *options,
+    )
+    more = ("--work-dir", "together", "--push-to-hub", "me/reviews", "--dry-run")
+    done = subprocess.run((*command, *more), cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
+    assert done.stderr.count("reviews.csv: input Review text") == done.stderr.count("Would be uploaded") == 1
+    assert [point["loss"] for point in together["history"]] == pytest.approx([point["loss"] for point in alone["history"]], rel=1e-3)
+
+
 def test_a_file_is_read_as_a_task_says(folder, own_file):
     (folder / "text.jsonl").write_text(
         "".join(

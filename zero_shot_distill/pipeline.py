@@ -28,7 +28,7 @@ from .student.unreadable import unreadable_rows
 from .study.notebook import execute_notebook, experiments_dir, notebook_parameters, place_links, write_page
 from .task.load import draw_order, load_examples
 from .task.task import Example, Task, load_task
-from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path
+from .teacher.settings import OpenedTeacher, TeacherSettings, open_teacher, pull_weights, resolve_path, resolve_weights
 
 if TYPE_CHECKING:  # their packages take a while to import, and only a run needs them
     from zero_shot_distill.annotate.job import AnnotationJob, AnnotationReport
@@ -117,11 +117,11 @@ def load_pipeline(
     return pipeline.model_copy(
         update={
             "task": resolve_path(path, pipeline.task),
-            "teacher": teacher.model_copy(update={"weights": tuple(resolve_path(path, name) for name in teacher.weights)}),
+            "teacher": teacher.model_copy(update={"weights": tuple(resolve_weights(path, name) for name in teacher.weights)}),
             "prompts": prompts.model_copy(update={"file": prompts.file and path.parent.resolve() / prompts.file}),
             "annotate": annotate.model_copy(update={"mix": annotate.mix and resolve_path(path, annotate.mix)}),
         }
-        | {part.KEY: part.model_copy(update={"weights": resolve_path(path, part.weights)}) for part in named}
+        | {part.KEY: part.model_copy(update={"weights": resolve_weights(path, part.weights)}) for part in named}
     )
 
 # %% ../nbs/80_pipeline.ipynb #c4be2fb5

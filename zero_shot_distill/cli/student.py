@@ -6,6 +6,7 @@
 __all__ = ['student_rows', 'RowKindOptions', 'RowOptions', 'HowOptions', 'train', 'predict', 'export']
 
 # %% ../../nbs/9_cli/05_student.ipynb #fb3224d6
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from .options import AsJson, CommonOptions, Quiet, names_in, with_options
 from .publish import PublishOptions
 from .tables import show_rows
 from ..core.printable import json_text
-from ..core.progress import Progress
+from ..core.progress import Progress, is_main_process
 from ..ner.schedule import SCHEDULES
 from ..student.config import PRESETS, TrainingConfig, UnusableInput, file_settings
 from ..student.method import METHODS
@@ -211,8 +212,13 @@ def train(
     Example: `zsd train --annotations reviews.csv --preset quick --set batch_size=16`
 
     Example: `zsd train --annotations reviews.csv --push-to-hub me/reviews --dry-run`
+
+    Example: `torchrun --nproc-per-node 4 "$(which zsd)" train --annotations reviews.csv`
     """
-    repository = publish.repository("model")
+    repository, is_first = publish.repository("model"), is_main_process()
+    if not is_first:  # of processes that train together; the first says what there is to say, and uploads
+        repository = None
+        logging.disable(logging.WARNING)
     found = chosen.rows(common)
     configs, progress = how.configs(found), common.progress
     if repository and len(configs) > 1:
@@ -233,6 +239,8 @@ def train(
         which = f" ({place} of {len(configs)})" if len(configs) > 1 else ""
         with progress.bar(f"training {config.name}{which} (steps)") as on_progress:
             records.append(trained_by(job, config, common.work_dir, run_id, on_progress))
+    if not is_first:
+        return
     if common.as_json:
         content = [record.as_dict() for record in records]
         print(json_text(content[0] if len(content) == 1 else content))

@@ -19,7 +19,7 @@ import torch
 
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
-from ..core.progress import OnProgress
+from ..core.progress import OnProgress, is_main_process
 from .card import write_tagger_card
 from .config import TaggerConfig
 from .learner import TagLearner, TagSentences
@@ -34,7 +34,7 @@ from ..student.model import memory_named, quiet_transformers, save_weights
 from ..student.origin import git_commit, hardware
 from ..student.place import STUDENT_FILE, find_finished, memory_advice, require_place, require_space, written_beside
 from ..student.run import measure_and_record
-from ..student.trainer import TrainResult, is_main_process, run_training, wait_for_others
+from ..student.trainer import TrainResult, run_training, wait_for_others
 from ..student.training_rows import TrainingRows
 from ..task.task import Task
 

@@ -20,7 +20,7 @@ import torch
 
 from ..annotate.rows import AnnotatedRow
 from ..core.files import write_json
-from ..core.progress import OnProgress
+from ..core.progress import OnProgress, is_main_process
 from ..stats.chance import is_at_chance
 from .base import StudentModel
 from .card import write_card
@@ -38,7 +38,7 @@ from .rationales import rows_to_teach
 from .record import restart_seed
 from .student import Student, load_student
 from .train import LearningRows, fit
-from .trainer import TrainResult, is_main_process, wait_for_others
+from .trainer import TrainResult, wait_for_others
 from ..task.task import Example, Task
 
 # %% ../../nbs/5_student/06_job.ipynb #421002b3

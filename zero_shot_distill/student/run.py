@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import fingerprint
-from ..core.progress import OnProgress
+from ..core.progress import OnProgress, is_main_process
 from .card import write_card
 from .config import TrainingConfig
 from .job import TrainingJob, train_student
 from .record import RunRecord
-from .trainer import is_main_process
 
 # %% ../../nbs/5_student/06_run.ipynb #74ffaf4a
 def run_id_of(

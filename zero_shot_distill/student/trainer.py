@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['StepSettings', 'ValidPoint', 'Learner', 'TrainResult', 'best_point', 'has_stalled', 'mean_of_known', 'require_finite',
-           'run_training', 'is_main_process', 'wait_for_others']
+           'run_training', 'wait_for_others']
 
 # %% ../../nbs/5_student/04_trainer.ipynb #0338cc2a44f7
 import gc
 import math
-import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -26,7 +25,7 @@ from safetensors.torch import load_model, save_model
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..core.progress import OnProgress
+from ..core.progress import OnProgress, is_main_process
 from ..stats.confusion import Confusion
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, UnusableInput, first_line
@@ -358,11 +357,6 @@ def _make_trainer(
         if config.report_to == "none":
             raise
         raise UnusableInput(f"report_to {config.report_to!r}: {first_line(error)}") from error
-
-
-def is_main_process() -> bool:
-    "Tell whether this process is the one that writes files: the only one, or the first of those that `torchrun` began."
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def wait_for_others() -> None:

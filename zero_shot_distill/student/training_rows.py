@@ -22,7 +22,7 @@ from ..task.load import load_examples, read_examples, scan_examples
 from ..task.rows import FORMATS, read_rows
 from ..task.task import Example, Split, Task, load_task
 from ..task.text_file import kind_of_file
-from ..teacher.settings import pull_weights, resolve_path
+from ..teacher.settings import pull_weights, resolve_weights
 from ..weights.hub_model import fetch_model, is_hub_id
 from ..weights.pull import LocalWeights
 
@@ -184,4 +184,4 @@ def weights_for(
     progress: Progress,  # where a download is shown
 ) -> LocalWeights:  # `UnusableWeights` or `WeightsError` where they cannot be had
     "Find the weights that a student begins with, and fetch them where they are not on this machine."
-    return fetch_model(name) if is_hub_id(name) else pull_weights(progress, resolve_path(Path("here"), name))
+    return fetch_model(name) if is_hub_id(name) else pull_weights(progress, resolve_weights(Path("here"), name))

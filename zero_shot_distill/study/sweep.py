@@ -26,7 +26,7 @@ from ..student.method import METHODS, OF_SOME_METHODS, own_settings
 from ..task.columns import ColumnOptions
 from ..task.rows import FORMATS
 from ..task.text_file import kind_of_file
-from ..teacher.settings import resolve_path
+from ..teacher.settings import resolve_path, resolve_weights
 from ..weights.hub_model import is_hub_id
 
 if TYPE_CHECKING:  # their packages take a while to import, and a plan needs none
@@ -151,7 +151,7 @@ class Sweep(BaseModel):
 # %% ../../nbs/7_study/04_sweep.ipynb #sw0000s1
 def _weights_named(path: Path, name: str) -> str:
     "Find weights as a sweep file names them: OWNER/NAME is a model of the hub where no such folder is beside the file."
-    return name if is_hub_id(name) and not (path.parent / name).exists() else resolve_path(path, name)
+    return name if is_hub_id(name) and not (path.parent / name).exists() else resolve_weights(path, name)
 
 
 def sweeps_dir() -> Path:  # holds one YAML file for each experiment that students are trained for

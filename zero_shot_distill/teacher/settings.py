@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENS_OF_A_LIST', 'PriceSettings', 'check_sampling', 'TeacherSettings', 'load_teacher_settings', 'resolve_path',
-           'OpenedTeacher', 'open_teacher', 'pull_weights']
+           'resolve_weights', 'OpenedTeacher', 'open_teacher', 'pull_weights']
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #18f806c5
 import math
@@ -108,7 +108,7 @@ def load_teacher_settings(
 ) -> TeacherSettings:  # `DefinitionError` names the first fault
     "Read and check a teacher file."
     settings = check_definition(read_yaml(path), TeacherSettings, str(path))
-    return settings.model_copy(update={"weights": tuple(resolve_path(path, name) for name in settings.weights)})
+    return settings.model_copy(update={"weights": tuple(resolve_weights(path, name) for name in settings.weights)})
 
 
 def resolve_path(
@@ -118,6 +118,17 @@ def resolve_path(
     "Resolve a name or a path in a definition."
     is_path = "/" in name or Path(name).suffix in {".yaml", ".yml", ".gguf"}
     return str(path.parent.resolve() / name) if is_path else name
+
+
+def resolve_weights(
+    path: Path,  # the file that holds the name
+    name: str,  # known weights, or a file or folder as seen from that file
+) -> str:  # known weights as they are; a path made absolute
+    "Resolve weights in a definition. A folder needs no slash, unless its name is that of known weights."
+    from zero_shot_distill.weights.catalogue import CATALOGUE
+
+    is_folder = name not in CATALOGUE and (path.parent / name).is_dir()
+    return str(path.parent.resolve() / name) if is_folder else resolve_path(path, name)
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #c768b86a
 @dataclass(frozen=True, repr=False)
