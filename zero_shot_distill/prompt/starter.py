@@ -48,9 +48,20 @@ def _either(options: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def _in_words(name: str) -> str:
+    "Write the name of a field as words within a sentence; iPhone and PDF keep their capitals."
+    return " ".join(word.lower() if word.istitle() and len(word) > 1 else word for word in name.split("_"))
+
+
+def _as_heading(name: str) -> str:
+    "Write the name of a field before its text."
+    first, *others = _in_words(name).split(" ")
+    return " ".join([first.capitalize() if first.islower() else first, *others])
+
+
 def _told(task: Task) -> str:
     "Name what a reason is about: what the premise tells us about the hypothesis."
-    names = [name.replace("_", " ").lower() for name in task.fields]
+    names = [_in_words(name) for name in task.fields]
     if len(names) == 1:
         return f"what in the {names[0]} decides the label"
     return f"what the {names[0]} tells us about the {names[1]}" if len(names) == 2 else "what the texts tell us"
@@ -58,7 +69,7 @@ def _told(task: Task) -> str:
 
 def _row(task: Task) -> str:
     "Write the texts of a row, each after its name; choices below, each after its letter."
-    texts = [f"{name.replace('_', ' ').capitalize()}: {{{name}}}" for name in task.fields if name not in task.choices]
+    texts = [f"{_as_heading(name)}: {{{name}}}" for name in task.fields if name not in task.choices]
     return "\n".join([*texts, *(f"({letter}) {{{name}}}" for letter, name in zip(string.ascii_lowercase, task.choices, strict=False))])
 
 # %% ../../nbs/3_prompt/02_starter.ipynb #ed3118fc
