@@ -77,9 +77,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    "Compute with one thread of torch."
+    "Compute with one thread of torch, also in other fixtures of a module: as many threads, the same sums."
     import torch  # here: most tests need none
 
     n_threads = torch.get_num_threads()

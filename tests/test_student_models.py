@@ -176,10 +176,11 @@ def test_two_starts_of_one_encoding_are_two_plain_passes_of_the_decoder(kind, to
 def test_an_input_is_encoded_once_for_both_of_its_targets(tokenizer, monkeypatch):
     from zero_shot_distill.student import t5 as packed_t5
 
-    rows, encode = [], packed_t5.packed_encode
-    monkeypatch.setattr(packed_t5, "packed_encode", lambda model, prompts: rows.append(list(map(list, prompts))) or encode(model, prompts))
+    packed, pack = [], packed_t5.pack
+    monkeypatch.setattr(packed_t5, "pack", lambda texts, *more: packed.append(list(map(list, texts))) or pack(texts, *more))
     Seq2SeqStudent(t5("T5 v1.1"), tokenizer).part_losses([*PROMPTS[:3], PROMPTS[0]], TARGETS[:4], [None, None, None, 50])
-    assert rows == [PROMPTS[:3]]
+    assert packed[0] == PROMPTS[:3]
+    assert list(map(len, packed)) == [3, 4, 4]  # prompts, what the decoder reads, and what it should write
 
 
 @pytest.mark.parametrize("kind", ["T5 v1.1", "BART"])

@@ -29,10 +29,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -41,7 +41,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from zero_shot_distill.student.model import load_student_model, quiet_transformers
+from zero_shot_distill.student.model import load_student_model, pages_kept, quiet_transformers
 from zero_shot_distill.student.seq2seq import Seq2SeqStudent, prepared_losses
 from zero_shot_distill.weights.pull import pull
 
@@ -176,17 +176,22 @@ class Way:
     dtype: str = "fp32"
     fused: bool = True  # AdamW in one computation
     grouped: bool = False  # batches of like length
+    keeps: bool = False  # memory that is freed, for the next step
     changed: tuple[str, object] | None = None  # a name of the package that stands for something else
 
-    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
-        "Make what goes over all rows once each time it is called. Ways share the weights: how fast they are does not depend on them."
+    def memory(self) -> AbstractContextManager[None]:
+        "Keep memory as the way does."
+        return pages_kept() if self.keeps else nullcontext()
+
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[..., None]:
+        "Make what goes over all rows once each time it is called, or over the first batches of them. Ways share the weights: how fast they are does not depend on them."
         optimiser = torch.optim.AdamW(student.model.parameters(), lr=1e-6, weight_decay=0.0, fused=self.fused)
         batches = in_batches(sorted(rows, key=lambda row: len(row[0])) if self.grouped else rows, size)
 
-        def once() -> None:
+        def once(n_steps: int | None = None) -> None:
             student.model.train()
             with patch(*self.changed) if self.changed else nullcontext():
-                for batch in batches:
+                for batch in batches[:n_steps]:
                     with torch.autocast(student.model.device.type, torch.bfloat16, enabled=self.dtype == "bf16"):
                         loss = self.loss(student, batch)
                     loss.backward()
@@ -204,7 +209,7 @@ class _TwoPasses(Seq2SeqTrainer):
 class Tuned(Way):
     "(b): the computations of transformers' own trainer."
 
-    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[..., None]:
         "Make what goes over all rows once each time it is called, in batches of like length."
 
         def collate(batch: list[dict]) -> dict:
@@ -230,8 +235,8 @@ class Tuned(Way):
         model, optimiser = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         loader = trainer.get_train_dataloader()
 
-        def once() -> None:
-            for batch in loader:
+        def once(n_steps: int | None = None) -> None:
+            for batch in islice(loader, n_steps):
                 trainer.training_step(model, batch)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -242,7 +247,7 @@ class Tuned(Way):
 class Captured(Way):
     "(c) on a GPU: as a training runs it, by a CUDA graph."
 
-    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[[], None]:
+    def start(self, student: Seq2SeqStudent, rows: list[Row], size: int) -> Callable[..., None]:
         "Make what goes over all rows once each time it is called."
         dtype = torch.bfloat16 if self.dtype == "bf16" else torch.float32
         student.model.train()
@@ -252,8 +257,8 @@ class Captured(Way):
 
 PUBLISHED = Way("(a) published way", published_loss, fused=False)
 TUNED = Tuned("(b) tuned Seq2SeqTrainer", published_loss)
-OURS = Way("(c) ours", our_loss)
-CAPTURED = Captured("(c) ours, as a CUDA graph", our_loss)
+OURS = Way("(c) ours", our_loss, keeps=True)
+CAPTURED = Captured("(c) ours, as a CUDA graph", our_loss, keeps=True)
 
 
 def ways_of(dtype: str) -> dict[str, Way]:
@@ -277,10 +282,12 @@ def each_way(dtype: str) -> dict[str, Way]:
         "(a) and fused AdamW": replace(base, fused=True),
         "(a) and batches of like length": replace(base, grouped=True),
         "(a) and logits where there is a target": replace(base, loss=real_positions_loss),
-        "(a) and these three": replace(base, fused=True, grouped=True, loss=real_positions_loss),
+        "(a) and memory kept between steps": replace(base, keeps=True),
+        "(a) and these four": replace(base, fused=True, grouped=True, loss=real_positions_loss, keeps=True),
     }
     taken = {
         "(c) without fused AdamW": replace(ours, fused=False),
+        "(c) without memory kept between steps": replace(ours, keeps=False),
         "(c) and batches of like length": replace(ours, grouped=True),
         "(c) with attention in one group, padded to the longest": replace(ours, changed=(f"{package}packed.MAX_WASTE", 1.0)),
         "(c) with rows not rounded up": replace(ours, changed=(f"{package}packed.ROWS_MULTIPLE", 1)),
@@ -396,19 +403,23 @@ class Speed:
 
 
 def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, Speed]:
-    "Measure each way, after one round that does not count. The ways take turns, but on a GPU, which has no room for all of them."
+    "Measure each way, after one round that does not count, and after the first step of each round. The ways take turns, but on a GPU, which has no room for all of them."
     speeds = {name: Speed(len(rows), [], []) for name in ways}
     for together in [[name] for name in ways] if ON_GPU else [list(ways)]:
         started = {name: ways[name].start(student, rows, size) for name in together}
         for number in range(rounds + 1):
             for name, once in started.items():
-                began, cpu_began = time.perf_counter(), time.process_time()
-                once()
-                if ON_GPU:
-                    torch.cuda.synchronize()
-                if number:
-                    speeds[name].seconds.append(time.perf_counter() - began)
-                    speeds[name].cpu_seconds.append(time.process_time() - cpu_began)
+                with ways[name].memory():
+                    once(1)  # does not count: it finds memory as the way before has left it
+                    if ON_GPU:
+                        torch.cuda.synchronize()
+                    began, cpu_began = time.perf_counter(), time.process_time()
+                    once()
+                    if ON_GPU:
+                        torch.cuda.synchronize()
+                    if number:
+                        speeds[name].seconds.append(time.perf_counter() - began)
+                        speeds[name].cpu_seconds.append(time.process_time() - cpu_began)
         del started, once
         gc.collect()
     return speeds
@@ -495,7 +506,8 @@ def train_in_turn(folder: Path, options: argparse.Namespace) -> None:
         rows = random.Random(number).sample(read_rows(options.task or "esnli", student, 3000), options.batch * options.steps)
         once = replace(OURS, dtype="bf16" if options.dtype == "both" else options.dtype).start(student, rows, options.batch)
         began = time.perf_counter()
-        once()
+        with OURS.memory():
+            once()
         step_s = (time.perf_counter() - began) / options.steps
         print(f"| {number + 1} | {memory_mb('VmRSS'):,.0f} | {memory_mb('VmHWM'):,.0f} | {step_s:.2f} |", flush=True)
 
@@ -538,9 +550,11 @@ def main() -> None:
         student = load_student_model(folder)
         if options.only:
             rows = read_rows(options.task, student, options.batch * options.steps)
-            once = ways_of("both")[options.only].start(student, rows, options.batch)
+            way = ways_of("both")[options.only]
+            once = way.start(student, rows, options.batch)
             del student  # (b) has made itself a copy
-            once()
+            with way.memory():
+                once()
             print(memory_mb("VmHWM"))
             return
         print(f"{processor()}\n", flush=True)

@@ -14,7 +14,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from .packed import PaddedRows, Segments, vocabulary_loss
-from .t5 import bias_by_distance, decoder_inputs, for_head, run_stack
+from .t5 import bias_by_distance, decoder_inputs, embedded, for_head, run_stack
 
 # %% ../../nbs/5_student/03_captured.ipynb #634c896a
 @dataclass(frozen=True)
@@ -119,11 +119,12 @@ class _FixedPass(torch.nn.Module):
             targets = n_wanted, len(wanted), shape.longest_target
             asked, read = _FixedRows(*prompts, (1, heads)), _FixedRows(*prompts, (2, heads))
             own = _FixedPlan(asked, read, heads, bias_by_distance(model.encoder, shape.longest_prompt))
-            encoded = run_stack(model.encoder, ids, own)
+            prompt_rows, target_rows = embedded(model, ids, shifted)
+            encoded = run_stack(model.encoder, prompt_rows, own)
             asked, written = _FixedRows(*targets, (1, heads)), _FixedRows(*targets, (2, heads))
             own = _FixedPlan(asked, written, heads, bias_by_distance(model.decoder, shape.longest_target))
             cross = _FixedPlan(_FixedRows(n_looking, len(wanted), shape.longest_answer, (1, heads)), read, heads)
-            decoded = for_head(model, run_stack(model.decoder, shifted, own, encoded, cross))
+            decoded = for_head(model, run_stack(model.decoder, target_rows, own, encoded, cross))
             return vocabulary_loss(decoded, model.lm_head.weight, wanted)
 
 # %% ../../nbs/5_student/03_captured.ipynb #7a2d0a5e
