@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from zero_shot_distill.prompt.confirm import first_not_worse
-from zero_shot_distill.prompt.outcome import OBJECTIVES, Objective, Outcome, successes
+from zero_shot_distill.prompt.outcome import OBJECTIVES, Objective, Outcome, objectives_of, successes
 from zero_shot_distill.prompt.select import FIRST_ROWS, STEP_ROWS, SelectionPlan, select
 from zero_shot_distill.task.numbers import same_value
 from zero_shot_distill.thesis.files import NUMERIC_DATASETS, ThesisResponse, read_thesis_responses, read_thesis_templates
@@ -119,7 +119,7 @@ def shares(outcomes: np.ndarray, objective: Objective) -> np.ndarray:  # (templa
 
 
 def best_of(outcomes: np.ndarray, objective: Objective) -> int:
-    other = next(name for name in OBJECTIVES if name != objective)
+    other = next(name for name in objectives_of(of_entities=False) if name != objective)
     return int(np.argmax(shares(outcomes, objective) + shares(outcomes, other) / 10_000))
 
 
@@ -343,8 +343,8 @@ def main() -> None:
         f"Our race drops below a mid-p of {SelectionPlan().level_of(len(outcomes)):g}. {n_replays:,} replays a line; ± is the standard error over the replays, which share the same replies."
     )
     n = outcomes.shape[1] // 2
-    for objective, title in OBJECTIVES.items():
-        known = shares(outcomes, objective)
+    for objective in objectives_of(of_entities=False):
+        known, title = shares(outcomes, objective), OBJECTIVES[objective]
         span = ", ".join(f"{100 * value:.0f}" for value in np.quantile(known, [0, 0.25, 0.5, 0.75, 1]))
         print(f"\n### {title}\n\nTemplates (least, quarter, half, three quarters, most): {span} %.", flush=True)
         print(f"\nChosen on {n} rows, measured on the other {outcomes.shape[1] - n}:\n", flush=True)

@@ -9,6 +9,7 @@ __all__ = ['StudentConfig', 'Sweep', 'sweeps_dir', 'load_sweep', 'PlannedRun', '
 # %% ../../nbs/7_study/04_sweep.ipynb #sw000006
 import difflib
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -151,7 +152,9 @@ class Sweep(BaseModel):
 # %% ../../nbs/7_study/04_sweep.ipynb #sw0000s1
 def _weights_named(path: Path, name: str) -> str:
     "Find weights as a sweep file names them: OWNER/NAME is a model of the hub where no such folder is beside the file."
-    return name if is_hub_id(name) and not (path.parent / name).exists() else resolve_weights(path, name)
+    # Not `Path.exists`, which fails on a name that no file can have.
+    is_there = os.path.exists(path.parent / name)
+    return name if is_hub_id(name) and not is_there else resolve_weights(path, name)
 
 
 def sweeps_dir() -> Path:  # holds one YAML file for each experiment that students are trained for

@@ -8,6 +8,7 @@ __all__ = ['TOKENS_OF_A_LIST', 'PriceSettings', 'check_sampling', 'TeacherSettin
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #18f806c5
 import math
+import os
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -127,7 +128,8 @@ def resolve_weights(
     "Resolve weights in a definition. A folder needs no slash, unless its name is that of known weights."
     from zero_shot_distill.weights.catalogue import CATALOGUE
 
-    is_folder = name not in CATALOGUE and (path.parent / name).is_dir()
+    # Not `Path.is_dir`, which fails on a name that no folder can have.
+    is_folder = name not in CATALOGUE and os.path.isdir(path.parent / name)
     return str(path.parent.resolve() / name) if is_folder else resolve_path(path, name)
 
 # %% ../../nbs/2_teacher/11_settings.ipynb #c768b86a

@@ -6,6 +6,7 @@
 __all__ = ['is_hub_id', 'fetch_model']
 
 # %% ../../nbs/1_weights/04_hub_model.ipynb #93cf9463
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ def is_hub_id(
     name: str,  # of weights, or a path
 ) -> bool:
     "Tell whether a name is that of a model at the hub, OWNER/NAME, and no path of this machine."
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not Path(name).exists()
+    # Not `Path.exists`, which fails on a name that no file can have.
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None and not os.path.exists(name)
 
 # %% ../../nbs/1_weights/04_hub_model.ipynb #f9c2a6d7
 def fetch_model(

@@ -128,12 +128,13 @@ def _from_path(
 ) -> LocalWeights:
     "Look at the user's own weights, without writing to them."
     path = path.expanduser().resolve()
-    if path.is_file():
+    # Not `Path.is_file`, which fails on a name that no file can have.
+    if os.path.isfile(path):
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise UnusableWeights(f"{path} is not a GGUF file; name a .gguf file or a transformers folder")
         found, weight_files = "gguf", [path]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         weight_files = sorted([*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")])
         if not (path / "config.json").is_file() or not weight_files:
             raise UnusableWeights(f"{path} is not a transformers folder (config.json and *.safetensors); name one, or a .gguf file")
