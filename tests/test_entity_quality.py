@@ -297,6 +297,13 @@ def test_the_task_of_ones_own_is_found_by_what_the_annotation_keeps(tmp_path, ca
     for one in (people, filtered):
         assert one.load_task() == load_task(definition) == rows_of_annotation(one.id, work_dir).task
     definition.rename(tmp_path / "names.yaml")
+    write_json(definition, NAMES.model_dump(mode="json", exclude_defaults=True) | {"name": "others"})
+    with pytest.raises(
+        JobError,
+        match=r"^annotation people-0123456789ab: .*people\.yaml is of task 'others' now; name the definition of its task with --task$",
+    ):
+        people.load_task()
+    definition.unlink()
     for one in (people, filtered):
         with pytest.raises(JobError, match=r"people\.yaml.*; name the definition of its task with --task"):
             one.load_task()

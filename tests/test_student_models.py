@@ -176,11 +176,23 @@ def test_two_starts_of_one_encoding_are_two_plain_passes_of_the_decoder(kind, to
 def test_an_input_is_encoded_once_for_both_of_its_targets(tokenizer, monkeypatch):
     from zero_shot_distill.student import t5 as packed_t5
 
-    packed, pack = [], packed_t5.pack
+    model, packed, stacks, pack, run = t5("T5 v1.1"), [], [], packed_t5.pack, packed_t5.run_stack
     monkeypatch.setattr(packed_t5, "pack", lambda texts, *more: packed.append(list(map(list, texts))) or pack(texts, *more))
-    Seq2SeqStudent(t5("T5 v1.1"), tokenizer).part_losses([*PROMPTS[:3], PROMPTS[0]], TARGETS[:4], [None, None, None, 50])
+    monkeypatch.setattr(packed_t5, "run_stack", lambda stack, *more: stacks.append(stack) or run(stack, *more))
+    Seq2SeqStudent(model, tokenizer).part_losses([*PROMPTS[:3], PROMPTS[0]], TARGETS[:4], [None, None, None, 50])
     assert packed[0] == PROMPTS[:3]
     assert list(map(len, packed)) == [3, 4, 4]  # prompts, what the decoder reads, and what it should write
+    assert stacks == [model.encoder, model.decoder]
+
+
+def test_a_model_whose_encoder_has_words_of_its_own_runs_as_it_stands(tokenizer):
+    "The packed pass looks up the words of both at once, so it is not for such a model."
+    model = t5("T5 v1.1")
+    assert is_packable(model)
+    model.encoder.embed_tokens = torch.nn.Embedding(VOCABULARY, 16)
+    assert not is_packable(model)
+    own = model(input_ids=torch.tensor([PROMPTS[0]]), labels=torch.tensor([TARGETS[0]])).loss * len(TARGETS[0])
+    torch.testing.assert_close(Seq2SeqStudent(model, tokenizer).part_losses(PROMPTS[:1], TARGETS[:1])[0], own, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["T5 v1.1", "BART"])

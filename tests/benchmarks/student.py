@@ -8,7 +8,8 @@ python tests/benchmarks/student.py --shape large   random weights of the shape o
 (a) is written from the description of Hsieh et al. 2023 (arXiv 2305.02301): label and rationale by two forward passes a step, each
 padded to its own longest text, logits on every position, float32, PyTorch's AdamW. (b) is transformers' Seq2SeqTrainer with the same two
 passes, texts grouped by length, SDPA, fused AdamW and, with bf16, half-width arithmetic. (c) is what `zsd train` does. All ways go over the
-same rows once a round, in turn (on a GPU one way after the other), in one process; (a) and (c) in the same batches. Dropout is off. First, the parity gate: on the same
+same rows once a round, in turn (on a GPU one way after the other), in one process, after a step that does not count; (a) and (c) in the same batches. (c) keeps the
+pages of memory that a step frees, as `zsd train` does; (a) and (b) leave that to the C library. Dropout is off. First, the parity gate: on the same
 batches in float32, the losses and all gradients of (a) and (c) agree to 1e-5 (a model of a larger shape on a GPU: 1e-4, for sums of more numbers, in
 another order). Peak memory is that of a process for each way, or on a GPU that of the weights, gradients, optimiser and batches that torch holds there.
 

@@ -386,9 +386,11 @@ class Annotation:
             if name:
                 raise
             raise JobError(f"annotation {self.id}: {error}; name the definition of its task with --task") from None
-        if task.name != self._task_name:
-            raise JobError(f"--task {source}: annotation {self.id} is of task {self._task_name!r}; name that one")
-        return task
+        if task.name == self._task_name:
+            return task
+        if name:
+            raise JobError(f"--task {name}: annotation {self.id} is of task {self._task_name!r}; name that one")
+        raise JobError(f"annotation {self.id}: {source} is of task {task.name!r} now; name the definition of its task with --task")
 
     @property
     def _task_name(self) -> str:

@@ -20,8 +20,10 @@ def is_packable(
     model: PreTrainedModel,
 ) -> bool:
     "Tell whether `packed_losses` can run a model."
-    is_t5 = isinstance(model, T5ForConditionalGeneration | MT5ForConditionalGeneration)
-    return is_t5 and getattr(model.lm_head, "bias", None) is None and not model.encoder.gradient_checkpointing
+    if not isinstance(model, T5ForConditionalGeneration | MT5ForConditionalGeneration):
+        return False
+    has_one_table = all(stack.embed_tokens.weight is model.shared.weight for stack in (model.encoder, model.decoder))
+    return has_one_table and getattr(model.lm_head, "bias", None) is None and not model.encoder.gradient_checkpointing
 
 # %% ../../nbs/5_student/03_t5.ipynb #5a0a2a26
 def _normed(norm: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
