@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_batch import ask_by_batch
 from scripted_server import NAME, BatchScript, Scripted, ScriptedServer, echo
 
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch
-from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.batch_api import BatchApi
 from zero_shot_distill.teacher.batch_ledger import BatchRecords
 from zero_shot_distill.teacher.budget import Budget

@@ -30,7 +30,7 @@ from zero_shot_distill.store.salvage import salvage_store
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.task.load import load_examples
 from zero_shot_distill.task.task import load_task
-from zero_shot_distill.teacher.batch import ask_by_batch
+from zero_shot_distill.teacher.batch import settle_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.embedded import EmbeddedTeacher
@@ -73,7 +73,7 @@ def asking(teacher: Teacher, store: ResponseStore, **options) -> TeacherClient:
 
 
 def rows_of(client: TeacherClient, wanted: AnnotationJob) -> list:
-    return annotated_rows(wanted, "train", ask_split(wanted, "train", client))
+    return list(annotated_rows(wanted, "train", ask_split(wanted, "train", client)))
 
 
 def vote_of(body: dict) -> int:
@@ -186,7 +186,7 @@ def test_a_budget_counts_every_vote(store, tmp_path):
 
 
 def test_by_batch_all_votes_go_at_once(store, monkeypatch):
-    monkeypatch.setattr("zero_shot_distill.teacher.client.ask_by_batch", partial(ask_by_batch, poll_s=0.05))
+    monkeypatch.setattr("zero_shot_distill.teacher.client.settle_by_batch", partial(settle_by_batch, poll_s=0.05))
     with ScriptedServer(lambda body, n: Scripted(text="Neutral.")) as server, hosted(server) as teacher:
         rows = rows_of(asking(teacher, store, via="batch"), job(VOTE))
         assert len(server.batches.batches) == 1
@@ -365,7 +365,7 @@ def test_the_small_teacher_tells_log_probabilities(store):
         wanted = job(LOGPROB, templates=by_schema, rows=rows, model=SMALL, sampling=sampling)
         client = TeacherClient(teacher, store, wanted.sampling)
         read = ask_split(wanted, "train", client)
-    rows = annotated_rows(wanted, "train", read)
+    rows = list(annotated_rows(wanted, "train", read))
     assert all(reply.response.token_logprobs for reply in read.values())
     for reply in read.values():
         lengths = json.loads(reply.response.token_logprobs)

@@ -83,7 +83,7 @@ def asking(teacher: Teacher, store: ResponseStore, **options) -> TeacherClient:
 def annotate(client: TeacherClient, **changes) -> list[AnnotatedRow]:
     "The rows of a job with all rationales wanted, unless told otherwise."
     wanted = job(**{"rate": ExplanationRate(), **changes})
-    return annotated_rows(wanted, "train", ask_split(wanted, "train", client))
+    return list(annotated_rows(wanted, "train", ask_split(wanted, "train", client)))
 
 
 def explained(rows) -> set[str]:
@@ -124,8 +124,8 @@ def test_few_rounds(monkeypatch, server, teacher, store):
     rounds = []
     import zero_shot_distill.annotate.job as module
 
-    collect = module.collect_replies
-    monkeypatch.setattr(module, "collect_replies", lambda pairs, *rest: rounds.append(len(pairs)) or collect(pairs, *rest))
+    read = module.read_replies
+    monkeypatch.setattr(module, "read_replies", lambda pairs, *rest: rounds.append(len(pairs)) or read(pairs, *rest))
     ask_split(job(), "train", asking(teacher, store))
     assert len(rounds) <= 4
     assert sum(rounds) == len(server.bodies)

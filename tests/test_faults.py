@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_batch import ask_by_batch
 from scripted_server import FAULTS, NAME, BatchScript, Entry, Latency, RateLimit, Scripted, ScriptedServer, _completion, echo, key_of
 
 from zero_shot_distill.store.request import Request
 from zero_shot_distill.store.store import ResponseStore
-from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.options import BUDGET_REACHED, Asked

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from by_batch import ask_by_batch
 from scripted_server import BatchScript, Scripted, ScriptedServer, _completion, echo
 
 from zero_shot_distill.store.request import OUTCOMES, Request
 from zero_shot_distill.store.store import ResponseStore
 from zero_shot_distill.teacher import batch, transport
-from zero_shot_distill.teacher.batch import ask_by_batch
 from zero_shot_distill.teacher.budget import Budget
 from zero_shot_distill.teacher.client import AskOptions, TeacherClient
 from zero_shot_distill.teacher.completion import ErrorKind

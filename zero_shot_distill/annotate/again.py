@@ -63,6 +63,7 @@ def replies_behind(
     found = {}
     for split, rows in job.rows.items():
         place = {row.id: number for number, row in enumerate(rows)}
-        read = [one for counted in ask_split(job, split, client).values() for one in replies_of(counted) if one.response]
+        with ask_split(job, split, client) as asked:
+            read = [one for counted in asked.values() for one in replies_of(counted) if one.response]
         found[split] = Replies(sorted(read, key=lambda one: place[one.example.id]), job.task.is_right)
     return found

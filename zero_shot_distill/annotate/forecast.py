@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .confidence import replies_of
 from .job import AnnotationJob, ask_questions
-from .plan import Question, likely_explained, planned_questions
+from .plan import Question, explained_by, likely_explained, planned_questions
 from .predict import Questions, Totals, look_up_questions, predict_totals
 from ..core.definition import ZsdError
 from ..core.display import result_html, result_text
@@ -149,7 +149,7 @@ def _one_split(job: AnnotationJob, client: TeacherClient) -> _Split:
     questions = [question for question in planned_questions(job.mix, len(examples)) if job.templates[question[0]].imported]
     for start in range(0, len(questions), _BLOCK_SIZE):
         block = questions[start : start + _BLOCK_SIZE]
-        found |= {question: read for question, read in ask_questions(job, name, block, stored).items() if read.is_imported}
+        found |= {question: read for question, read in ask_questions(job, name, block, stored) if read.is_imported}
     return _Split(job, name, found)
 
 # %% ../../nbs/4_annotate/04_forecast.ipynb #f64e621c
@@ -165,12 +165,12 @@ def forecast(
     n_rows = len(split.examples)
     read = dict(split.imported)
     while True:  # again where the pilot shows that more rows must be asked for a rationale, by templates that it did not ask
-        likely = likely_explained(job.mix, n_rows, read)
+        likely = likely_explained(job.mix, n_rows, explained_by(read))
         wanted = split.wanted(job.rate.n_wanted(n_rows), likely)
         pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot] if (id, row) not in read]
         if not pilot:
             break
-        read |= ask_questions(job, split.name, pilot, client, on_progress)
+        read |= dict(ask_questions(job, split.name, pilot, client, on_progress))
     if not wanted:
         return _nothing_to_ask(split, price)
     replies = {id: [reply for question, reply in read.items() if question[0] == id and question not in split.imported] for id in wanted}

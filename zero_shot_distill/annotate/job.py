@@ -8,9 +8,12 @@ __all__ = ['JOB_FILE', 'ReadAgain', 'JobError', 'AnnotationJob', 'ask_questions'
 
 # %% ../../nbs/4_annotate/02_job.ipynb #5a06f20c
 import json
+import math
+import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from .asked import AskedReplies
 from .confidence import ConfidenceFault, ConfidencePlan, replies_of, settled, with_confidence
 from zero_shot_distill.annotate.plan import (
     MAX_SILENT_REPLIES,
@@ -37,6 +41,7 @@ from zero_shot_distill.annotate.rows import (
     read_annotations,
     summarise_annotations,
     write_annotations,
+    written_annotations,
 )
 from .worth import confidence_worth
 from ..core.definition import DefinitionError, ZsdError
@@ -45,12 +50,13 @@ from ..core.files import fingerprint, write_json, write_text
 from ..core.lock import folder_lock
 from ..core.progress import OnProgress, Progress
 from ..prompt.by_label import by_label_rows
-from ..prompt.collect import collect_replies, requests_for
+from ..prompt.collect import read_replies, requests_for
 from ..prompt.mix import PromptMix
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate
 from ..stats.total import Estimate, Stratum, predict_total
 from ..store.request import Request, Response
+from ..store.store import ResponseStore
 from ..task.task import Example, Task, load_task
 from ..teacher.budget import reply_limit
 from ..teacher.client import TeacherClient
@@ -151,6 +157,14 @@ class AnnotationJob:
 ReadAgain = Callable[[Sequence[ReadReply]], Sequence[ReadReply]]  # the same replies, read by other rules
 
 
+_N_BLOCK = 10_000  # replies that are read again, or counted, at a time
+
+
+def _in_blocks(replies: Iterator[ReadReply], read_again: ReadAgain) -> Iterator[ReadReply]:
+    while block := list(islice(replies, _N_BLOCK)):
+        yield from read_again(block)
+
+
 def ask_questions(
     job: AnnotationJob,
     split: str,  # one of `job.rows`
@@ -158,20 +172,19 @@ def ask_questions(
     client: TeacherClient,  # asks only for replies that are not stored
     on_progress: OnProgress | None = None,  # called as replies arrive
     read_again: ReadAgain | None = None,  # reads the replies by the rules that `job.profile` names; None: by ours
-) -> dict[Question, ReadReply]:  # one for each question; a `SureReply` where a confidence is asked for. Raises as `TeacherClient.ask`
-    "Ask some questions, as often as the job says, all of them at once."
+) -> Iterator[
+    tuple[Question, ReadReply]
+]:  # for each question; a `SureReply` where a confidence is asked for. Raises as `TeacherClient.ask`
+    "Ask some questions, as often as the job says, all of them at once, then read the replies one by one."
     several = job.changes(split, questions)
     pairs = [(job.templates[id], job.rows[split][row]) for (id, row), changes in zip(questions, several, strict=True) for _ in changes]
-    replies = collect_replies(pairs, job.task, client, on_progress, [change for changes in several for change in changes])
-    arrived = iter(read_again(replies) if read_again else replies)
-    read = {question: list(islice(arrived, len(changes))) for question, changes in zip(questions, several, strict=True)}
-    is_for_label = {question: changes[0] != {} for question, changes in zip(questions, several, strict=True)}
-    return {
-        question: settled(job.confidence, samples, job.task.is_right, job.task.metric == "entities")
-        if is_for_label[question]
-        else samples[0]
-        for question, samples in read.items()
-    }
+    replies = read_replies(pairs, job.task, client, on_progress, [change for changes in several for change in changes])
+    arrived = _in_blocks(replies, read_again) if read_again else replies
+    for question, changes in zip(questions, several, strict=True):
+        samples = list(islice(arrived, len(changes)))
+        is_for_label = changes[0] != {}
+        counted = settled(job.confidence, samples, job.task.is_right, job.task.metric == "entities") if is_for_label else samples[0]
+        yield question, counted
 
 
 def ask_split(
@@ -180,103 +193,134 @@ def ask_split(
     client: TeacherClient,  # of the job's model and sampling parameters; asks only for replies that are not stored
     on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where more rows must be asked for a rationale
     read_again: ReadAgain | None = None,  # reads the replies by the rules that `job.profile` names; None: by ours
-) -> dict[Question, ReadReply]:  # everything that was asked. Raises as `TeacherClient.ask`
+) -> AskedReplies:  # everything that was asked. Raises as `TeacherClient.ask`
     "Ask about every row of a split, and about further rationales until there are enough."
     job.check_client(client)
     examples, mix = job.rows[split], job.mix
     n_wanted = job.rate.n_wanted(len(examples))
-    read: dict[Question, ReadReply] = {}
-    told: set[str] = set()
-    while True:
-        # A question without a reply may have one next time: it is not replaced by another row.
-        likely = likely_explained(mix, len(examples), read)
-        new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
-        if read and (silent := {id for id, _ in new} & silent_templates(mix, read)):
-            for id in sorted(silent - told):
-                client.options.on_message(
-                    f"template {id} gave no rationale in its first {MAX_SILENT_REPLIES} replies; not asking it for more"
-                )
-            told |= silent
-            new = [question for question in new if question[0] not in silent]
-        if not new:
-            return read
-        read |= ask_questions(job, split, new, client, on_progress, read_again)
+    with ExitStack() as held:
+        read = held.enter_context(AskedReplies(examples, _scratch(Path(client.store.path))))
+        told: set[str] = set()
+        while True:
+            # A question without a reply may have one next time: it is not replaced by another row.
+            likely = likely_explained(mix, len(examples), read.known)
+            new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
+            if read and (silent := {id for id, _ in new} & silent_templates(mix, read.known)):
+                for id in sorted(silent - told):
+                    client.options.on_message(
+                        f"template {id} gave no rationale in its first {MAX_SILENT_REPLIES} replies; not asking it for more"
+                    )
+                told |= silent
+                new = [question for question in new if question[0] not in silent]
+            if not new:
+                held.pop_all()  # whoever asked closes it
+                return read
+            read.add(ask_questions(job, split, new, client, on_progress, read_again))
+
+
+def _scratch(store_path: Path) -> Path | None:  # None: where the system keeps temporary files
+    "Choose a folder for replies that are put aside: that of the store, which is on a disk that has room for replies."
+    folder = store_path.resolve().parent
+    return folder if store_path.is_file() and os.access(folder, os.W_OK) else None
 
 
 def annotated_rows(
     job: AnnotationJob,
     split: str,  # one of `job.rows`
-    read: Mapping[Question, ReadReply],  # from `ask_split`
-) -> list[AnnotatedRow]:  # one for each example, in order
+    read: AskedReplies,  # from `ask_split`
+) -> Iterator[AnnotatedRow]:  # one for each example, in order
     "Make the training rows of a split, with the rationales that the explanation rate keeps."
     examples, mix = job.rows[split], job.mix
     assigned = mix.assign(len(examples))
-    replies = {row: read.get((id, row)) for row, (_, id) in enumerate(assigned)}
-    explained = [row for row in mix.order(len(examples)) if (reply := replies[row]) and reply.has_rationale]
+    explained = [row for row in mix.order(len(examples)) if read.explained.get((assigned[row][1], row))]
     left_out = frozenset(explained) - job.rate.kept(explained, len(examples))
-    made = (
-        annotated_row(job.task, example, read[assigned[row][0], row], None if row in left_out else replies[row])
-        for row, example in enumerate(examples)
-    )
-    return [with_confidence(each, read[assigned[row][0], row]) for row, each in enumerate(made)]
+    for row, (example, (label_id, explanation_id)) in enumerate(zip(examples, assigned, strict=True)):
+        for_label = read[label_id, row]
+        for_rationale = for_label if explanation_id == label_id else read.get((explanation_id, row))
+        yield with_confidence(annotated_row(job.task, example, for_label, None if row in left_out else for_rationale), for_label)
 
 # %% ../../nbs/4_annotate/02_job.ipynb #c4ae13d5
 def find_unanswered(
-    read: Mapping[str, Mapping[Question, ReadReply]],  # split -> replies, from `ask_split`
+    read: Mapping[str, AskedReplies],  # split -> replies, from `ask_split`
 ) -> list[Unanswered]:  # in the order of asking
     "List the questions without a reply; one that is asked several times may be there several times."
     return [
         Unanswered(split, reply.example.id, reply.template_id, reply.reason)
-        for split, questions in read.items()
-        for counted in questions.values()
+        for split, asked in read.items()
+        for counted in asked.open.values()
         for reply in replies_of(counted)
         if reply.is_open
     ]
 
+# %% ../../nbs/4_annotate/02_job.ipynb #93b57162
+@dataclass
+class _Taken:
+    "What the replies of an annotation took, counted as they pass."
 
-def _left_usd(
-    responses: Sequence[Response],  # that were asked for here
-    n_left: int,  # unanswered questions
-    price: Price | None,
-    sampling: Mapping[str, Any],
-) -> Estimate | None:  # None: unknown
-    "Predict what the unanswered questions will take in all from what the others took."
-    costs = [cost for response in responses if price and (cost := price.cost_of(response)) is not None]
-    if not costs:
-        return None
-    lengths, n = [response.completion_tokens or 0 for response in responses], len(costs)
-    longer, shorter = (price.cost_usd(0, tokens) for tokens in (max((reply_limit(sampling) or 0) - max(lengths), 0), min(lengths)))
-    return predict_total([Stratum(np.arange(n), np.array(costs), n + np.arange(n_left), np.zeros(n_left), longer, shorter)])
+    price: Price | None
+    outcomes: Counter[str] = field(default_factory=Counter)
+    n_attempts: int = 0  # of replies that were asked for here
+    n_open_attempts: int = 0  # likewise
+    costs: array = field(default_factory=lambda: array("d"))  # US dollars of the replies whose cost is known
+    fewest: float = math.inf  # tokens of the shortest reply, and of the longest
+    most: int = 0
+
+    def asked_here(self, responses: Iterable[Response]) -> Iterator[Response]:  # those that were not taken over from elsewhere
+        for response in responses:
+            self.outcomes[response.outcome] += 1
+            if response.via == "import":
+                continue
+            n_tokens = response.completion_tokens or 0
+            self.fewest = min(self.fewest, n_tokens)
+            self.most = max(self.most, n_tokens)
+            self.n_attempts += response.attempts
+            self.n_open_attempts += response.open_attempts
+            if self.price and (cost := self.price.cost_of(response)) is not None:
+                self.costs.append(cost)
+            yield response
+
+    def left_usd(self, n_left: int, sampling: Mapping[str, Any]) -> Estimate | None:  # None: unknown
+        "Predict what unanswered questions will take in all from what the others took."
+        if not self.costs:
+            return None
+        n, longer = len(self.costs), max((reply_limit(sampling) or 0) - self.most, 0)
+        bounds = (self.price.cost_usd(0, tokens) for tokens in (longer, self.fewest))
+        return predict_total([Stratum(np.arange(n), np.array(self.costs), n + np.arange(n_left), np.zeros(n_left), *bounds)])
 
 
+def _responses(read: Mapping[str, AskedReplies], store: ResponseStore) -> Iterator[Response]:
+    "Go through the responses as they are stored now, each once: rows with the same words share one."
+    keys = iter(dict.fromkeys(key for asked in read.values() for key in asked.keys_answered))
+    while block := [key.hex() for key in islice(keys, _N_BLOCK)]:
+        yield from store.get_many(block).values()
+
+# %% ../../nbs/4_annotate/02_job.ipynb #739ef57a
 def report_annotation(
     job: AnnotationJob,
     splits: dict[str, AnnotationSummary],  # summaries of the annotated rows
-    read: Mapping[str, Mapping[Question, ReadReply]],  # split -> replies, from `ask_split`
+    read: Mapping[str, AskedReplies],  # split -> replies, from `ask_split`
     client: TeacherClient,  # whose store and price count
     folder: Path,  # holds the rows
     notes: Sequence[str] = (),  # messages of this run
 ) -> AnnotationReport:
     "Count what an annotation brought and took, by what the store holds."
     price = client.options.price
-    # Each reply once, for rows with the same words share one.
-    arrived = (reply for questions in read.values() for counted in questions.values() for reply in replies_of(counted))
-    used = {reply.response.key: reply.response for reply in arrived if reply.response}
-    responses = [response for response in used.values() if response.via != "import"]
+    taken = _Taken(price)
+    usage = total_usage(taken.asked_here(_responses(read, client.store)), price)  # which counts what is taken on the way
     left = find_unanswered(read)
     open_attempts = client.store.open_attempts(request.key for request in job.requests(read))
     return AnnotationReport(
         id=job.id,
         folder=str(folder),
         splits=splits,
-        outcomes=dict(Counter(response.outcome for response in used.values())),
-        n_imported=len(used) - len(responses),
-        n_attempts=sum(response.attempts for response in responses),
-        n_open_attempts=sum(response.open_attempts for response in responses) + sum(open_attempts.values()),
-        usage=total_usage(responses, price),
+        outcomes=dict(taken.outcomes),
+        n_imported=taken.outcomes.total() - usage.n_responses,
+        n_attempts=taken.n_attempts,
+        n_open_attempts=taken.n_open_attempts + sum(open_attempts.values()),
+        usage=usage,
         price=price and price.source,
         n_rows_left=len({(question.split, question.row) for question in left}),
-        left_usd=_left_usd(responses, len(left), price, job.sampling),
+        left_usd=taken.left_usd(len(left), job.sampling),
         notes=tuple(dict.fromkeys(notes)),
         n_choices=len(job.task.choices),
     )
@@ -305,37 +349,47 @@ def run_annotation(
 
     noting = replace(client, options=replace(options, on_message=note))
     splits, read, worth, versions = {}, {}, {}, {}
-    for split, examples in job.rows.items():
-        with progress.bar(f"annotating {len(examples)} {split} rows", n_parallel=client.n_at_once) as on_progress:
-            read[split] = ask_split(job, split, noting, on_progress, read_again)
-        rows = annotated_rows(job, split, read[split])
+    with ExitStack() as held:
+        for split, examples in job.rows.items():
+            with progress.bar(f"annotating {len(examples)} {split} rows", n_parallel=client.n_at_once) as on_progress:
+                read[split] = held.enter_context(ask_split(job, split, noting, on_progress, read_again))
+            groups = [job.task.group_of(example) for example in examples]
+            open_rows = {question.row for question in find_unanswered({split: read[split]})}
+            rows, sure = annotated_rows(job, split, read[split]), []
+            if job.confidence:
+                rows = _noted(rows, sure)
+            with folder_lock(folder):
+                path, is_first = folder / f"{split}.jsonl", not (folder / "report.json").exists()
+                # Else rows and report of another run lie there until ours are whole.
+                splits[split] = summarise_annotations(written_annotations(rows, path) if is_first else rows, job.task, groups, open_rows)
+                if is_first:
+                    versions[split] = _version(path)
+            if job.confidence:
+                worth[split] = confidence_worth(sure, job.task.is_right, groups)
+                if n_without := worth[split].errors.get(ConfidenceFault.NO_LOGPROBS):
+                    n_labels, other = worth[split].n_labels, "`--confidence agreement` asks any server"
+                    note(
+                        f"  {job.model} told no log-probabilities for {n_without:,} of {n_labels:,} labels: how sure it was is not known; {other}"
+                    )
+        report = replace(report_annotation(job, splits, read, client, folder, notes), confidence=worth)
         with folder_lock(folder):
-            if not (folder / "report.json").exists():  # else rows and report of another run lie there until ours are whole
-                write_annotations(rows, folder / f"{split}.jsonl")
-                versions[split] = _version(folder / f"{split}.jsonl")
-        groups = [job.task.group_of(example) for example in examples]
-        open_rows = {question.row for question in find_unanswered({split: read[split]})}
-        splits[split] = summarise_annotations(rows, job.task, groups, open_rows)
-        if job.confidence:
-            worth[split] = confidence_worth(rows, job.task.is_right, groups)
-            if n_without := worth[split].errors.get(ConfidenceFault.NO_LOGPROBS):
-                n_labels, other = worth[split].n_labels, "`--confidence agreement` asks any server"
-                note(
-                    f"  {job.model} told no log-probabilities for {n_without:,} of {n_labels:,} labels: how sure it was is not known; {other}"
-                )
-    report = replace(report_annotation(job, splits, read, client, folder, notes), confidence=worth)
-    with folder_lock(folder):
-        for split in job.rows:
-            path = folder / f"{split}.jsonl"
-            if split not in versions or _version(path) != versions[split]:
-                rows = annotated_rows(job, split, read[split])  # made anew: of all splits they are not kept in memory meanwhile
-                write_annotations(rows, path)
-        write_json(folder / JOB_FILE, job.about())
-        write_json(folder / "report.json", report.to_dict())
-        lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
-        write_text(folder / "unanswered.jsonl", "".join(lines))
-        (folder / "left.jsonl").unlink(missing_ok=True)  # the same file under its former name
+            for split in job.rows:
+                path = folder / f"{split}.jsonl"
+                if split not in versions or _version(path) != versions[split]:
+                    write_annotations(annotated_rows(job, split, read[split]), path)
+            write_json(folder / JOB_FILE, job.about())
+            write_json(folder / "report.json", report.to_dict())
+            lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in find_unanswered(read))
+            write_text(folder / "unanswered.jsonl", "".join(lines))
+            (folder / "left.jsonl").unlink(missing_ok=True)  # the same file under its former name
     return report
+
+
+def _noted(rows: Iterable[AnnotatedRow], sure: list[AnnotatedRow]) -> Iterator[AnnotatedRow]:
+    "Note what is needed of the rows, as they pass, to judge their confidences: all but the long texts."
+    for row in rows:
+        sure.append(replace(row, input="", rationale=None, more_rationales=()))
+        yield row
 
 
 def _version(path: Path) -> tuple[int, int]:

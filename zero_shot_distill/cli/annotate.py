@@ -253,9 +253,10 @@ def annotate(
     opened = open_teacher(settings, progress, common.log_path, offline, common.store_path)
     job = replace(job, model=opened.teacher.model)
     with ResponseStore(common.store_path) as store, opened.teacher:
+        from zero_shot_distill.prompt.parse import PatternTimeouts
         from zero_shot_distill.thesis.evaluation import read_as_the_thesis
 
-        by_thesis = partial(read_as_the_thesis, job.task, job.templates) if profile == "thesis" else None
+        by_thesis = partial(read_as_the_thesis, job.task, job.templates, timeouts=PatternTimeouts()) if profile == "thesis" else None
         take_in_left(common.work_dir, job.id, store, progress)
         client = connect(opened, store, job.sampling, AskPlan(budget_usd, via, again), progress.message)
         job, client = with_stored_replies(job, client, not settings.has_own_sampling, progress)

@@ -38,7 +38,7 @@ def is_locked_elsewhere(
     return False
 
 
-LONGEST_WAIT_S = 600.0  # writing a million rows takes a minute
+LONGEST_WAIT_S = 600.0  # making and writing a million rows takes some minutes
 _PAUSE_S = (0.01, 0.05)  # between two looks at the lock
 
 

@@ -99,9 +99,10 @@ def read_each(
     asked: Iterable[tuple[PromptTemplate, Example, Response]],
     task: Task,  # of the rows
     timeout_s: float = 1.0,  # for each reply
+    timeouts: PatternTimeouts | None = None,  # of the responses before; None: there were none
 ) -> Iterator[ReadReply]:  # one for each response, in order
     "Read responses one by one; a template whose pattern takes too long on five of them is not tried on the others."
-    timeouts = PatternTimeouts()
+    timeouts = timeouts or PatternTimeouts()
     for template, example, response in asked:
         group = task.group_of(example) if task.group_field else ""
         if reason := timeouts.exhausted(template.id):

@@ -95,9 +95,8 @@ class Confusion:
     ) -> "Confusion":
         "Count rows by gold label and label given."
         place, n = {label: number for number, label in enumerate(labels)}, len(labels)
-        pairs = np.array([(place.get(one, n), place.get(other, n)) for one, other in zip(gold, given, strict=True)], dtype=int).reshape(
-            -1, 2
-        )
+        numbers = (place.get(label, n) for pair in zip(gold, given, strict=True) for label in pair)
+        pairs = np.fromiter(numbers, dtype=int).reshape(-1, 2)
         counts = np.zeros((n + 1, n + 1), dtype=int)
         np.add.at(counts, tuple(pairs.T), 1)
         design = _design(pairs, groups, n) if len(set(groups)) < len(groups) else None

@@ -14,12 +14,12 @@ from typing import Any
 from ..core.progress import OnProgress
 from ..store.request import Request
 from ..store.store import ResponseStore
-from .batch import ask_by_batch
+from .batch import settle_by_batch
 from .budget import Budget
 from .completion import AskError, ErrorKind
-from .options import Asked, AskOptions, notes_of
+from .options import Asked, AskOptions, Settled, notes_of
 from .price import format_usd
-from .request_queue import Answer, in_order
+from .request_queue import Answer, in_order, missing_requests
 from .scheduler import Run
 from .teacher import Teacher, TeacherSettingsError
 
@@ -65,15 +65,25 @@ class TeacherClient:
     ) -> Asked:
         """Ask for every reply that the store does not hold, and wait for all of them.
 
-        By batch this takes up to a day; stopping it stops only the waiting, and the next call goes on. Raises as `ask_each` and `ask_by_batch`.
+        By batch this takes up to a day; stopping it stops only the waiting, and the next call goes on. Raises as `ask_each` and `settle_by_batch`.
         """
+        by_key = {request.key: request for request in requests}
+        settled = self.settle(by_key.values(), on_progress)
+        return Asked(settled.failures, settled.n_asked, settled.notes, responses=self.store.get_many(by_key))
+
+    def settle(
+        self,
+        requests: Iterable[Request],  # any number: only those are held that are missing; repetitions are asked once
+        on_progress: OnProgress | None = None,  # as for `ask`
+    ) -> Settled:
+        "Ask like `ask`, and leave the replies in the store."
         if self.options.via not in ("chat", "batch"):
             raise TeacherSettingsError(
                 f"via {self.options.via!r}: there are chat (at once) and batch (within a day, cheaper at most providers)"
             )
         if self.options.via == "batch":
-            return ask_by_batch(self.teacher, requests, self.store, on_progress, self.options)
-        return _ask_by_chat(self, requests, on_progress)
+            return settle_by_batch(self.teacher, requests, self.store, on_progress, self.options)
+        return _settle_by_chat(self, requests, on_progress)
 
     def ask_each(
         self,
@@ -105,13 +115,12 @@ class TeacherClient:
             await asyncio.to_thread(run.stop)
 
 # %% ../../nbs/2_teacher/12_client.ipynb #fc5206a6
-def _ask_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress: OnProgress | None) -> Asked:
+def _settle_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress: OnProgress | None) -> Settled:
     "Ask for every reply that the store does not hold, one chat completion each."
     teacher, store, options = client.teacher, client.store, client.options
-    by_key = {request.key: request for request in requests}
-    missing = list(store.missing(by_key.values(), options.retry_outcomes))
+    missing, n_stored = missing_requests(requests, store, options.retry_outcomes)
     if not missing:
-        return Asked(store.get_many(by_key))
+        return Settled()
     failures: dict[str, AskError] = {}
     n_asked, n_settled, cost_usd = 0, 0, 0.0
     if on_progress:
@@ -121,7 +130,7 @@ def _ask_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress
             _ = teacher.client
             on_progress(0, len(missing))
     # What is stored shows that the teacher has worked once: a few bad rows that are left over must not stop a run.
-    run = Run(teacher, in_order(teacher, missing), store, options, n_known=len(by_key) - len(missing))
+    run = Run(teacher, in_order(teacher, missing), store, options, n_known=n_stored)
     try:
         while answers := run.take():
             for answer in answers:
@@ -140,4 +149,4 @@ def _ask_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress
     notes = notes_of(run.changes, n_schema_refused, run.remarks)
     for note in notes:
         options.on_message(f"  {teacher.where}: {note}")
-    return Asked(store.get_many(by_key), failures, n_asked, notes)
+    return Settled(failures, n_asked, notes)

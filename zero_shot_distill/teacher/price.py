@@ -9,6 +9,8 @@ __all__ = ['PRICE_OPTIONS', 'EMBEDDED_PRICE', 'Price', 'price_of', 'Usage', 'tot
 import html
 import importlib.metadata
 import math
+from array import array
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -201,25 +203,34 @@ class Usage:
 
 
 def total_usage(
-    responses: Iterable[Response],  # each counted once; give every key once
+    responses: Iterable[Response],  # each counted once; give every key once, any number of them
     price: Price | None,  # None: unknown
 ) -> Usage:  # sums
     "Add up tokens, seconds and dollars of some responses."
-    responses = list(responses)
-    counted = [r for r in responses if r.prompt_tokens is not None and r.completion_tokens is not None]
-    costs = [price.cost_of(response) if price else None for response in responses]
-    known = [cost for cost in costs if cost is not None]
+    sums, known, n_unknown, latency_s = Counter(), array("d"), 0, 0.0
+    for response in responses:
+        sums["n_responses"] += 1
+        latency_s += response.latency_s
+        if response.prompt_tokens is None or response.completion_tokens is None:
+            sums["n_uncounted"] += 1
+        else:
+            sums["prompt_tokens"] += response.prompt_tokens
+            sums["completion_tokens"] += response.completion_tokens
+            sums["cached_tokens"] += response.cached_tokens or 0
+            sums["reasoning_tokens"] += response.reasoning_tokens or 0
+        cost = price.cost_of(response) if price else None
+        if cost is None:
+            n_unknown += price is not None
+        else:
+            known.append(cost)
+    names = ("n_responses", "n_uncounted", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+    known_usd = math.fsum(known)
     return Usage(
-        n_responses=len(responses),
-        prompt_tokens=sum(response.prompt_tokens for response in counted),
-        completion_tokens=sum(response.completion_tokens for response in counted),
-        n_uncounted=len(responses) - len(counted),
-        latency_s=sum(response.latency_s for response in responses),
-        cost_usd=math.fsum(known) if price and len(known) == len(costs) else None,
-        cached_tokens=sum(response.cached_tokens or 0 for response in counted),
-        reasoning_tokens=sum(response.reasoning_tokens or 0 for response in counted),
-        known_usd=math.fsum(known),
-        n_unknown_cost=len(costs) - len(known) if price else 0,
+        **{name: sums[name] for name in names},
+        latency_s=latency_s,
+        cost_usd=known_usd if price and not n_unknown else None,
+        known_usd=known_usd,
+        n_unknown_cost=n_unknown,
     )
 
 

@@ -21,7 +21,7 @@ import yaml
 from ..core.definition import DataError, read_yaml
 from ..core.files import without_nan, write_text
 from ..prompt.collect import imported_for
-from ..prompt.parse import ReadFault, Reply
+from ..prompt.parse import PatternTimeouts, ReadFault, Reply
 from ..prompt.replies import ReadReply, read_each
 from ..prompt.score import PromptScore, Reading, our_reading, score_readings
 from ..prompt.template import PromptTemplate
@@ -85,13 +85,14 @@ def read_as_the_thesis(
     task: Task,
     templates: Mapping[str, PromptTemplate],  # by id; those that were asked
     replies: Sequence[ReadReply],  # as read by our rules
+    timeouts: PatternTimeouts | None = None,  # of the replies before; None: there were none
 ) -> list[ReadReply]:  # in the same order; a label that the task does not know is none, for no student could learn it
     "Read replies again by the rules of the thesis, for training rows as it wrote them."
     found: dict[int, ReadReply] = {}
     for id in {read.template_id for read in replies if templates[read.template_id].reply_pattern is not None}:
         asked = [(place, read) for place, read in enumerate(replies) if read.template_id == id and read.response is not None]
         texts = ((place, read.response.text, read.example.fields) for place, read in asked)
-        said = read_thesis_replies(texts, templates[id], task.name)
+        said = read_thesis_replies(texts, templates[id], task.name, timeouts=timeouts)
         for place, read in asked:
             label = said[place].label and task.read_label(said[place].label, read.example)
             reply = Reply(label, said[place].explanation, None, None) if label else None

@@ -69,10 +69,11 @@ def read_thesis_replies(
     template: PromptTemplate,  # template that was asked
     dataset: str,  # name of the data set, whose rules are used
     timeout_s: float = 1.0,  # seconds for each reply
+    timeouts: PatternTimeouts | None = None,  # of the replies before; None: there were none
 ) -> dict[Hashable, ThesisReply]:  # row -> what was read
     "Read the replies to one template by the rules of the thesis."
     replies: dict[Hashable, ThesisReply] = {}
-    timeouts = PatternTimeouts()
+    timeouts = timeouts or PatternTimeouts()
     for row, text, values in asked:
         if reason := timeouts.exhausted(template.id):
             replies[row] = ThesisReply(None, None, reason)
