@@ -29,7 +29,7 @@ from ..core.progress import OnProgress, is_main_process
 from ..stats.confusion import Confusion
 from .checkpoint import Checkpoints, StopRequest, TrainingState, own_random_numbers, signals_noted
 from .config import StudentError, UnusableInput, first_line
-from .model import pages_kept, resolve_precision, rounded_weights, without_cudnn_attention
+from .model import attention_in_float32, pages_kept, resolve_precision, rounded_weights, without_cudnn_attention
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -327,7 +327,8 @@ def run_training(
     kept = TrainingState.load(found, learner.point_class) if found else TrainingState()
     kept.precision = kept.precision or resolve_precision(config.precision)
     config = replace(config, precision=kept.precision)
-    with own_random_numbers(), without_cudnn_attention(), pages_kept(), tempfile.TemporaryDirectory() as scratch:
+    attention = attention_in_float32(learner.model) if config.precision == "bf16" else nullcontext()
+    with own_random_numbers(), without_cudnn_attention(), attention, pages_kept(), tempfile.TemporaryDirectory() as scratch:
         where = checkpoints or Checkpoints(Path(scratch) / "none", "", math.inf)
         try:
             trainer = _make_trainer(learner, config, where, kept)
