@@ -190,31 +190,60 @@ def test_a_file_of_rows_trains_students_for_several_seeds(folder, own_file):
     assert made == [(folder / "zsd-work" / "students" / one["run_id"] / "student.json").stat().st_mtime_ns for one in records]
 
 
+def together(folder: Path, *given: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    "Run a script in two processes that train together."
+    command = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *given)
+    return subprocess.run(command, cwd=folder, env=env or environment(), capture_output=True, text=True)
+
+
+TOGETHER = ("train", "--annotations", "reviews.csv", "--student", "tiny", "--set", "learning_rate=1e-3", "--json")
+
+
 @pytest.mark.slow  # nbs/0_core/02_progress asks which process reports, nbs/9_cli/05_student trains in one
 def test_processes_that_train_together(folder, own_file):
     "The first one reports, once, and lists what would be uploaded; the losses are those of one process."
-    options = ("--steps", "4", "--set", "eval_every=2", "--set", "learning_rate=1e-3", "--json")
-    alone = json.loads(train_on_file(folder, *options).out)
-    command = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        Path(sys.executable).with_name("zsd"),
-        "train",
-        "--annotations",
-        "reviews.csv",
-        "--student",
-        "tiny",
-        *options,
-    )
+    options = ("--steps", "4", "--set", "eval_every=2")
+    alone = json.loads(train_on_file(folder, *options, "--set", "learning_rate=1e-3", "--json").out)
     more = ("--work-dir", "together", "--push-to-hub", "me/reviews", "--dry-run")
-    done = subprocess.run((*command, *more), cwd=folder, env=environment(), capture_output=True, text=True)
+    done = together(folder, Path(sys.executable).with_name("zsd"), *TOGETHER, *options, *more)
     assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)
+    found = json.loads(done.stdout)
     assert done.stderr.count("reviews.csv: input Review text") == done.stderr.count("Would be uploaded") == 1
-    assert [point["loss"] for point in together["history"]] == pytest.approx([point["loss"] for point in alone["history"]], rel=1e-3)
+    assert [point["loss"] for point in found["history"]] == pytest.approx([point["loss"] for point in alone["history"]], rel=1e-3)
+
+
+OFTEN = """
+import os, signal
+from zero_shot_distill.cli.main import main
+from zero_shot_distill.student import checkpoint, trainer
+checkpoint.EVERY_S = 0.0  # after every tenth step, when processes that train together look
+ended = trainer._Watch.on_step_end
+def on_step_end(self, args, state, control, **more):
+    ended(self, args, state, control, **more)
+    if state.global_step == 1:
+        print("began", flush=True)
+    if state.global_step == int(os.environ.get("DIE_AT", 0)) and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer._Watch.on_step_end = on_step_end
+main()
+"""
+
+
+@pytest.mark.slow  # tests/test_training.py kills a training in one process
+def test_processes_that_were_killed_go_on_together(folder, own_file, tmp_path):
+    "One of two is killed after 25 steps: the same command goes on after the twentieth, and ends with the weights of an unbroken training."
+    (script := tmp_path / "often.py").write_text(OFTEN)
+    unbroken, killed, again = (
+        together(folder, script, *TOGETHER, "--steps", "40", "--set", "eval_every=20", "--work-dir", name, env=environment(**more))
+        for name, more in (("unbroken", {}), ("killed", {"DIE_AT": "25"}), ("killed", {}))
+    )
+    assert unbroken.returncode == 0, unbroken.stderr
+    assert killed.returncode != 0
+    assert again.returncode == 0, again.stderr
+    assert [done.stdout.count("began") for done in (unbroken, killed, again)] == [2, 2, 0]
+    weights = [next((folder / name).glob("students/*/model.safetensors")).read_bytes() for name in ("unbroken", "killed")]
+    assert weights[0] == weights[1]
+    assert [path.name for path in (folder / "killed" / "students").iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_file_is_read_as_a_task_says(folder, own_file):
