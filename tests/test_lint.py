@@ -418,7 +418,7 @@ def test_the_recorded_taggers_have_no_fault(monkeypatch):
     monkeypatch.chdir(definitions_dir() / "recorded_runs")
     strict = CliRunner().invoke(app, ["lint", "taggers", "--strict", "--json"])
     assert (strict.exit_code, json.loads(strict.stdout)) == (0, []), strict.stdout
-    assert len(list(Path("taggers").glob("*.json"))) == 24
+    assert len(list(Path("taggers").glob("*.json"))) == 51
 
 
 def as_it_was(prompts: dict[str, Any]) -> None:

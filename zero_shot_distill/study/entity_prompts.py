@@ -187,8 +187,9 @@ def entity_prompt_figure(
         share_axis(middle, (0, 50, 100))
         invented, others = ([100 * one.share_refused(is_invented) for one in found.prompts] for is_invented in (True, False))
         for bars in (
-            middle.barh(rows, invented, height=0.55, color=ORANGE, label="not in the text"),
-            middle.barh(rows, others, left=invented, height=0.55, color="#E6C700", label="otherwise"),
+            # Without an edge, which would hide the axis where nothing was refused.
+            middle.barh(rows, invented, height=0.55, color=ORANGE, linewidth=0, label="not in the text"),
+            middle.barh(rows, others, left=invented, height=0.55, color="#E6C700", linewidth=0, label="otherwise"),
             right.barh(rows, [one.usd(price) for one in found.prompts], height=0.55, color=BLUE),
         ):
             for bar, one in zip(bars, found.prompts, strict=True):
