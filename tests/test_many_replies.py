@@ -225,6 +225,15 @@ def test_replies_on_the_disk_are_those_that_were_put_there(monkeypatch, tmp_path
         assert all(asked["ask", number].example is row for number, row in enumerate(rows))
 
 
+def test_a_fault_of_the_asking_is_not_told_as_one_of_the_file(tmp_path):
+    def replies():
+        yield ("ask", 0), ReadReply("ask", ROWS[0], None, Reply("yes", None, None, None), "")
+        raise ConnectionResetError("the teacher went away")
+
+    with AskedReplies(ROWS, tmp_path) as asked, pytest.raises(ConnectionResetError, match="went away"):
+        asked.add(replies())
+
+
 def test_no_room_for_the_replies_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("zero_shot_distill.annotate.asked._IN_MEMORY", 1000)
     job = AnnotationJob(TASK, {"train": ROWS}, {"plain": PLAIN}, PromptMix.single("plain"), MODEL, SAMPLING)

@@ -6,13 +6,13 @@
 __all__ = ['AskedReplies']
 
 # %% ../../nbs/4_annotate/01_asked.ipynb #a5ced000004
+import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from io import BytesIO
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .confidence import replies_of
 from .plan import Question
@@ -31,8 +31,8 @@ class _Writer(pickle.Pickler):
 class _Reader(pickle.Unpickler):
     "Reads a reply of a row."
 
-    def __init__(self, content: bytes, row: Example):
-        super().__init__(BytesIO(content))
+    def __init__(self, file: IO[bytes], row: Example):
+        super().__init__(file)
         self._row = row
 
     def persistent_load(self, _: Any) -> Example:
@@ -52,7 +52,6 @@ class AskedReplies(Mapping[Question, ReadReply]):
     ):
         self._rows, self._folder = rows, folder
         self._starts: dict[Question, int] = {}  # where a reply begins in the file
-        self._end = 0  # of the file
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115 — `close` closes it
         self.explained: dict[Question, bool] = {}  # whether the reply has a rationale
         self.open: dict[Question, ReadReply] = {}  # that may still come, or a vote of theirs
@@ -68,30 +67,31 @@ class AskedReplies(Mapping[Question, ReadReply]):
         replies: Iterable[tuple[Question, ReadReply]],  # to new questions
     ) -> None:  # `ZsdError` where the disk is full
         "Put replies into the file."
-        try:
-            self._file.seek(self._end)
-            for question, read in replies:
-                self._note(question, read)
-                content = BytesIO()
-                _Writer(content, pickle.HIGHEST_PROTOCOL).dump(read)
-                self._starts[question] = self._end
-                self._end += self._file.write(len(content.getbuffer()).to_bytes(4, "big") + content.getbuffer())
+        with self._writing():
+            self._file.seek(0, os.SEEK_END)
+        for question, read in replies:  # which may ask for them: its faults are not those of the file
+            self.explained[question] = read.has_rationale
+            if read.is_open:
+                self.open[question] = read
+            self.keys_answered |= {bytes.fromhex(one.response.key): None for one in replies_of(read) if one.response}
+            with self._writing():
+                self._starts[question] = self._file.tell()
+                _Writer(self._file, pickle.HIGHEST_PROTOCOL).dump(read)
+        with self._writing():
             self._file.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             where = self._folder or tempfile.gettempdir()
             mend = "see that there is room and write access, and run the same command again: nothing is asked twice"
             raise ZsdError(f"{where}: the replies cannot be put aside ({error.strerror}); {mend}") from error
 
-    def _note(self, question: Question, read: ReadReply) -> None:
-        self.explained[question] = read.has_rationale
-        if read.is_open:
-            self.open[question] = read
-        self.keys_answered |= {bytes.fromhex(one.response.key): None for one in replies_of(read) if one.response}
-
     def __getitem__(self, question: Question) -> ReadReply:
         self._file.seek(self._starts[question])
-        n_bytes = int.from_bytes(self._file.read(4), "big")
-        return _Reader(self._file.read(n_bytes), self._rows[question[1]]).load()
+        return _Reader(self._file, self._rows[question[1]]).load()
 
     def __iter__(self) -> Iterator[Question]:
         return iter(self._starts)

@@ -172,9 +172,7 @@ def ask_questions(
     client: TeacherClient,  # asks only for replies that are not stored
     on_progress: OnProgress | None = None,  # called as replies arrive
     read_again: ReadAgain | None = None,  # reads the replies by the rules that `job.profile` names; None: by ours
-) -> Iterator[
-    tuple[Question, ReadReply]
-]:  # for each question; a `SureReply` where a confidence is asked for. Raises as `TeacherClient.ask`
+) -> Iterator[tuple[Question, ReadReply]]:  # a `SureReply` where a confidence is asked for. Raises as `TeacherClient.ask`
     "Ask some questions, as often as the job says, all of them at once, then read the replies one by one."
     several = job.changes(split, questions)
     pairs = [(job.templates[id], job.rows[split][row]) for (id, row), changes in zip(questions, several, strict=True) for _ in changes]
@@ -203,9 +201,10 @@ def ask_split(
         told: set[str] = set()
         while True:
             # A question without a reply may have one next time: it is not replaced by another row.
-            likely = likely_explained(mix, len(examples), read.known)
+            known = read.known
+            likely = likely_explained(mix, len(examples), known)
             new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
-            if read and (silent := {id for id, _ in new} & silent_templates(mix, read.known)):
+            if read and (silent := {id for id, _ in new} & silent_templates(mix, known)):
                 for id in sorted(silent - told):
                     client.options.on_message(
                         f"template {id} gave no rationale in its first {MAX_SILENT_REPLIES} replies; not asking it for more"
