@@ -1,6 +1,8 @@
 """Replies in any number: asked at once, read and kept a part at a time, the same as all together; memory does not grow with their words."""
 
+import gc
 import tracemalloc
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,7 +14,7 @@ from zero_shot_distill.annotate.job import Annotation, AnnotationJob, ask_split,
 from zero_shot_distill.annotate.plan import ExplanationRate
 from zero_shot_distill.core.definition import ZsdError
 from zero_shot_distill.core.progress import Progress
-from zero_shot_distill.prompt.collect import collect_replies, missing_ways, requests_for
+from zero_shot_distill.prompt.collect import collect_replies, imported_for, missing_ways, read_replies, requests_for
 from zero_shot_distill.prompt.mix import PromptMix
 from zero_shot_distill.prompt.parse import Reply
 from zero_shot_distill.prompt.replies import ReadFault, ReadReply, read_each
@@ -24,7 +26,8 @@ from zero_shot_distill.task.task import Example, load_task
 from zero_shot_distill.teacher.client import TeacherClient
 from zero_shot_distill.teacher.completion import SCHEMA_REFUSED, ErrorKind
 from zero_shot_distill.teacher.options import AskOptions
-from zero_shot_distill.teacher.teacher import HostedTeacher, StoredTeacher
+from zero_shot_distill.teacher.request_queue import RequestQueue
+from zero_shot_distill.teacher.teacher import HostedTeacher, RequestLimits, StoredTeacher
 
 MODEL = "scripted-model"
 SAMPLING = {"temperature": 0, "max_tokens": 60}
@@ -53,7 +56,7 @@ def server():
 
 
 def blocks_of(n: int, monkeypatch) -> None:
-    for name in ("prompt.collect._N_BLOCK", "teacher.request_queue._N_LOOKED_UP", "annotate.job._N_BLOCK"):
+    for name in ("prompt.collect._N_BLOCK", "teacher.request_queue._N_LOOKED_UP", "annotate.job._N_BLOCK", "store.store._KEYS_A_QUERY"):
         monkeypatch.setattr(f"zero_shot_distill.{name}", n)
 
 
@@ -96,6 +99,29 @@ def test_a_reply_that_is_asked_for_once_more_is_the_new_one(server, monkeypatch,
     again = asked_in(tmp_path, server, pairs, retry_outcomes=frozenset({"length"}))
     assert {one.response.outcome for one in again} == {"complete"}
     assert [one.response.text for one in asked_in(tmp_path, server, pairs)] == [one.response.text for one in again]
+
+
+def test_questions_that_were_plain_from_the_start_are_not_asked_again_where_a_schema_is_refused(server, tmp_path):
+    "Replies that were cut are asked for once more, once."
+    server.script = lambda body, n: Scripted(text="Neutral, because it was cut", finish_reason="length")
+    asked_in(tmp_path, server, [(PLAIN, row) for row in ROWS[:4]])
+    server.bodies.clear()
+    pairs = [*((PLAIN, row) for row in ROWS[:4]), *((BY_SCHEMA, row) for row in ROWS[4:6])]
+    asked_in(tmp_path, server, pairs, retry_outcomes=frozenset({"length"}))
+    plain = [body["messages"][-1]["content"] for body in server.bodies if "response_format" not in body]
+    assert len(plain) == len(set(plain)) == 6
+
+
+def test_imported_replies_show_that_the_teacher_answers(server, tmp_path):
+    "Rows that the provider refuses do not end an annotation whose other replies were taken over from elsewhere."
+    server.script = lambda body, n: Scripted(status=400, error="scripted: not this one")
+    template = PLAIN.model_copy(update={"imported": True})
+    with ResponseStore(tmp_path / "responses.sqlite") as store:
+        for row in ROWS[:20]:
+            request, _ = imported_for(template, row, MODEL)
+            store.put(request, replace(response_of(request, "Neutral, because nobody has said so."), via="import"))
+    replies = asked_in(tmp_path, server, [(template, row) for row in ROWS])
+    assert [one.fault for one in replies] == [None] * 20 + [ReadFault.NO_RESPONSE] * 3
 
 
 def refused(store: ResponseStore, row: Example) -> None:
@@ -210,6 +236,63 @@ def test_memory_does_not_grow_with_the_words_of_the_replies(confidence, monkeypa
     peak_of(tmp_path / "warm", 2, confidence)  # imports count, too
     few, many = (peak_of(tmp_path / str(n), n, confidence) for n in (5, 20))
     assert many < few + 0.5, f"{few:.1f} MB with 5 rows, {many:.1f} with 20"
+
+
+def memory_of_questions(folder, n: int, n_stored: int) -> float:  # MB
+    "Annotate rows of a few words from a store that holds replies to some of them."
+    rows = [Example(f"row {number}", {"premise": f"{number} dogs bark.", "hypothesis": "It is loud."}, None, None) for number in range(n)]
+    job = AnnotationJob(TASK, {"train": rows}, {"plain": PLAIN}, PromptMix.single("plain"), MODEL, SAMPLING)
+    folder.mkdir()
+    with ResponseStore(folder / "responses.sqlite") as store:
+        asked = (requests_for(PLAIN, row, TASK, MODEL, SAMPLING)[0] for row in rows[:n_stored])
+        store.put_many((request, response_of(request, "Neutral, because nobody counted.")) for request in asked)
+        tracemalloc.start()
+        try:
+            report = run_annotation(job, TeacherClient(StoredTeacher(MODEL), store, SAMPLING), folder, Progress(quiet=True))
+            peak = tracemalloc.get_traced_memory()[1] / 1e6
+        finally:
+            tracemalloc.stop()
+    assert (report.splits["train"].n_labels, report.n_rows_left) == (n_stored, n - n_stored)
+    return peak
+
+
+@pytest.mark.parametrize("share_stored", [1, 0])
+def test_a_question_takes_a_fraction_of_a_kilobyte(share_stored, monkeypatch, tmp_path):
+    blocks_of(50, monkeypatch)
+    monkeypatch.setattr("zero_shot_distill.annotate.asked._IN_MEMORY", 2**16)
+    memory_of_questions(tmp_path / "warm", 20, 20)  # imports count, too
+    few, many = (memory_of_questions(tmp_path / str(n), n, n * share_stored) for n in (1_000, 2_000))
+    assert (many - few) * 1e6 / 1_000 < 400, f"{(many - few) * 1e6 / 1_000:.0f} bytes a question"
+
+
+def test_an_iterator_of_requests_is_asked_as_a_list_is(server, tmp_path):
+    server.script = lambda body, n: Scripted(text="Neutral, because nobody has said so.")
+    with (
+        HostedTeacher(MODEL, server.base_url, "sk-x") as teacher,
+        ResponseStore(tmp_path / "responses.sqlite") as store,
+    ):
+        requests = (requests_for(PLAIN, row, TASK, MODEL, SAMPLING)[0] for row in ROWS)
+        assert TeacherClient(teacher, store, SAMPLING).settle(requests).n_asked == len(server.bodies) == len(ROWS)
+
+
+def test_questions_that_wait_are_not_held(server, monkeypatch, tmp_path):
+    blocks_of(2, monkeypatch)
+    monkeypatch.setattr(RequestQueue, "_N_BLOCK", 2)
+    n_held = []
+
+    def scripted_and_counted(body: dict, n: int) -> Scripted:
+        n_held.append(sum(isinstance(one, Request) for one in gc.get_objects()))
+        return Scripted(text="Neutral, because nobody has said so.")
+
+    server.script = scripted_and_counted
+    rows = [Example(str(number), {"premise": f"{number} dogs", "hypothesis": "cats"}, None, None) for number in range(100)]
+    with (
+        HostedTeacher(MODEL, server.base_url, "sk-x", RequestLimits(n_parallel=2)) as teacher,
+        ResponseStore(tmp_path / "responses.sqlite") as store,
+    ):
+        replies = list(read_replies([(PLAIN, row, {}) for row in rows], TASK, TeacherClient(teacher, store, SAMPLING)))
+    assert {reply.reply.label for reply in replies} == {"neutral"}
+    assert (len(n_held), max(n_held) < 50) == (100, True), f"{max(n_held)} of 100 requests at once"
 
 
 def test_replies_on_the_disk_are_those_that_were_put_there(monkeypatch, tmp_path):

@@ -8,9 +8,10 @@ __all__ = ['REPLIES', 'REFERENCE_MODEL', 'PromptsPart', 'AnnotatePart', 'Pipelin
 
 # %% ../nbs/80_pipeline.ipynb #1a30350c
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,7 @@ from .pipeline_students import PipelinePart, StudentsPart, TaggersPart
 from .prompt.library import describe_mix, find_mix, find_templates, pick_templates
 from .prompt.mix import PromptMix
 from .prompt.template import PromptError, PromptTemplate
-from .store.request import OUTCOMES
+from .store.request import OUTCOMES, KeyList
 from .student.unreadable import unreadable_rows
 from .study.notebook import execute_notebook, experiments_dir, notebook_parameters, place_links, write_page
 from .task.load import draw_order, load_examples
@@ -265,15 +266,13 @@ def _confirmed(run: _Run) -> list[str]:
     return json.loads((run.folder / "prompts.json").read_text(encoding="utf-8"))["contenders"]
 
 
-def _requests(run: _Run, pairs: Sequence[tuple[PromptTemplate, Example]], asked: "AnnotationJob | TeacherClient") -> "list[Request]":
-    "List the requests that may be sent for some questions."
+def _requests(run: _Run, pairs: Iterable[tuple[PromptTemplate, Example]], asked: "AnnotationJob | TeacherClient") -> "Iterator[Request]":
+    "Go through the requests that may be sent for some questions."
     from zero_shot_distill.prompt.collect import requests_for
 
-    found = []
     for pair in pairs:
         with suppress(PromptError):  # a row that a template cannot be shown has none
-            found += requests_for(*pair, run.task, asked.model, asked.sampling)
-    return found
+            yield from requests_for(*pair, run.task, asked.model, asked.sampling)
 
 
 def _require_replies(run: _Run, n_open: int, client: "TeacherClient") -> None:
@@ -484,9 +483,9 @@ def _describe_run(run: _Run, opened: OpenedTeacher, store: "ResponseStore", job:
     from zero_shot_distill.annotate.announce import planned_pairs
     from zero_shot_distill.teacher.price import price_of, total_usage
 
-    asked = _requests(run, _prompt_pairs(run, _confirmed(run)), job)
-    asked += job.requests() if job.confidence else _requests(run, planned_pairs(job), job)
-    usage = total_usage(store.get_many(request.key for request in asked).values(), opened.price)
+    annotated = job.requests() if job.confidence else _requests(run, planned_pairs(job), job)
+    asked = chain(_requests(run, _prompt_pairs(run, _confirmed(run)), job), annotated)
+    usage = total_usage(store.replies_of(KeyList(request.key for request in asked)), opened.price)
     reference = price_of(REFERENCE_MODEL) if run.pipeline.teacher.model is None else None
     write_json(
         run.folder / "run.json",

@@ -6,11 +6,15 @@
 __all__ = ['planned_pairs', 'with_stored_replies', 'check_any_stored', 'announce_job']
 
 # %% ../../nbs/4_annotate/07_announce.ipynb #33cfae52
+from array import array
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from .job import AnnotationJob, JobError
-from .plan import Question, planned_questions
+from .plan import QuestionList, planned_questions
+from ..core.again import MadeAgain
 from ..core.progress import Progress
 from ..prompt.announce import announce
 from ..prompt.stored import MOST_LOOKED_UP, stored_by_sampling, with_stored_sampling
@@ -22,21 +26,29 @@ from ..teacher.client import TeacherClient
 def planned_pairs(
     job: AnnotationJob,
     n_pilot: int | None = None,  # at most so many of each template and split, as a forecast asks them; None: all
-) -> list[tuple[PromptTemplate, Example]]:
+) -> Collection[tuple[PromptTemplate, Example]]:  # made anew each time
     "List what an annotation asks about which row, if every reply has a rationale."
-    return [(job.templates[id], job.rows[split][row]) for split, asked in _planned(job, n_pilot).items() for id, row in asked]
+    planned = _planned(job, n_pilot)
+
+    def make() -> Iterator[tuple[PromptTemplate, Example]]:
+        return ((job.templates[id], job.rows[split][row]) for split, asked in planned.items() for id, row in asked)
+
+    return MadeAgain(sum(map(len, planned.values())), make)
 
 
-def _planned(job: AnnotationJob, n_pilot: int | None) -> dict[str, list[Question]]:  # by split
+def _planned(job: AnnotationJob, n_pilot: int | None) -> dict[str, QuestionList]:  # by split
     "List the questions in the order of the shuffled rows."
-    planned: dict[str, list[Question]] = {}
+    planned: dict[str, QuestionList] = {}
     n_taken: Counter[tuple[str, str]] = Counter()
     for split, rows in job.rows.items():
-        place = {row: place for place, row in enumerate(job.mix.order(len(rows)))}
-        for id, row in sorted(planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))), key=lambda asked: place[asked[1]]):
+        questions = planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows)))
+        place = array("I", bytes(4 * len(rows)))  # of each row
+        for number, row in enumerate(job.mix.order(len(rows))):
+            place[row] = number
+        for id, row in (questions[number] for number in sorted(range(len(questions)), key=lambda number: place[questions[number][1]])):
             n_taken[id, split] += 1
             if n_pilot is None or n_taken[id, split] <= n_pilot:
-                planned.setdefault(split, []).append((id, row))
+                planned.setdefault(split, QuestionList()).append((id, row))
     return planned
 
 
@@ -82,11 +94,7 @@ def announce_job(
     n_pilot: int | None = None,  # as for `planned_pairs`
 ) -> None:
     "Say what is about to be asked for an annotation."
-    planned = [
-        (split, question, change)
-        for split, asked in _planned(job, n_pilot).items()
-        for question, changes in zip(asked, job.changes(split, asked), strict=True)
-        for change in changes
-    ]
-    pairs = [(job.templates[id], job.rows[split][row]) for split, (id, row), _ in planned]
-    announce(pairs, job.task, client, progress, [change for *_, change in planned])
+    asked = [job.asked(split, questions) for split, questions in _planned(job, n_pilot).items()]
+    n = sum(map(len, asked))
+    pairs = MadeAgain(n, lambda: ((template, row) for template, row, _ in chain.from_iterable(asked)))
+    announce(pairs, job.task, client, progress, MadeAgain(n, lambda: (change for *_, change in chain.from_iterable(asked))))

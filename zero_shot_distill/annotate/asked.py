@@ -9,15 +9,18 @@ __all__ = ['AskedReplies']
 import os
 import pickle
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 from pathlib import Path
 from typing import IO, Any
 
 from .confidence import replies_of
-from .plan import Question
+from .plan import Known, Question, QuestionList
 from ..core.definition import ZsdError
 from ..prompt.replies import ReadReply
+from ..store.request import KeyList
 from ..task.task import Example
 
 # %% ../../nbs/4_annotate/01_asked.ipynb #a5ced000007
@@ -42,6 +45,19 @@ class _Reader(pickle.Unpickler):
 _IN_MEMORY = 16 * 2**20  # bytes of replies; more go to the disk
 
 
+class _State(IntEnum):
+    "What became of a question: the values of `Known`, and two more."
+
+    WITHOUT = Known.WITHOUT
+    EXPLAINED = Known.EXPLAINED
+    NOT_ASKED = Known.OPEN
+    OPEN = 3  # a reply may still come, or a vote of it
+    OPEN_EXPLAINED = 4  # likewise, and a vote that is there has a rationale
+
+
+_TO_KNOWN = bytes.maketrans(bytes([_State.OPEN, _State.OPEN_EXPLAINED]), bytes([Known.OPEN]) * 2)
+
+
 class AskedReplies(Mapping[Question, ReadReply]):
     "The replies to the questions of a split, in the order of asking. Close it where it is no longer needed."
 
@@ -51,16 +67,35 @@ class AskedReplies(Mapping[Question, ReadReply]):
         folder: Path | None = None,  # has room for the replies, about a kilobyte each; None: where the system keeps temporary files
     ):
         self._rows, self._folder = rows, folder
-        self._starts: dict[Question, int] = {}  # where a reply begins in the file
+        self._asked = QuestionList()
+        self._starts: dict[str, array[int]] = {}  # template id -> where the reply for each row begins in the file
+        self._states: dict[str, bytearray] = {}  # template id -> for each row one of `_State`
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115 — `close` closes it
-        self.explained: dict[Question, bool] = {}  # whether the reply has a rationale
-        self.open: dict[Question, ReadReply] = {}  # that may still come, or a vote of theirs
-        self.keys_answered: dict[bytes, None] = {}  # of the requests that were answered, each once
+        self.keys_answered = KeyList()  # of the requests that were answered
 
     @property
-    def known(self) -> dict[Question, bool]:
-        "Tell of each reply that will not change whether it has a rationale, as `plan.explained_by` does."
-        return {question: had for question, had in self.explained.items() if question not in self.open} if self.open else self.explained
+    def known(self) -> dict[str, bytes]:
+        "Tell by template and row, as one of `Known`, whether there is a reply that will not change and whether it has a rationale."
+        return {id: states.translate(_TO_KNOWN) for id, states in self._states.items()}
+
+    @property
+    def n_rows_open(self) -> int:
+        "Count the rows that a reply, or a vote of it, may still come for."
+        return sum(max(states) >= _State.OPEN for states in zip(*self._states.values(), strict=True))
+
+    def open_replies(self) -> Iterator[ReadReply]:
+        "Go through the replies that may still come, or of which a vote may."
+        for id, row in self._asked:
+            if self._states[id][row] >= _State.OPEN:
+                yield self[id, row]
+
+    def has_rationale(self, question: Question) -> bool:
+        "Tell whether a reply, or a vote of it, has a rationale."
+        return self._state(question) in (_State.EXPLAINED, _State.OPEN_EXPLAINED)
+
+    def _state(self, question: Question) -> int:
+        id, row = question
+        return self._states[id][row] if id in self._states and row < len(self._rows) else _State.NOT_ASKED
 
     def add(
         self,
@@ -70,15 +105,23 @@ class AskedReplies(Mapping[Question, ReadReply]):
         with self._writing():
             self._file.seek(0, os.SEEK_END)
         for question, read in replies:  # which may ask for them: its faults are not those of the file
-            self.explained[question] = read.has_rationale
-            if read.is_open:
-                self.open[question] = read
-            self.keys_answered |= {bytes.fromhex(one.response.key): None for one in replies_of(read) if one.response}
+            self.keys_answered.extend(one.response.key for one in replies_of(read) if one.response)
             with self._writing():
-                self._starts[question] = self._file.tell()
+                start = self._file.tell()
                 _Writer(self._file, pickle.HIGHEST_PROTOCOL).dump(read)
+            self._note(question, read, start)
         with self._writing():
             self._file.flush()
+
+    def _note(self, question: Question, read: ReadReply, start: int) -> None:
+        id, row = question
+        if id not in self._states:
+            self._states[id] = bytearray([_State.NOT_ASKED]) * len(self._rows)
+            self._starts[id] = array("Q", bytes(8 * len(self._rows)))
+        self._asked.append(question)
+        self._starts[id][row] = start
+        states = (_State.OPEN, _State.OPEN_EXPLAINED) if read.is_open else (_State.WITHOUT, _State.EXPLAINED)
+        self._states[id][row] = states[read.has_rationale]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -90,14 +133,20 @@ class AskedReplies(Mapping[Question, ReadReply]):
             raise ZsdError(f"{where}: the replies cannot be put aside ({error.strerror}); {mend}") from error
 
     def __getitem__(self, question: Question) -> ReadReply:
-        self._file.seek(self._starts[question])
-        return _Reader(self._file, self._rows[question[1]]).load()
+        if question not in self:
+            raise KeyError(question)
+        id, row = question
+        self._file.seek(self._starts[id][row])
+        return _Reader(self._file, self._rows[row]).load()
+
+    def __contains__(self, question: object) -> bool:
+        return self._state(question) != _State.NOT_ASKED
 
     def __iter__(self) -> Iterator[Question]:
-        return iter(self._starts)
+        return iter(self._asked)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._asked)
 
     def close(self) -> None:
         "Give up the file."

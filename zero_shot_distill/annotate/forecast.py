@@ -127,7 +127,7 @@ class _Split:
     def wanted(
         self,
         n_explained: int,  # rationales that are wanted
-        likely: Mapping[int, float],  # row -> probability that its reply has a rationale
+        likely: Sequence[float],  # of each row: probability that its reply has a rationale
     ) -> dict[str, list[int]]:  # template id -> rows, in the order of the shuffled rows
         "List the questions that are asked of the teacher, by template."
         found: dict[str, list[int]] = {}
@@ -165,7 +165,7 @@ def forecast(
     n_rows = len(split.examples)
     read = dict(split.imported)
     while True:  # again where the pilot shows that more rows must be asked for a rationale, by templates that it did not ask
-        likely = likely_explained(job.mix, n_rows, explained_by(read))
+        likely = likely_explained(job.mix, n_rows, explained_by(read, n_rows))
         wanted = split.wanted(job.rate.n_wanted(n_rows), likely)
         pilot = [(id, row) for id, rows in wanted.items() for row in rows[:n_pilot] if (id, row) not in read]
         if not pilot:
@@ -293,7 +293,7 @@ def _explained_less(
     plan: Totals,
     split: _Split,
     questions: Mapping[str, Questions],
-    likely: Mapping[int, float],  # row -> probability that its reply has a rationale
+    likely: Sequence[float],  # of each row: probability that its reply has a rationale
     price: Price | None,
 ) -> Scenario | None:  # None: the plan has no more explanations than that
     "Predict the plan with fewer explanations."

@@ -12,7 +12,7 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from zero_shot_distill.annotate.plan import (
     MAX_SILENT_REPLIES,
     ExplanationRate,
     Question,
+    QuestionList,
     likely_explained,
     planned_questions,
     silent_templates,
@@ -44,6 +45,7 @@ from zero_shot_distill.annotate.rows import (
     written_annotations,
 )
 from .worth import confidence_worth
+from ..core.again import MadeAgain
 from ..core.definition import DefinitionError, ZsdError
 from ..core.display import result_html, result_text, table_html, table_text
 from ..core.files import fingerprint, write_json, write_text
@@ -55,7 +57,7 @@ from ..prompt.mix import PromptMix
 from ..prompt.replies import ReadReply
 from ..prompt.template import PromptError, PromptTemplate
 from ..stats.total import Estimate, Stratum, predict_total
-from ..store.request import Request, Response
+from ..store.request import KeyList, Request, Response
 from ..store.store import ResponseStore
 from ..task.task import Example, Task, load_task
 from ..teacher.budget import reply_limit
@@ -121,28 +123,40 @@ class AnnotationJob:
     def changes(
         self,
         split: str,  # one of `rows`
-        questions: Sequence[Question],
-    ) -> list[Sequence[Mapping[str, Any]]]:  # for each question and each of its replies: sampling parameters that are other than the job's
+        questions: Iterable[Question],
+    ) -> Iterator[
+        Sequence[Mapping[str, Any]]
+    ]:  # for each question and each of its replies: sampling parameters that are other than the job's
         "Say how often each question is asked, and how: those for a label as the confidence wants it, those for a rationale alone once."
-        if self.confidence is None:
-            return [({},)] * len(questions)
-        rows, assigned = self.rows[split], self.mix.assign(len(self.rows[split]))
-        return [self.confidence.changes(self.sampling, rows[row].id) if assigned[row][0] == id else ({},) for id, row in questions]
+        rows, assigned = self.rows[split], self.mix.assign(len(self.rows[split])) if self.confidence else []
+        for id, row in questions:
+            is_for_label = self.confidence and assigned[row][0] == id
+            yield self.confidence.changes(self.sampling, rows[row].id) if is_for_label else ({},)
+
+    def asked(
+        self,
+        split: str,  # one of `rows`
+        questions: Collection[Question],
+    ) -> Collection[tuple[PromptTemplate, Example, Mapping[str, Any]]]:  # made anew each time; the last: as `changes` says
+        "List what is asked for some questions, one after the other for those that are asked several times."
+
+        def make() -> Iterator[tuple[PromptTemplate, Example, Mapping[str, Any]]]:
+            for (id, row), changes in zip(questions, self.changes(split, questions), strict=True):
+                yield from ((self.templates[id], self.rows[split][row], change) for change in changes)
+
+        return MadeAgain(sum(map(len, self.changes(split, questions))), make)
 
     def requests(
         self,
-        questions: Mapping[str, Iterable[Question]] | None = None,  # split -> some of its questions; None: all that may be asked
+        questions: Mapping[str, Collection[Question]] | None = None,  # split -> some of its questions; None: all that may be asked
     ) -> Iterator[Request]:  # none for a row that a template cannot be shown
         "Go through the requests that may be sent for some questions."
         if questions is None:
             questions = {split: planned_questions(self.mix, len(rows)) for split, rows in self.rows.items()}
-        for split, asked in questions.items():
-            for (id, row), changes in zip(asked, self.changes(split, list(asked)), strict=True):
+        for split, some in questions.items():
+            for template, row, change in self.asked(split, some):
                 with suppress(PromptError):
-                    for change in changes:
-                        yield from requests_for(
-                            self.templates[id], self.rows[split][row], self.task, self.model, {**self.sampling, **change}
-                        )
+                    yield from requests_for(template, row, self.task, self.model, {**self.sampling, **change})
 
     def check_client(
         self,
@@ -168,17 +182,15 @@ def _in_blocks(replies: Iterator[ReadReply], read_again: ReadAgain) -> Iterator[
 def ask_questions(
     job: AnnotationJob,
     split: str,  # one of `job.rows`
-    questions: Sequence[Question],
+    questions: Collection[Question],
     client: TeacherClient,  # asks only for replies that are not stored
     on_progress: OnProgress | None = None,  # called as replies arrive
     read_again: ReadAgain | None = None,  # reads the replies by the rules that `job.profile` names; None: by ours
 ) -> Iterator[tuple[Question, ReadReply]]:  # a `SureReply` where a confidence is asked for. Raises as `TeacherClient.ask`
     "Ask some questions, as often as the job says, all of them at once, then read the replies one by one."
-    several = job.changes(split, questions)
-    pairs = [(job.templates[id], job.rows[split][row]) for (id, row), changes in zip(questions, several, strict=True) for _ in changes]
-    replies = read_replies(pairs, job.task, client, on_progress, [change for changes in several for change in changes])
+    replies = read_replies(job.asked(split, questions), job.task, client, on_progress)
     arrived = _in_blocks(replies, read_again) if read_again else replies
-    for question, changes in zip(questions, several, strict=True):
+    for question, changes in zip(questions, job.changes(split, questions), strict=True):
         samples = list(islice(arrived, len(changes)))
         is_for_label = changes[0] != {}
         counted = settled(job.confidence, samples, job.task.is_right, job.task.metric == "entities") if is_for_label else samples[0]
@@ -203,14 +215,14 @@ def ask_split(
             # A question without a reply may have one next time: it is not replaced by another row.
             known = read.known
             likely = likely_explained(mix, len(examples), known)
-            new = [question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read]
+            new = QuestionList(question for question in planned_questions(mix, len(examples), n_wanted, likely) if question not in read)
             if read and (silent := {id for id, _ in new} & silent_templates(mix, known)):
                 for id in sorted(silent - told):
                     client.options.on_message(
                         f"template {id} gave no rationale in its first {MAX_SILENT_REPLIES} replies; not asking it for more"
                     )
                 told |= silent
-                new = [question for question in new if question[0] not in silent]
+                new = QuestionList(question for question in new if question[0] not in silent)
             if not new:
                 held.pop_all()  # whoever asked closes it
                 return read
@@ -231,8 +243,8 @@ def annotated_rows(
     "Make the training rows of a split, with the rationales that the explanation rate keeps."
     examples, mix = job.rows[split], job.mix
     assigned = mix.assign(len(examples))
-    explained = [row for row in mix.order(len(examples)) if read.explained.get((assigned[row][1], row))]
-    left_out = frozenset(explained) - job.rate.kept(explained, len(examples))
+    explained = array("I", (row for row in mix.order(len(examples)) if read.has_rationale((assigned[row][1], row))))
+    left_out = frozenset(explained[job.rate.n_kept(len(explained), len(examples)) :])
     for row, (example, (label_id, explanation_id)) in enumerate(zip(examples, assigned, strict=True)):
         for_label = read[label_id, row]
         for_rationale = for_label if explanation_id == label_id else read.get((explanation_id, row))
@@ -241,15 +253,12 @@ def annotated_rows(
 # %% ../../nbs/4_annotate/02_job.ipynb #c4ae13d5
 def find_unanswered(
     read: Mapping[str, AskedReplies],  # split -> replies, from `ask_split`
-) -> list[Unanswered]:  # in the order of asking
-    "List the questions without a reply; one that is asked several times may be there several times."
-    return [
-        Unanswered(split, reply.example.id, reply.template_id, reply.reason)
-        for split, asked in read.items()
-        for counted in asked.open.values()
-        for reply in replies_of(counted)
-        if reply.is_open
-    ]
+) -> Iterator[Unanswered]:  # in the order of asking
+    "Go through the questions without a reply; one that is asked several times may be there several times."
+    for split, asked in read.items():
+        for reply in (reply for counted in asked.open_replies() for reply in replies_of(counted)):
+            if reply.is_open:
+                yield Unanswered(split, reply.example.id, reply.template_id, reply.reason)
 
 # %% ../../nbs/4_annotate/02_job.ipynb #93b57162
 @dataclass
@@ -286,13 +295,6 @@ class _Taken:
         bounds = (self.price.cost_usd(0, tokens) for tokens in (longer, self.fewest))
         return predict_total([Stratum(np.arange(n), np.array(self.costs), n + np.arange(n_left), np.zeros(n_left), *bounds)])
 
-
-def _responses(read: Mapping[str, AskedReplies], store: ResponseStore) -> Iterator[Response]:
-    "Go through the responses as they are stored now, each once: rows with the same words share one."
-    keys = iter(dict.fromkeys(key for asked in read.values() for key in asked.keys_answered))
-    while block := [key.hex() for key in islice(keys, _N_BLOCK)]:
-        yield from store.get_many(block).values()
-
 # %% ../../nbs/4_annotate/02_job.ipynb #739ef57a
 def report_annotation(
     job: AnnotationJob,
@@ -305,8 +307,9 @@ def report_annotation(
     "Count what an annotation brought and took, by what the store holds."
     price = client.options.price
     taken = _Taken(price)
-    usage = total_usage(taken.asked_here(_responses(read, client.store)), price)  # which counts what is taken on the way
-    left = find_unanswered(read)
+    keys = KeyList(key for asked in read.values() for key in asked.keys_answered)
+    usage = total_usage(taken.asked_here(client.store.replies_of(keys)), price)  # which counts what is taken on the way
+    n_left = sum(1 for _ in find_unanswered(read))
     open_attempts = client.store.open_attempts(request.key for request in job.requests(read))
     return AnnotationReport(
         id=job.id,
@@ -318,8 +321,8 @@ def report_annotation(
         n_open_attempts=taken.n_open_attempts + sum(open_attempts.values()),
         usage=usage,
         price=price and price.source,
-        n_rows_left=len({(question.split, question.row) for question in left}),
-        left_usd=taken.left_usd(len(left), job.sampling),
+        n_rows_left=sum(asked.n_rows_open for asked in read.values()),
+        left_usd=taken.left_usd(n_left, job.sampling),
         notes=tuple(dict.fromkeys(notes)),
         n_choices=len(job.task.choices),
     )

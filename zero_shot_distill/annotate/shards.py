@@ -98,9 +98,7 @@ _N_BLOCK = 500  # questions that are looked up at a time
 def _planned(job: AnnotationJob) -> Iterator[tuple[PromptTemplate, Example, Mapping[str, Any]]]:
     "Go through what `run_annotation` asks first: template, row, and changed sampling parameters."
     for split, rows in job.rows.items():
-        questions = planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows)))
-        for (id, row), changes in zip(questions, job.changes(split, questions), strict=True):
-            yield from ((job.templates[id], rows[row], change) for change in changes)
+        yield from job.asked(split, planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))))
 
 
 def write_shards(

@@ -6,7 +6,7 @@
 __all__ = ['SECONDS_ELSEWHERE', 'SECONDS_OF_A_LIST', 'describe_questions', 'announce']
 
 # %% ../../nbs/3_prompt/08_announce.ipynb #a47c0c72
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -54,11 +54,13 @@ def describe_questions(
 
 
 def announce(
-    pairs: Sequence[tuple[PromptTemplate, Example]],  # what is about to be asked, about which row
+    pairs: Collection[tuple[PromptTemplate, Example]],  # what is about to be asked, about which row
     task: Task,  # of the rows
     client: TeacherClient,  # that will be asked
     progress: Progress,  # where it is said
-    changes: Sequence[Mapping[str, Any]] = (),  # for each pair, sampling parameters that are other than the client's; empty: none anywhere
+    changes: Collection[
+        Mapping[str, Any]
+    ] = (),  # for each pair, sampling parameters that are other than the client's; empty: none anywhere
 ) -> None:
     "Look up which questions are stored, and say what will be asked."
     if progress.quiet:

@@ -7,19 +7,20 @@ __all__ = ['requests_for', 'imported_for', 'read_replies', 'collect_replies', 'm
            'run_experiment', 'stored_replies']
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #3b6b00b6
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
 
+from ..core.again import MadeAgain
 from ..core.definition import DataError
 from ..core.progress import OnProgress
 from .parse import PatternTimeouts, ReadFault
 from .replies import ReadReply, Replies, read_each, unanswered
 from .template import PromptError, PromptTemplate, fill, render, response_format
-from ..store.request import Request, imported_request
+from ..store.request import KeyList, Request, imported_request
 from ..store.store import ResponseStore
 from ..task.load import load_examples, load_whole
 from ..task.task import Example, Task
@@ -127,83 +128,101 @@ def _blocks(asked: Iterable[tuple[PromptTemplate, Example, Mapping[str, Any]]], 
 class _Questions:
     "The questions of one call: asked a block at a time, then read by what was asked."
 
-    def __init__(self, asked: Sequence[tuple[PromptTemplate, Example, Mapping[str, Any]]], task: Task, client: TeacherClient):
+    def __init__(self, asked: Collection[tuple[PromptTemplate, Example, Mapping[str, Any]]], task: Task, client: TeacherClient):
         self.asked, self.task, self.client = asked, task, client
         self._held = list(_blocks(asked, task, client)) if len(asked) <= _N_BLOCK else None
-        self.keys: list[bytes | None] = []  # of the request that counts for each question; None: it cannot be asked
+        self.keys = KeyList()  # of the request that counts for each question; empty: it cannot be asked
+        self.is_missing = bytearray()  # of each question, whether there is no reply to that request
         self.not_asked: dict[int, ReadReply] = {}  # by place
         self.failures: dict[str, AskError] = {}
-        self.plain: dict[bytes, bytes] = {}  # key of a request whose schema the server refused -> key of the plain one
 
     def blocks(self) -> Iterable[_Block]:
         return _blocks(self.asked, self.task, self.client) if self._held is None else self._held
 
     def ask(self, on_progress: OnProgress | None) -> None:
         "Ask for what is not stored, by schema first."
-        self.failures |= self.client.settle(self._chosen(), on_progress).failures
-        if any(failure.kind == ErrorKind.SCHEMA for failure in self.failures.values()):
-            self.failures |= self.client.settle(self._in_plain_form(), on_progress).failures
+        n_stored = self._choose()
+        chosen = MadeAgain(sum(self.is_missing), self._missing)
+        self.failures |= self.client.settle(chosen, on_progress, n_stored).failures
+        if refused := {key for key, failure in self.failures.items() if failure.kind == ErrorKind.SCHEMA}:
+            self._choose_plain(refused)
+            plain = MadeAgain(sum(self.is_missing), self._missing)
+            self.failures |= self.client.settle(plain, on_progress).failures
 
-    def _chosen(self) -> Iterator[Request]:
+    def _choose(self) -> int:  # replies that are stored
+        n_stored = 0
         has_schema = any(template.reply_schema for template, *_ in self.asked)
         is_refused = has_schema and any(_is_schema_refused(list(block.ways.values()), self.client.store) for block in self.blocks())
         for block in self.blocks():
             chosen, start = block.choose(self.client, is_refused), len(self.keys)
             self.not_asked |= {start + place: read for place, read in block.not_asked.items()}
-            self.keys += [bytes.fromhex(chosen[place].key) if place in chosen else None for place in range(len(block.asked))]
-            yield from chosen.values()
+            self.keys.extend(chosen[place].key if place in chosen else "" for place in range(len(block.asked)))
+            missing = {request.key for request in self.client.store.missing(chosen.values(), self.client.options.retry_outcomes)}
+            self.is_missing += bytes(place in chosen and chosen[place].key in missing for place in range(len(block.asked)))
+            n_stored += len(chosen) - len(missing)
+        return n_stored
 
-    def _in_plain_form(self) -> Iterator[Request]:
-        refused = {bytes.fromhex(key) for key, failure in self.failures.items() if failure.kind == ErrorKind.SCHEMA}
-        for way in (way for block in self.blocks() for way in block.ways.values() if len(way) > 1):
-            if (key := bytes.fromhex(way[0].key)) in refused:
-                self.plain[key] = bytes.fromhex(way[-1].key)
-                yield way[-1]
+    def _choose_plain(self, refused: Collection[str]) -> None:
+        "Let the plain requests count where the schema was refused; these alone may be missing now."
+        was_missing, self.is_missing = self.is_missing, bytearray(len(self.keys))
+        for place, ways in self._ways(was_missing):
+            if self.keys[place] in refused:
+                self.keys[place] = ways[-1].key
+                self.is_missing[place] = True
+
+    def _ways(self, of: bytearray) -> Iterator[tuple[int, tuple[Request, ...]]]:
+        "Make the requests of some questions anew, with the place of each."
+        for place, (template, example, change) in compress(enumerate(self.asked), of):
+            yield place, requests_for(template, example, self.task, self.client.model, {**self.client.sampling, **change})
+
+    def _missing(self) -> Iterator[Request]:
+        for place, ways in self._ways(self.is_missing):
+            yield next(way for way in ways if way.key == self.keys[place])
 
     def read(self) -> Iterator[ReadReply]:
         "Read what the store holds."
-        timeouts = PatternTimeouts()
-        for start in range(0, len(self.asked), _N_BLOCK):
-            keys = [key and self.plain.get(key, key).hex() for key in self.keys[start : start + _N_BLOCK]]
-            pairs = [(template, row) for template, row, _ in self.asked[start : start + _N_BLOCK]]
+        timeouts, remaining, start = PatternTimeouts(), iter(self.asked), 0
+        while some := [(template, row) for template, row, _ in islice(remaining, _N_BLOCK)]:
+            keys = self.keys[start : start + len(some)]
             responses = self.client.store.get_many(filter(None, keys))
-            each = ((*pair, responses[key]) for pair, key in zip(pairs, keys, strict=True) if key in responses)
+            each = ((*pair, responses[key]) for pair, key in zip(some, keys, strict=True) if key in responses)
             replies = read_each(each, self.task, timeouts=timeouts)
-            for place, ((template, row), key) in enumerate(zip(pairs, keys, strict=True), start):
+            for place, ((template, row), key) in enumerate(zip(some, keys, strict=True), start):
                 if key in responses:
                     yield next(replies)
-                elif key is None:
+                elif not key:
                     yield self.not_asked[place]
                 else:
                     yield unanswered(template.id, row, ReadFault.NO_RESPONSE, str(self.failures.get(key, "")))
+            start += len(some)
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #67cf7e63
 def read_replies(
-    pairs: Sequence[tuple[PromptTemplate, Example]],  # what to ask about which row
+    asked: Collection[
+        tuple[PromptTemplate, Example, Mapping[str, Any]]
+    ],  # template, row, sampling parameters that are other than the client's; gone through several times
     task: Task,  # of the rows
     client: TeacherClient,  # asks only for replies that are not stored, with its sampling parameters
     on_progress: OnProgress | None = None,  # called as replies arrive; begins anew where the server refused the schema
-    changes: Sequence[Mapping[str, Any]] = (),  # for each pair, sampling parameters that are other than the client's; empty: none anywhere
-) -> Iterator[ReadReply]:  # one for each pair, in order; a row that a template cannot be shown has a reason. Raises as the teacher does
+) -> Iterator[ReadReply]:  # one for each, in order; a row that a template cannot be shown has a reason. Raises as the teacher does
     """Ask for the replies that are not stored, by JSON schema where the template has one and the server takes it, then read all of them.
 
-    All are asked before the first is read. Any number: in memory are the keys of all requests, the requests that are not stored, and `_N_BLOCK` replies.
+    All are asked before the first is read. Any number: in memory are 33 bytes a question (some 150 for a moment before the first is asked), why questions
+    failed or cannot be asked, and `_N_BLOCK` requests and replies; of a teacher that reuses prefixes or is asked by batch, all requests that are not stored.
     """
-    asked = [(template, row, change) for (template, row), change in zip(pairs, changes or repeat({}), strict=bool(changes))]
     questions = _Questions(asked, task, client)
     questions.ask(on_progress)
     yield from questions.read()
 
 
 def collect_replies(
-    pairs: Sequence[tuple[PromptTemplate, Example]],  # as for `read_replies`
+    pairs: Iterable[tuple[PromptTemplate, Example]],  # what to ask about which row
     task: Task,
     client: TeacherClient,
     on_progress: OnProgress | None = None,
-    changes: Sequence[Mapping[str, Any]] = (),
 ) -> Replies:  # one for each pair, in order
     "Read all replies as `read_replies` does, and hold them."
-    return Replies(read_replies(pairs, task, client, on_progress, changes), task.is_right)
+    return Replies(read_replies([(*pair, {}) for pair in pairs], task, client, on_progress), task.is_right)
 
 # %% ../../nbs/3_prompt/05_collect.ipynb #724022c3
 def missing_ways(

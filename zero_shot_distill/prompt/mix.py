@@ -57,9 +57,10 @@ class PromptMix(BaseModel):
         "Assign a template to each row: the shares in order over the shuffled rows, the remainder to the last."
         order = self.order(n_rows)
         labels, explanations = (self._spread(shares, n_rows) for shares in (self.label, self.explanation))
-        assigned = [("", "")] * n_rows
-        for place, row in enumerate(order):
-            assigned[row] = (labels[place], explanations[place])
+        assigned, held = [("", "")] * n_rows, {}
+        for row, *both in zip(order, labels, explanations, strict=True):
+            pair = tuple(both)
+            assigned[row] = held.setdefault(pair, pair)  # one pair of ids, however many rows have it
         return assigned
 
     def order(
@@ -76,7 +77,7 @@ class PromptMix(BaseModel):
     @staticmethod
     def _spread(shares: dict[str, float], n_rows: int) -> list[str]:
         ids = [id for id, share in shares.items() for _ in range(int(share * n_rows))]
-        return ids + [next(reversed(shares))] * (n_rows - len(ids))
+        return (ids + [next(reversed(shares))] * (n_rows - len(ids)))[:n_rows]  # shares may sum to a millionth more than one
 
 # %% ../../nbs/3_prompt/02_mix.ipynb #61b612c1
 def load_mix(

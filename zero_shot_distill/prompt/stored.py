@@ -6,9 +6,10 @@
 __all__ = ['MOST_LOOKED_UP', 'stored_by_sampling', 'with_stored_sampling', 'rows_begun_with']
 
 # %% ../../nbs/3_prompt/07_stored.ipynb #ca9195e0
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -23,12 +24,12 @@ MOST_LOOKED_UP = 5_000  # questions, spread evenly where there are more
 
 
 def stored_by_sampling(
-    pairs: Sequence[tuple[PromptTemplate, Example]],  # what is to be asked, about which row
+    pairs: Collection[tuple[PromptTemplate, Example]],  # what is to be asked, about which row
     task: Task,  # of the rows
     client: TeacherClient,  # whose store is read; its model counts
 ) -> list[tuple[dict[str, Any], frozenset[int]]]:  # (sampling parameters, numbers of the pairs that are stored): the client's own first
     "Find which questions have a stored reply, by the sampling parameters that it was asked with. Imported replies count as the client's own."
-    looked_up = dict(list(enumerate(pairs))[:: _step(pairs)])
+    looked_up = dict(islice(enumerate(pairs), 0, None, _step(pairs)))
     own = _stored(looked_up, task, client, client.sampling, with_imported=True)
     found = [(dict(client.sampling), own)]
     if len(own) < len(looked_up):
@@ -38,7 +39,7 @@ def stored_by_sampling(
     return found
 
 
-def _step(pairs: Sequence[object]) -> int:
+def _step(pairs: Collection[object]) -> int:
     "Say the how manieth of the questions are looked up."
     return max(1, -(-len(pairs) // MOST_LOOKED_UP))
 
@@ -62,7 +63,7 @@ def _stored(
 
 # %% ../../nbs/3_prompt/07_stored.ipynb #073ef5f2
 def with_stored_sampling(
-    pairs: Sequence[tuple[PromptTemplate, Example]],  # what is to be asked, about which row
+    pairs: Collection[tuple[PromptTemplate, Example]],  # what is to be asked, about which row
     task: Task,  # of the rows
     client: TeacherClient,  # that will be asked, with the sampling parameters that the user has named, or the default ones
     may_change: bool,  # the user has named none
@@ -73,7 +74,7 @@ def with_stored_sampling(
     if not others:
         return client
     other, elsewhere = max(others, key=lambda found: len(found[1] - stored))
-    n, n_looked_up = len(elsewhere - stored), len(pairs[:: _step(pairs)])
+    n, n_looked_up = len(elsewhere - stored), len(range(0, len(pairs), _step(pairs)))
     there, here = _difference(own, other), _difference(other, own)
     if may_change and not stored:
         on_message(

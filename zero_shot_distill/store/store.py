@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from .database import StoreError, StoreFile
-from .request import AttemptResult, Request, Response
+from .request import AttemptResult, KeyList, Request, Response
 
 # %% ../../nbs/1_store/01_store.ipynb #acae54e37e7d407bbb7b55eff062a284
 _LONGEST_CLAIM = timedelta(minutes=15)  # for a claim whose process cannot be seen
@@ -289,6 +289,15 @@ class StoredReplies(StoreFile):
                     stored = {key for (key,) in _select(connection, "SELECT key FROM responses WHERE key IN", list(block))}
             yield from (request for key, request in block.items() if key not in stored)
 
+    def replies_of(
+        self,
+        keys: KeyList,  # of requests, any number, repetitions allowed
+    ) -> Iterator[Response]:  # each once; what is not stored is left out
+        "Go through stored replies, as they are now, a block at a time."
+        places = iter(keys.first_places())
+        while block := [keys[place] for place in islice(places, _KEYS_A_QUERY)]:
+            yield from self.get_many(block).values()
+
     def requests_of(
         self,
         keys: Iterable[str],  # `Response.key`
@@ -343,13 +352,16 @@ class StoredReplies(StoreFile):
 
     def open_attempts(
         self,
-        keys: Iterable[str],  # `Request.key`
+        keys: Iterable[str],  # `Request.key`, any number: they are taken in blocks
         with_batches: bool = True,  # False: without those that a provider's batch is working on
     ) -> dict[str, int]:  # key -> attempts, where there are any
         "Count the attempts that may have been charged and brought no reply (yet), of requests without a reply."
         n_open = "n_open" if with_batches else "n_open - (coalesce(holder, '') LIKE 'batch:%')"
-        with self.reading() as connection:
-            return dict(_select(connection, f"SELECT key, {n_open} FROM attempts WHERE {n_open} > 0 AND key IN", list(keys)))
+        remaining, found = iter(keys), {}
+        while block := list(islice(remaining, _KEYS_A_QUERY)):
+            with self.reading() as connection:
+                found |= _select(connection, f"SELECT key, {n_open} FROM attempts WHERE {n_open} > 0 AND key IN", block)
+        return found
 
     def __len__(self) -> int:
         "Count the stored replies."

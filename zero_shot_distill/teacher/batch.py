@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 
+from ..core.again import MadeAgain
 from ..core.progress import OnProgress
 from ..store.request import AttemptResult, Request, Response
 from ..store.store import ResponseStore
@@ -380,11 +381,12 @@ class _BatchRun:
 # %% ../../nbs/2_teacher/10_batch.ipynb #9debcdec
 def settle_by_batch(
     teacher: Teacher,  # at a provider that has batches
-    requests: Iterable[Request],  # any number: only those are held that are missing; repetitions are asked once
+    requests: Collection[Request],  # any number, gone through twice: only those are held that are missing; repetitions are asked once
     store: ResponseStore,  # read first; each reply is written to it before it counts
     on_progress: OnProgress
     | None = None,  # called with (questions settled, questions that were missing, how the batches stand and the cost so far)
     options: AskOptions = AskOptions(),  # price, budget, what is asked again
+    n_known: int = 0,  # replies to other questions of the same work that are stored: the teacher has worked once
     poll_s: float = 5.0,  # seconds before the first look at a batch; later ones are up to twelve times as far apart
 ) -> Settled:
     """Ask by provider's batches for every reply that the store does not hold, and wait for all of them, up to a day.
@@ -394,7 +396,8 @@ def settle_by_batch(
     """
     if not teacher.is_offline and not isinstance(teacher, HostedTeacher):
         raise TeacherSettingsError(f"{teacher.where}: has no batches; run without --via batch")
-    missing, n_stored = missing_requests((check_request(teacher, request) for request in requests), store, options.retry_outcomes)
+    checked = MadeAgain(len(requests), lambda: (check_request(teacher, request) for request in requests))
+    missing, n_stored = missing_requests(checked, store, options.retry_outcomes)
     if not missing or teacher.is_offline:
         return Settled({request.key: OFFLINE for request in missing})
     run = _BatchRun(call := _Call(teacher, missing, store, options, poll_s))
@@ -402,7 +405,7 @@ def settle_by_batch(
     if options.budget:
         options.budget.refresh(store)
     questions, error = call.questions, call.questions.last_error
-    if error and error.kind != ErrorKind.SCHEMA and not questions.n_asked and not n_stored:
+    if error and error.kind != ErrorKind.SCHEMA and not questions.n_asked and not n_stored + n_known:
         if error.kind in (ErrorKind.SETTINGS, ErrorKind.FORBIDDEN):
             raise TeacherSettingsError(error.reason)
         raise TeacherError(f"{teacher.where}: none of the {len(missing)} questions was answered: {error.reason}")

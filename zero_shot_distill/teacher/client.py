@@ -7,7 +7,7 @@ __all__ = ['TeacherClient']
 
 # %% ../../nbs/2_teacher/12_client.ipynb #70163838
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,8 +73,9 @@ class TeacherClient:
 
     def settle(
         self,
-        requests: Iterable[Request],  # any number: only those are held that are missing; repetitions are asked once
+        requests: Collection[Request],  # any number, gone through twice where some are missing; repetitions are asked once
         on_progress: OnProgress | None = None,  # as for `ask`
+        n_known: int = 0,  # replies to other questions of the same work that are stored: the teacher has worked once
     ) -> Settled:
         "Ask like `ask`, and leave the replies in the store."
         if self.options.via not in ("chat", "batch"):
@@ -82,8 +83,8 @@ class TeacherClient:
                 f"via {self.options.via!r}: there are chat (at once) and batch (within a day, cheaper at most providers)"
             )
         if self.options.via == "batch":
-            return settle_by_batch(self.teacher, requests, self.store, on_progress, self.options)
-        return _settle_by_chat(self, requests, on_progress)
+            return settle_by_batch(self.teacher, requests, self.store, on_progress, self.options, n_known)
+        return _settle_by_chat(self, requests, on_progress, n_known)
 
     def ask_each(
         self,
@@ -115,7 +116,7 @@ class TeacherClient:
             await asyncio.to_thread(run.stop)
 
 # %% ../../nbs/2_teacher/12_client.ipynb #fc5206a6
-def _settle_by_chat(client: TeacherClient, requests: Iterable[Request], on_progress: OnProgress | None) -> Settled:
+def _settle_by_chat(client: TeacherClient, requests: Collection[Request], on_progress: OnProgress | None, n_known: int) -> Settled:
     "Ask for every reply that the store does not hold, one chat completion each."
     teacher, store, options = client.teacher, client.store, client.options
     missing, n_stored = missing_requests(requests, store, options.retry_outcomes)
@@ -130,7 +131,7 @@ def _settle_by_chat(client: TeacherClient, requests: Iterable[Request], on_progr
             _ = teacher.client
             on_progress(0, len(missing))
     # What is stored shows that the teacher has worked once: a few bad rows that are left over must not stop a run.
-    run = Run(teacher, in_order(teacher, missing), store, options, n_known=n_stored)
+    run = Run(teacher, in_order(teacher, missing), store, options, n_known=n_stored + n_known)
     try:
         while answers := run.take():
             for answer in answers:

@@ -8,11 +8,12 @@ __all__ = ['Answer', 'RequestQueue', 'check_request', 'missing_requests', 'in_or
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #464857d3
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 
-from ..store.request import Request, Response
+from ..core.again import MadeAgain
+from ..store.request import KeyList, Request, Response
 from ..store.store import ResponseStore
 from .completion import AskError
 from .retry import Question
@@ -138,17 +139,23 @@ _N_LOOKED_UP = 10_000  # requests at a time
 
 
 def missing_requests(
-    requests: Iterable[Request],  # any number, repetitions allowed
+    requests: Iterable[
+        Request
+    ],  # any number, repetitions allowed; gone through once here, and again each time the result is; an iterator is held
     store: ResponseStore,
     retry_outcomes: Collection[str] = (),  # outcomes of stored replies that are asked for once more
-) -> tuple[list[Request], int]:  # those without a reply, each once; and how many replies are stored
-    "Find the requests that are to be asked."
-    remaining, missing, n_stored = iter(requests), {}, 0
-    while block := {request.key: request for request in islice(remaining, _N_LOOKED_UP)}:
-        here = {request.key: request for request in store.missing(block.values(), retry_outcomes)}
-        missing |= here
-        n_stored += len(block) - len(here)
-    return list(missing.values()), n_stored
+) -> tuple[Collection[Request], int]:  # those without a reply, each once; and how many replies are stored
+    "Find the requests that are to be asked. They are not held: where `requests` are made anew each time, so are those."
+    asked = list(requests) if isinstance(requests, Iterator) else requests
+    remaining, keys, n_stored = iter(asked), KeyList(), 0
+    while block := list(islice(remaining, _N_LOOKED_UP)):
+        missing = {request.key for request in store.missing(block, retry_outcomes)}
+        n_stored += len({request.key for request in block}) - len(missing)
+        keys.extend(request.key if request.key in missing else "" for request in block)
+    is_missing = bytearray(len(keys))
+    for place in keys.first_places():
+        is_missing[place] = True
+    return MadeAgain(sum(is_missing), lambda: compress(asked, is_missing)), n_stored
 
 # %% ../../nbs/2_teacher/06_request_queue.ipynb #d2fcbe8b
 def in_order(teacher: Teacher, requests: Iterable[Request]) -> Iterable[Request]:
