@@ -50,7 +50,8 @@ def _draw_f1(ax: Axes, study: TaggerStudy) -> None:
         for x, group in zip(places, groups, strict=True):
             upright(ax, group.f1, x, (color, marker), line="-" if len(group.runs) > 1 else ":")
             for run in group.runs:
-                ax.plot(x * 2**_STEP, 100 * run.test.per_row.mean(), marker, color=color, markersize=3.5, markerfacecolor="white", zorder=4)
+                shape = "x" if run.finds_little else marker
+                ax.plot(x * 2**_STEP, 100 * run.test.per_row.mean(), shape, color=color, markersize=3.5, markerfacecolor="white", zorder=4)
     for group in study.of_schedule("distilled"):
         color, mean = SCHEDULE_LOOKS["distilled"][0], group.f1
         ax.axhline(100 * mean.value, color=color, linestyle="--", linewidth=1.4, zorder=2)
@@ -77,7 +78,8 @@ def _draw_differences(ax: Axes, study: TaggerStudy) -> None:
 
 # %% ../../nbs/7_study/04_tagger_figure.ipynb #64aee4383a74
 _NOTE = (
-    "Large marks: means of all students, with 95 % intervals over seeds and test sentences; small marks: single students.\n"
+    "Large marks: means of all students, with 95 % intervals over seeds and test sentences; small marks: single students; "
+    "crosses: not shown to find more than needs no learning.\n"
     "Below: differences on the same seeds and sentences; filled: shown (Holm, {n} comparison{s}); dotted: too few seeds."
 )
 
@@ -112,6 +114,7 @@ def tagger_figure(
             handles, names = _legend(study)
             low, high = above.get_ylim()  # room for the legend above the marks
             above.set_ylim(low, low + (high - low) / (0.96 - 0.065 * math.ceil(len(names) / 2)))
+            above.set_yticks([tick for tick in above.get_yticks() if 0 <= tick <= min(100, above.get_ylim()[1])])
             above.legend(handles, names, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 1), ncols=2)
         contrasts = [contrast for study in studies for _, contrast in study.contrasts]
         lines = [_NOTE.format(n=len(contrasts), s="s" * (len(contrasts) != 1)), note]

@@ -184,18 +184,22 @@ class TaggerStudy:
         return next((contrast for other, contrast in self.contrasts if other is group), None)
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
-        "List the groups with their F1, and how far each is from gold alone."
+        "List the groups with their F1, how many of their students are not shown to find more than needs no learning, and how far each is from gold alone."
         rows = []
         for group in self.groups:
             found = self.contrast_of(group)
             p = found.p_adjusted if found else None
             small = ", ".join(filter(None, [f"Holm p {p:.2g}" if p is not None and p == p else "", found.shown])) if found else ""
+            above = [run.test.interval.value for run in group.runs if not run.finds_little]
+            n_flat = len(group.runs) - len(above)
+            without = f"\nwithout: {100 * sum(above) / len(above):.1f} %" if n_flat and above else ""
             rows.append(
                 {
                     "schedule": group.how,
                     "gold sentences": f"{group.n_gold:,}" if group.n_gold else "none",
                     "seeds": str(len(group.runs)),
                     "F1 (test), %": percent_text(group.f1, 1),
+                    "at chance": f"{n_flat} of {len(group.runs)}{without}",
                     "less gold alone, points": f"{write_points(found.difference)}\n{small}" if found else "",
                     "seen": found.seen_from if found else "",
                 }
@@ -322,5 +326,7 @@ def tagger_sentence(
                 if len(contrasts) > 1
                 else f"comparisons with gold alone: the only one is undetermined ({named})"
             )
-        said.append(f"{study.task} (n {study.runs[0].test.n} sentences): {'; '.join(shown) or 'nothing to compare with gold alone'}.")
+        n_flat = sum(run.finds_little for run in study.runs)
+        flat = f"; {n_flat} of {len(study.runs)} students are not shown to find more than needs no learning" if n_flat else ""
+        said.append(f"{study.task} (n {study.runs[0].test.n} sentences): {'; '.join(shown) or 'nothing to compare with gold alone'}{flat}.")
     return " ".join(said)
