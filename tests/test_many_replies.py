@@ -12,6 +12,7 @@ from zero_shot_distill.annotate.asked import AskedReplies
 from zero_shot_distill.annotate.confidence import ConfidencePlan
 from zero_shot_distill.annotate.job import Annotation, AnnotationJob, ask_split, run_annotation
 from zero_shot_distill.annotate.plan import ExplanationRate
+from zero_shot_distill.annotate.report import AnnotationReport
 from zero_shot_distill.core.definition import ZsdError
 from zero_shot_distill.core.progress import Progress
 from zero_shot_distill.prompt.collect import collect_replies, imported_for, missing_ways, read_replies, requests_for
@@ -208,6 +209,17 @@ def put(store: ResponseStore, template: PromptTemplate, row: Example, text: str,
     store.put(request, response_of(request, text))
 
 
+def annotated(job: AnnotationJob, store: ResponseStore, folder) -> tuple[AnnotationReport, float]:
+    "Annotate from the store; the second is the peak of memory in MB."
+    gc.collect()
+    tracemalloc.start()
+    try:
+        report = run_annotation(job, TeacherClient(StoredTeacher(MODEL), store, SAMPLING), folder, Progress(quiet=True))
+        return report, tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
 def peak_of(folder, n: int, confidence: ConfidencePlan | None) -> float:  # MB
     "Annotate so many rows from the store, each reply with 40,000 letters."
     rows = ROWS[:n]
@@ -217,12 +229,7 @@ def peak_of(folder, n: int, confidence: ConfidencePlan | None) -> float:  # MB
         for row in rows:
             for change in confidence.changes(SAMPLING, row.id) if confidence else [{}]:
                 put(store, PLAIN, row, "Neutral. " + "Nobody has said so. " * 2_000, **change)
-        tracemalloc.start()
-        try:
-            report = run_annotation(job, TeacherClient(StoredTeacher(MODEL), store, SAMPLING), folder, Progress(quiet=True))
-            peak = tracemalloc.get_traced_memory()[1] / 1e6
-        finally:
-            tracemalloc.stop()
+        report, peak = annotated(job, store, folder)
     assert (report.splits["train"].n_labels, report.splits["train"].n_rationales, report.n_rows_left) == (n, n, 0)
     assert [row.label for row in Annotation.open(folder / "annotations" / job.id).rows["train"]] == ["neutral"] * n
     assert {path.name for path in folder.iterdir()} == {"responses.sqlite", "annotations"}, "what was put aside is gone"
@@ -238,31 +245,25 @@ def test_memory_does_not_grow_with_the_words_of_the_replies(confidence, monkeypa
     assert many < few + 0.5, f"{few:.1f} MB with 5 rows, {many:.1f} with 20"
 
 
-def memory_of_questions(folder, n: int, n_stored: int) -> float:  # MB
-    "Annotate rows of a few words from a store that holds replies to some of them."
+def memory_of_questions(folder, n: int) -> float:  # MB
+    "Annotate rows of a few words from a store that holds a short reply to each."
     rows = [Example(f"row {number}", {"premise": f"{number} dogs bark.", "hypothesis": "It is loud."}, None, None) for number in range(n)]
     job = AnnotationJob(TASK, {"train": rows}, {"plain": PLAIN}, PromptMix.single("plain"), MODEL, SAMPLING)
     folder.mkdir()
     with ResponseStore(folder / "responses.sqlite") as store:
-        asked = (requests_for(PLAIN, row, TASK, MODEL, SAMPLING)[0] for row in rows[:n_stored])
+        asked = (requests_for(PLAIN, row, TASK, MODEL, SAMPLING)[0] for row in rows)
         store.put_many((request, response_of(request, "Neutral, because nobody counted.")) for request in asked)
-        tracemalloc.start()
-        try:
-            report = run_annotation(job, TeacherClient(StoredTeacher(MODEL), store, SAMPLING), folder, Progress(quiet=True))
-            peak = tracemalloc.get_traced_memory()[1] / 1e6
-        finally:
-            tracemalloc.stop()
-    assert (report.splits["train"].n_labels, report.n_rows_left) == (n_stored, n - n_stored)
+        report, peak = annotated(job, store, folder)
+    assert (report.splits["train"].n_labels, report.n_rows_left) == (n, 0)
     return peak
 
 
-@pytest.mark.parametrize("share_stored", [1, 0])
-def test_a_question_takes_a_fraction_of_a_kilobyte(share_stored, monkeypatch, tmp_path):
+def test_a_question_takes_a_fraction_of_a_kilobyte(monkeypatch, tmp_path):
     blocks_of(50, monkeypatch)
     monkeypatch.setattr("zero_shot_distill.annotate.asked._IN_MEMORY", 2**16)
-    memory_of_questions(tmp_path / "warm", 20, 20)  # imports count, too
-    few, many = (memory_of_questions(tmp_path / str(n), n, n * share_stored) for n in (1_000, 2_000))
-    assert (many - few) * 1e6 / 1_000 < 400, f"{(many - few) * 1e6 / 1_000:.0f} bytes a question"
+    memory_of_questions(tmp_path / "warm", 20)  # imports count, too
+    few, many = (memory_of_questions(tmp_path / str(n), n) for n in (500, 2_500))
+    assert (many - few) * 1e6 / 2_000 < 450, f"{(many - few) * 1e6 / 2_000:.0f} bytes a question"
 
 
 def test_an_iterator_of_requests_is_asked_as_a_list_is(server, tmp_path):

@@ -76,7 +76,7 @@ class JobError(ZsdError):
 
     exit_status = 2
 
-
+# %% ../../nbs/4_annotate/02_job.ipynb #79acb1d0
 @dataclass(frozen=True)
 class AnnotationJob:
     "Everything that decides an annotation: rows, templates, mix, teacher and rules of reading."

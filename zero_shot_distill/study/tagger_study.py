@@ -206,7 +206,7 @@ class TaggerStudy:
             )
         return rows
 
-
+# %% ../../nbs/7_study/03_tagger_study.ipynb #c0e10eb2
 def comparable_taggers(
     students: Iterable[TaggerRecord],
     varied: Collection[str],  # settings that the study is about, besides the schedule and what belongs to it; "student": the weights
