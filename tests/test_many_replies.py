@@ -282,11 +282,11 @@ def test_questions_that_wait_are_not_held(server, monkeypatch, tmp_path):
     n_held = []
 
     def scripted_and_counted(body: dict, n: int) -> Scripted:
-        n_held.append(sum(isinstance(one, Request) for one in gc.get_objects()))
+        n_held.append(sum("aardvarks" in str(one.messages) for one in gc.get_objects() if isinstance(one, Request)))  # of this test
         return Scripted(text="Neutral, because nobody has said so.")
 
     server.script = scripted_and_counted
-    rows = [Example(str(number), {"premise": f"{number} dogs", "hypothesis": "cats"}, None, None) for number in range(100)]
+    rows = [Example(str(number), {"premise": f"{number} aardvarks", "hypothesis": "cats"}, None, None) for number in range(100)]
     with (
         HostedTeacher(MODEL, server.base_url, "sk-x", RequestLimits(n_parallel=2)) as teacher,
         ResponseStore(tmp_path / "responses.sqlite") as store,
