@@ -402,6 +402,9 @@ class Speed:
     def cpu_rate(self) -> float:
         return self.n_rows * len(self.seconds) / sum(self.cpu_seconds)
 
+    def __str__(self) -> str:
+        return f"{self.rate:.2f} ({self.n_rows / max(self.seconds):.2f} to {self.n_rows / min(self.seconds):.2f})"
+
 
 def measure(ways: dict[str, Way], student: Seq2SeqStudent, rows: list[Row], size: int, rounds: int) -> dict[str, Speed]:
     "Measure each way, after one round that does not count, and after the first step of each round. The ways take turns, but on a GPU, which has no room for all of them."
@@ -469,12 +472,11 @@ def compare(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
         print("|---|---|---:|---:|---:|---:|---:|---:|---:|" + "---:|---:|" * ON_GPU)
         for name, way in ways.items():
             speed, first, tuned = speeds[name], speeds["a"], speeds[f"b-{way.dtype}"]
-            span = f"{speed.rate:.2f} ({len(rows) / max(speed.seconds):.2f} to {len(rows) / min(speed.seconds):.2f})"
             times = [speed.rate / first.rate, speed.rate / tuned.rate, speed.cpu_rate / first.cpu_rate, speed.cpu_rate / tuned.cpu_rate]
             memory = [f"{peaks[name]:,.0f}", f"{peaks[name] / peaks['a']:.2f}"] if peaks else ["", ""]
             reached = f" {speed.rate * needed / 1e12:.1f} | {speed.rate * needed / matmul_rate():.1%} |" if ON_GPU else ""
             print(
-                f"| {way.name} | {way.dtype} | {span} | {' | '.join(f'{one:.2f}' for one in times)} | {' | '.join(memory)} |{reached}",
+                f"| {way.name} | {way.dtype} | {speed} | {' | '.join(f'{one:.2f}' for one in times)} | {' | '.join(memory)} |{reached}",
                 flush=True,
             )
         if ON_GPU:
@@ -489,14 +491,12 @@ def each(student: Seq2SeqStudent, options: argparse.Namespace) -> None:
     rows = read_rows(task, student, options.batch * options.steps)
     kinds = ["fp32", "bf16"] if options.dtype == "both" else [options.dtype]
     print(f"{task}: {len(rows)} rows a round, {options.rounds} rounds, batch {options.batch}\n")
-    print("| way | precision | examples a second | times (a) | times (a), CPU time |\n|---|---|---:|---:|---:|")
+    print("| way | precision | examples a second (slowest to fastest round) | times (a) | times (a), CPU time |\n|---|---|---:|---:|---:|")
     for kind in kinds:
         speeds = measure(each_way(kind), student, rows, options.batch, options.rounds)
         base = speeds["(a)"]
         for name, speed in speeds.items():
-            print(
-                f"| {name} | {kind} | {speed.rate:.2f} | {speed.rate / base.rate:.2f} | {speed.cpu_rate / base.cpu_rate:.2f} |", flush=True
-            )
+            print(f"| {name} | {kind} | {speed} | {speed.rate / base.rate:.2f} | {speed.cpu_rate / base.cpu_rate:.2f} |", flush=True)
 
 
 def train_in_turn(folder: Path, options: argparse.Namespace) -> None:

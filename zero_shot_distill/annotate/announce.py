@@ -6,11 +6,12 @@
 __all__ = ['planned_pairs', 'with_stored_replies', 'check_any_stored', 'announce_job']
 
 # %% ../../nbs/4_annotate/07_announce.ipynb #33cfae52
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import chain
+
+import numpy as np
 
 from .job import AnnotationJob, JobError
 from .plan import QuestionList, planned_questions
@@ -41,11 +42,8 @@ def _planned(job: AnnotationJob, n_pilot: int | None) -> dict[str, QuestionList]
     planned: dict[str, QuestionList] = {}
     n_taken: Counter[tuple[str, str]] = Counter()
     for split, rows in job.rows.items():
-        questions = planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows)))
-        place = array("I", bytes(4 * len(rows)))  # of each row
-        for number, row in enumerate(job.mix.order(len(rows))):
-            place[row] = number
-        for id, row in (questions[number] for number in sorted(range(len(questions)), key=lambda number: place[questions[number][1]])):
+        place = np.argsort(job.mix.order(len(rows))).tolist()  # of each row
+        for id, row in sorted(planned_questions(job.mix, len(rows), job.rate.n_wanted(len(rows))), key=lambda asked: place[asked[1]]):
             n_taken[id, split] += 1
             if n_pilot is None or n_taken[id, split] <= n_pilot:
                 planned.setdefault(split, QuestionList()).append((id, row))

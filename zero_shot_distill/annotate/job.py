@@ -171,7 +171,7 @@ class AnnotationJob:
 ReadAgain = Callable[[Sequence[ReadReply]], Sequence[ReadReply]]  # the same replies, read by other rules
 
 
-_N_BLOCK = 10_000  # replies that are read again, or counted, at a time
+_N_BLOCK = 10_000  # replies that are read again at a time
 
 
 def _in_blocks(replies: Iterator[ReadReply], read_again: ReadAgain) -> Iterator[ReadReply]:

@@ -78,15 +78,10 @@ class TaggerReport:
         return SCHEDULES[self.config.schedule].title
 
     @property
-    def at_chance(self) -> bool:
-        "Tell whether it learned nothing: it found no entity of the validation rows."
-        return not self.valid_f1
-
-    @property
     def notes(self) -> list[str]:  # a line each; empty: nothing
         "Say what a reader of the figures must know of the training."
         said = []
-        if self.at_chance:
+        if not self.valid_f1:
             said.append(f"found no entity of the {self.n_valid} validation rows right: train for more steps, or with another learning_rate")
         if self.unseen_types:
             said.append(f"no training sentence names an entity of type {', '.join(self.unseen_types)}: none is ever found")
@@ -179,14 +174,14 @@ class TaggerRecord(TaggerReport):
         return as_record(content, cls, path)
 
     @cached_property
-    def finds_little(self) -> bool:
+    def at_chance(self) -> bool:
         """Tell whether it is not shown to find more than needs no learning.
 
         It found no entity of the validation rows, or the interval of its F1 on the test rows begins at `CHANCE_F1` or below, where that of a student that
         finds all entities does not.
         """
         _, gold, _ = self.test.columns()
-        return self.at_chance or self.test.interval.low <= CHANCE_F1 < f_measure(gold, gold, gold, self.test.groups).f1.low
+        return not self.valid_f1 or self.test.interval.low <= CHANCE_F1 < f_measure(gold, gold, gold, self.test.groups).f1.low
 
     @property
     def learned_from(self) -> str:  # id of an annotation; empty: no reply of a teacher

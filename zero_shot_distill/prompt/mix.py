@@ -58,8 +58,7 @@ class PromptMix(BaseModel):
         order = self.order(n_rows)
         labels, explanations = (self._spread(shares, n_rows) for shares in (self.label, self.explanation))
         assigned, held = [("", "")] * n_rows, {}
-        for row, *both in zip(order, labels, explanations, strict=True):
-            pair = tuple(both)
+        for row, pair in zip(order, zip(labels, explanations, strict=True), strict=True):
             assigned[row] = held.setdefault(pair, pair)  # one pair of ids, however many rows have it
         return assigned
 

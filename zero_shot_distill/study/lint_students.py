@@ -334,9 +334,7 @@ def _is_at_chance(run: Student) -> bool:
 
     One that writes its answers has no flag in a record of before; it is then held against always saying one label.
     """
-    if isinstance(run, TaggerRecord):
-        return run.finds_little
-    if run.chance is not None or run.at_chance:
+    if isinstance(run, TaggerRecord) or run.chance is not None or run.at_chance:
         return run.at_chance
     trivial = trivial_shares(run.test.confusion) if run.test.confusion else {}
     return bool(trivial) and is_at_chance(run.test.accuracy, run.test.n, max(trivial.values()), 1)

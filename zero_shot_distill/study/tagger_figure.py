@@ -50,7 +50,7 @@ def _draw_f1(ax: Axes, study: TaggerStudy) -> None:
         for x, group in zip(places, groups, strict=True):
             upright(ax, group.f1, x, (color, marker), line="-" if len(group.runs) > 1 else ":")
             for run in group.runs:
-                shape = "x" if run.finds_little else marker
+                shape = "x" if run.at_chance else marker
                 ax.plot(x * 2**_STEP, 100 * run.test.per_row.mean(), shape, color=color, markersize=3.5, markerfacecolor="white", zorder=4)
     for group in study.of_schedule("distilled"):
         color, mean = SCHEDULE_LOOKS["distilled"][0], group.f1

@@ -184,13 +184,13 @@ class TaggerStudy:
         return next((contrast for other, contrast in self.contrasts if other is group), None)
 
     def as_rows(self) -> list[dict[str, str]]:  # for `table_html`
-        "List the groups with their F1, how many of their students are not shown to find more than needs no learning, and how far each is from gold alone."
+        "List the groups with their F1, how many students are at chance, and how far each is from gold alone."
         rows = []
         for group in self.groups:
             found = self.contrast_of(group)
             p = found.p_adjusted if found else None
             small = ", ".join(filter(None, [f"Holm p {p:.2g}" if p is not None and p == p else "", found.shown])) if found else ""
-            above = [run.test.interval.value for run in group.runs if not run.finds_little]
+            above = [run.test.interval.value for run in group.runs if not run.at_chance]
             n_flat = len(group.runs) - len(above)
             without = f"\nwithout: {100 * sum(above) / len(above):.1f} %" if n_flat and above else ""
             rows.append(
@@ -326,7 +326,7 @@ def tagger_sentence(
                 if len(contrasts) > 1
                 else f"comparisons with gold alone: the only one is undetermined ({named})"
             )
-        n_flat = sum(run.finds_little for run in study.runs)
+        n_flat = sum(run.at_chance for run in study.runs)
         flat = f"; {n_flat} of {len(study.runs)} students are not shown to find more than needs no learning" if n_flat else ""
         said.append(f"{study.task} (n {study.runs[0].test.n} sentences): {'; '.join(shown) or 'nothing to compare with gold alone'}{flat}.")
     return " ".join(said)
